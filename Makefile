@@ -1,0 +1,50 @@
+# Thin on purpose: a line a target. Environments are in noxfile.py, the work in build/forge.
+
+VARIANTS := $(basename $(notdir $(wildcard build/variants/*.toml)))
+PYTHON ?= python3
+RUNNER ?= image
+VERIFY ?= all
+NOX = .venv/bin/python -m nox
+# With less than the full assay nothing needs the engine's environment.
+SESSIONS = build $(if $(filter all,$(VERIFY)),verify)
+WHERE = $(if $(BASE),--base '$(abspath $(BASE))') $(if $(MIRROR),--mirror '$(abspath $(MIRROR))')
+OPTIONS = $(WHERE) $(if $(OUT),--out '$(abspath $(OUT))') --verify $(VERIFY)
+
+.PHONY: help demo test list rehearse verify reproduce bench lock image release $(VARIANTS)
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@echo "$(VARIANTS): the real build, with RUNNER=host on this machine"
+
+.venv/made: lockfiles/tools.txt
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --quiet --require-hashes --requirement lockfiles/tools.txt
+	touch $@
+
+demo: VARIANT = qwen36-27b-vlm-mtp
+demo: rehearse  ## rehearse the flagship on its stand-in: no GPU, no hub
+
+test: .venv/made  ## everything that CI runs
+	@$(NOX) $(if $(MIRROR),-- --mirror '$(abspath $(MIRROR))')
+
+list: .venv/made  ## the variants, one a line
+	@$(NOX) -s build -- list
+
+rehearse: .venv/made  ## VARIANT=<v> [BASE=<dir>] [MIRROR=<dir>] [OUT=<dir>] [VERIFY=none|structure|all]
+	@$(NOX) -s $(SESSIONS) -- run $(VARIANT) --rehearse $(OPTIONS)
+
+$(VARIANTS): .venv/made
+ifeq ($(RUNNER),host)
+	@$(NOX) -s $(SESSIONS) -- run $@ $(OPTIONS)
+else
+	@echo "The pinned image is not there yet; RUNNER=host builds on this machine." >&2; exit 2
+endif
+
+verify: .venv/made  ## the assay alone: DIR=<release> or VARIANT=<v> [BASE=<dir>] [MIRROR=<dir>]
+	@$(NOX) -s assay -- $(or $(DIR),$(firstword $(wildcard dist/$(VARIANT) dist/rehearsal/$(VARIANT)))) $(WHERE)
+
+lock: .venv/made  ## resolve the lock files again, or with VARIANT=<v> that recipe's open pins
+	@$(NOX) -s lock -- $(VARIANT)
+
+reproduce bench image release:
+	@echo "make $@ is not there yet; see 'What is not there yet' in README.md." >&2; exit 2

@@ -1,0 +1,113 @@
+"""The environments of Hallmark, made from lockfiles/, and what runs in each of them.
+
+An environment lives in `.nox/<name>` and is exactly its lock file, installed with hashes, plus
+this checkout. It is made again when the lock file changes, and only then.
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+UV = (sys.executable, "-m", "uv", "--quiet")
+TESTS = ("-m", "pytest", "-p", "no:cacheprovider")
+
+nox.options.default_venv_backend = "none"
+nox.options.stop_on_first_error = True
+nox.options.sessions = ["lint", "unit", "libraries", "engine"]
+
+
+def environment(session: nox.Session, name: str) -> str:
+    """Makes the environment of `lockfiles/<name>.txt` if need be; returns its Python."""
+    lock = ROOT / "lockfiles" / f"{name}.txt"
+    folder = ROOT / ".nox" / name
+    python = folder / "bin" / "python"
+    stamp = folder / "made-from"
+    wanted = hashlib.sha256(lock.read_bytes() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        session.log(f"installing {lock.relative_to(ROOT)} into {folder.relative_to(ROOT)}")
+        uv(session, "venv", "--clear", "--python", sys.executable, str(folder))
+        uv(session, "pip", "sync", "--require-hashes", "--python", str(python), str(lock))
+        uv(session, "pip", "install", "--no-deps", "--no-build-isolation",
+           "--python", str(python), "--editable", str(ROOT))  # fmt: skip
+        stamp.write_text(wanted)
+    return str(python)
+
+
+def verify_environment() -> str:
+    """vLLM for this machine: with a GPU the CUDA build, without one the CPU build."""
+    return "verify" if Path("/dev/nvidiactl").exists() else "verify-cpu"
+
+
+def uv(session: nox.Session, *arguments: str) -> None:
+    """Runs the installer."""
+    session.run(*UV, *arguments, external=True, silent=False, log=False)
+
+
+def python(session: nox.Session, name: str, *arguments: str) -> None:
+    """Runs Python in an environment."""
+    session.run(environment(session, name), *arguments, external=True, log=False)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """fetch, calibrate, quantize, graft, dress; with less than the full assay, all steps."""
+    python(session, "build", "-m", "forge", *session.posargs)
+
+
+@nox.session
+def verify(session: nox.Session) -> None:
+    """verify and attest, after `build`, with the same arguments."""
+    python(session, verify_environment(), "-m", "forge", *session.posargs, "--environment=verify")
+
+
+@nox.session
+def assay(session: nox.Session) -> None:
+    """The assay alone, on a finished folder."""
+    python(session, "build", "-m", "forge", "fetch", *session.posargs)
+    python(session, verify_environment(), "-m", "assay", *session.posargs)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Resolves lockfiles/*.in into *.txt; with a variant, that recipe's unresolved pins."""
+    if session.posargs:
+        python(session, "build", "-m", "forge", "lock", *session.posargs)
+        return
+    # build before dev: dev takes build's versions as constraints.
+    for name in ("tools", "build", "verify", "verify-cpu", "dev"):
+        source = Path("lockfiles", f"{name}.in")
+        override = source.with_suffix(".override")
+        uv(session, "pip", "compile", "--universal", "--python-version=3.11", "--no-annotate",
+           "--generate-hashes", "--no-emit-index-url", "--custom-compile-command=make lock",
+           *(["--override", str(override)] if override.exists() else []),
+           str(source), "--output-file", str(source.with_suffix(".txt")))  # fmt: skip
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and types."""
+    python(session, "dev", "-m", "ruff", "check", ".")
+    python(session, "dev", "-m", "ruff", "format", "--check", ".")
+    python(session, "dev", "-m", "mypy")
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """The tests that need neither torch nor an engine."""
+    python(session, "dev", *TESTS, "-m", "not libraries and not engine", *session.posargs)
+
+
+@nox.session
+def libraries(session: nox.Session) -> None:
+    """The tests against torch, transformers and modelopt."""
+    python(session, "build", *TESTS, "-m", "libraries", *session.posargs)
+
+
+@nox.session
+def engine(session: nox.Session) -> None:
+    """The tests with a real vLLM, on a real rehearsal."""
+    environment(session, "build")  # rehearsals within the tests run their first steps there
+    python(session, verify_environment(), *TESTS, "-m", "engine", *session.posargs)
