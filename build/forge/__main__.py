@@ -1,0 +1,98 @@
+"""The command line of forge; the Makefile calls it through nox."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from forge import console, identity, pins, pipeline, recipe, release, summary
+from forge.errors import HallmarkError
+from forge.pipeline import Job
+from forge.store import Store
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+STORE = identity.ROOT / ".store"
+
+
+Base = Annotated[
+    Path | None, typer.Option(help="A local checkpoint of the same architecture to rehearse on.")
+]
+Mirror = Annotated[Path | None, typer.Option(help="A folder with the inputs, instead of the hub.")]
+Environment = Annotated[
+    Literal["build", "verify"], typer.Option(help="The environment that this process runs in.")
+]
+
+
+@app.command()
+def run(
+    variant: str,
+    *,
+    environment: Environment = "build",
+    rehearse: Annotated[
+        bool, typer.Option(help="Use the stand-in, or --base, instead of the recipe's base.")
+    ] = False,
+    base: Base = None,
+    mirror: Mirror = None,
+    out: Annotated[Path | None, typer.Option(help="Where the result goes.")] = None,
+    verify: Annotated[
+        Literal["none", "structure", "all"], typer.Option(help="How far the result is verified.")
+    ] = "all",
+    store: Annotated[Path, typer.Option(help="Where results of steps are kept.")] = STORE,
+) -> None:
+    """Runs the steps of a variant that belong to one environment."""
+    job = Job(
+        recipe=recipe.find(variant),
+        store=Store(store),
+        rehearsal=rehearse,
+        base=base,
+        mirror=mirror,
+        level=verify,
+    )
+    results = pipeline.run(job, environment)
+    if "attest" in results:
+        target = (out or release.folder(job)).resolve()
+        release.publish(results, target)
+        summary.show(target)
+
+
+@app.command()
+def fetch(
+    folder: Path,
+    *,
+    base: Base = None,
+    mirror: Mirror = None,
+    store: Annotated[Path, typer.Option(help="Where results of steps are kept.")] = STORE,
+) -> None:
+    """Fetches the inputs of a finished release, for checking it."""
+    pipeline.run(release.job(folder, Store(store), base, mirror), "build", until="fetch")
+
+
+@app.command(name="list")
+def list_variants() -> None:
+    """Prints the variants, one a line: name, base, format, what is kept."""
+    for name in recipe.names():
+        variant = recipe.find(name)
+        formats = "+".join(sorted({rule.format for rule in variant.quantize}))
+        kept = "; ".join(rule.why for rule in variant.keep)
+        print(f"{name}  {variant.base.repo}  {formats} ({variant.layout.loader})  keeps {kept}")  # noqa: T201
+
+
+@app.command()
+def lock(variant: str) -> None:
+    """Completes a recipe's unresolved pins from the hub."""
+    for change in pins.lock(variant) or ["every pin is resolved already"]:
+        console.say(change)
+
+
+def main() -> None:
+    """Runs the command line; a failure that the user can act on is one message and a code."""
+    try:
+        app()
+    except HallmarkError as error:
+        console.say(f"error: {error}")
+        sys.exit(error.code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Step attest: the manifest, with which a stranger checks and rebuilds the release.
+
+`provenance.json` is an in-toto Statement v1 (https://in-toto.io/Statement/v1) with the SLSA
+provenance v1 predicate (https://slsa.dev/spec/v1.0/provenance). `SHA256SUMS` covers every file
+outside `provenance/`, `tensors.jsonl` every stored tensor; both come from the stored bytes.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from forge import canonical, identity, record, store, tensorfile
+from forge.pipeline import STEPS, Job, Needed
+from forge.store import Result
+from forge.tensorfile import Tensor
+
+SUMS = "SHA256SUMS"
+TENSORS = "tensors.jsonl"
+STATEMENT = "provenance.json"
+VERIFICATION = "verification.json"
+BUILD_TYPE = "urn:hallmark:build:v1"
+BUILDERS = {"rehearsal": "urn:hallmark:builder:rehearsal", "host": "urn:hallmark:builder:host"}
+
+
+def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
+    """Who builds what from which commit."""
+    commit, dirty = identity.commit()
+    return {
+        "variant": job.recipe.name,
+        "recipe": job.recipe.model_dump(mode="json"),
+        "builder": _builder(job),
+        "commit": commit,
+        "dirty": dirty,
+    }
+
+
+def run(job: Job, needed: Needed, out: Path) -> None:
+    """Writes everything that goes into `provenance/`."""
+    dress = needed["dress"]
+    sums = "".join(f"{digest}  {path}\n" for path, digest in sorted(dress.digests.items()))
+    (out / SUMS).write_text(sums, encoding="utf-8")
+    tensors = tensorfile.read_checkpoint(dress.files)
+    (out / TENSORS).write_text(tensor_lines(tensors), encoding="utf-8")
+    store.link(needed["calibrate"].files / record.FILE, out / record.FILE)
+    store.link(needed["verify"].files / VERIFICATION, out / VERIFICATION)
+    canonical.write(out / STATEMENT, _statement(job, needed, out))
+
+
+def tensor_lines(tensors: Mapping[str, Tensor]) -> str:
+    """A line of canonical JSON a tensor, sorted by name, with the sha256 of its stored bytes."""
+    ordered = sorted(tensors.values(), key=lambda tensor: tensor.name)
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(_tensor_digest, ordered)
+        return "".join(
+            canonical.dumps(
+                {
+                    "name": tensor.name,
+                    "dtype": tensor.dtype,
+                    "shape": tensor.shape,
+                    "nbytes": tensor.nbytes,
+                    "sha256": digest,
+                    "file": tensor.file.name,
+                }
+            )
+            + "\n"
+            for tensor, digest in zip(ordered, digests, strict=True)
+        )
+
+
+def _tensor_digest(tensor: Tensor) -> str:
+    digest = hashlib.sha256()
+    for chunk in tensor.chunks():
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _builder(job: Job) -> str:
+    return BUILDERS["rehearsal" if job.rehearsal else "host"]
+
+
+def _statement(job: Job, needed: Needed, out: Path) -> dict[str, Any]:
+    subjects = dict(needed["dress"].digests) | {
+        f"provenance/{name}": canonical.sha256_file(out / name) for name in (SUMS, TENSORS)
+    }
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [_resource(name, digest) for name, digest in sorted(subjects.items())],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": _definition(job, needed),
+            "runDetails": _details(job, needed, out),
+        },
+    }
+
+
+def _definition(job: Job, needed: Needed) -> dict[str, Any]:
+    inputs = needed["fetch"].files / "inputs.json"
+    fetched = canonical.read(inputs)
+    recipe = f"build/variants/{job.recipe.name}.toml"
+    return {
+        "buildType": BUILD_TYPE,
+        "externalParameters": {
+            "source": fetched["sources"]["base"]["uri"],
+            "target": job.recipe.name,
+            "recipe": recipe,
+        },
+        "internalParameters": {
+            "code_sha256": identity.code_digest(),
+            "fetched_from": {role: entry["kind"] for role, entry in fetched["sources"].items()},
+            "machine": identity.machine(),
+            "verified": job.level,
+        },
+        "resolvedDependencies": [
+            *_inputs(fetched["files"]),
+            *_own_files(recipe),
+            _own_commit(),
+        ],
+    }
+
+
+def _inputs(files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            **_resource(f"{entry['role']}/{entry['path']}", entry["sha256"]),
+            "uri": entry["uri"],
+            "annotations": {"bytes": entry["bytes"]},
+        }
+        for entry in files
+    ]
+
+
+def _own_files(recipe: str) -> list[dict[str, Any]]:
+    """The recipe, and every lock file that an environment of this build was made from."""
+    environments = sorted({step.environment for step in STEPS})
+    locks: dict[str, str] = {}
+    for environment in environments:
+        locks |= identity.lock_digests(environment)
+    own = {recipe: canonical.sha256_file(identity.ROOT / recipe), **locks}
+    return [_resource(path, digest) for path, digest in sorted(own.items())]
+
+
+def _own_commit() -> dict[str, Any]:
+    commit, dirty = identity.commit()
+    return {
+        "name": "hallmark",
+        "uri": "pkg:generic/hallmark",
+        "digest": {"gitCommit": commit},
+        "annotations": {"uncommitted_changes": dirty},
+    }
+
+
+def _details(job: Job, needed: Needed, out: Path) -> dict[str, Any]:
+    records = [result.record for result in needed.values()]
+    files = [record.FILE, VERIFICATION]
+    return {
+        "builder": {"id": _builder(job)},
+        "metadata": {
+            "startedOn": min(entry["started"] for entry in records),
+            "finishedOn": max(entry["finished"] for entry in records),
+        },
+        "byproducts": [
+            *(_resource(f"provenance/{f}", canonical.sha256_file(out / f)) for f in files),
+            *(_step_record(result) for result in needed.values()),
+        ],
+    }
+
+
+def _step_record(result: Result) -> dict[str, Any]:
+    """What a step did, in full; the digest is that of the annotations as canonical JSON."""
+    annotations = {
+        **{key: result.record[key] for key in ("key", "started", "finished", "parameters", "lock")},
+        "needs": result.record["needs"],
+        "outputs": dict(result.digests),
+    }
+    digest = canonical.sha256_text(canonical.dumps(annotations))
+    return {**_resource(f"step/{result.step}", digest), "annotations": annotations}
+
+
+def _resource(name: str, sha256: str) -> dict[str, Any]:
+    """An in-toto resource descriptor."""
+    return {"name": name, "digest": {"sha256": sha256}}

@@ -1,0 +1,51 @@
+"""Canonical JSON and digests: one spelling for everything that is hashed or published."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def dumps(value: Any) -> str:
+    """JSON with sorted keys, no spaces, UTF-8 as is; NaN and infinities are refused."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def write(path: Path, value: Any) -> None:
+    """Writes canonical JSON and a final newline."""
+    path.write_text(dumps(value) + "\n", encoding="utf-8")
+
+
+def sha256_text(text: str) -> str:
+    """SHA-256 of a text's UTF-8 bytes, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex, read in bounded memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read(path: Path) -> Any:
+    """Reads a JSON file; a key that stands twice is refused.
+
+    Raises:
+        ValueError: the text is no JSON, or an object has a key twice.
+    """
+    return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes a dict of JSON pairs; for `object_pairs_hook`.
+
+    Raises:
+        ValueError: a key stands twice, so readers could disagree on what the object says.
+    """
+    seen = dict(pairs)
+    if len(seen) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} stands twice")
+    return seen

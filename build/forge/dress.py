@@ -1,0 +1,99 @@
+"""Step dress: everything beside the weights, and the whole checkpoint in one folder.
+
+The files of the base are carried over as they are, but for those that must differ: the index, the
+quantization config (in both places where engines look for it, with the same ignore list), the
+chat template, and keys that the recipe strips.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from forge import layout, store, tensorfile
+from forge.errors import DressError
+from forge.layout import CONFIG, QUANT_CONFIG, TEMPLATE
+from forge.pipeline import Job, Needed
+from forge.recipe import Recipe
+from forge.tensorfile import Spec, Tensor
+
+def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
+    """What is edited; the files themselves count through the needed results' digests."""
+    return {
+        "architecture": job.recipe.architecture,
+        "loader": job.recipe.layout.loader,
+        "strip": {path: list(keys) for path, keys in job.recipe.strip.items()},
+    }
+
+
+def run(job: Job, needed: Needed, out: Path) -> Mapping[str, str]:
+    """Assembles the checkpoint; the shards are linked, not copied."""
+    digests = {}
+    for step in ("quantize", "graft"):
+        for name, digest in needed[step].digests.items():
+            store.link(needed[step].files / name, out / name)
+            digests[name] = digest
+    placed = [
+        (path.name, tensor)
+        for path in sorted(out.glob("*.safetensors"))
+        for tensor in tensorfile.read_header(path)
+    ]
+    base = needed["fetch"].files / "base"
+    _carry(job.recipe, base, out)
+    shutil.copyfile(needed["fetch"].files / "template" / TEMPLATE, out / TEMPLATE)
+    ignore = layout.ignored_modules(tensor for _, tensor in placed)
+    _write_json(out / tensorfile.INDEX, tensorfile.index_json(_specs(placed)))
+    _write_json(out / QUANT_CONFIG, layout.quant_config(ignore))
+    _write_json(out / CONFIG, _config(job.recipe, base / CONFIG, ignore))
+    return digests
+
+
+def _carry(recipe: Recipe, base: Path, out: Path) -> None:
+    """Copies the base's other files, with the recipe's keys stripped."""
+    made = {CONFIG, QUANT_CONFIG, TEMPLATE, tensorfile.INDEX}
+    for path in sorted(base.iterdir()):
+        if path.suffix == ".safetensors" or path.name in made:
+            continue
+        if path.name in recipe.strip:
+            data = _read_json(path)
+            for key in recipe.strip[path.name]:
+                data.pop(key, None)
+            _write_json(out / path.name, data)
+        else:
+            shutil.copyfile(path, out / path.name)
+    if absent := sorted(name for name in recipe.strip if not (out / name).is_file()):
+        raise DressError(
+            f"{recipe.name}.toml: strip names {absent[0]}, which the base does not have."
+        )
+
+
+def _config(recipe: Recipe, path: Path, ignore: list[str]) -> dict[str, Any]:
+    config = _read_json(path)
+    if config.get("architectures") != [recipe.architecture]:
+        raise DressError(
+            f"{path}: architectures is {config.get('architectures')}, the recipe "
+            f"{recipe.name} is for {recipe.architecture}."
+        )
+    if "quantization_config" in config:
+        raise DressError(f"{path}: the base is quantized already; take the BF16 checkpoint.")
+    return {**config, "quantization_config": layout.quantization_config(ignore)}
+
+
+def _specs(placed: list[tuple[str, Tensor]]) -> list[tuple[str, Spec]]:
+    return [(file, Spec(name=t.name, dtype=t.dtype, shape=t.shape)) for file, t in placed]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DressError(f"{path}: cannot be read as JSON: {error}.") from error
+    if not isinstance(data, dict):
+        raise DressError(f"{path}: must hold a JSON object.")
+    return data
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Two-space JSON in the given key order, as the hub's own files are written."""
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,77 @@
+"""Every way in which Hallmark stops, each with its own exit code.
+
+A message says what happened, which value in which file, and what to do next. Anything that is
+not a :class:`HallmarkError` is a bug and keeps its traceback.
+"""
+
+
+class HallmarkError(Exception):
+    """A failure that the user can act on; the command line prints it and exits with `code`."""
+
+    code = 1
+
+
+class RecipeError(HallmarkError):
+    """A recipe file is malformed, contradicts itself, or does not fit the checkpoint."""
+
+    code = 3
+
+
+class UnpinnedError(HallmarkError):
+    """A real build was asked for, but an input of the recipe has no full pin yet."""
+
+    code = 4
+
+
+class FetchError(HallmarkError):
+    """An input cannot be had, or its bytes are not the pinned ones."""
+
+    code = 5
+
+
+class TensorFileError(HallmarkError):
+    """A safetensors file, or an index over several, breaks the format."""
+
+    code = 6
+
+
+class CalibrationError(HallmarkError):
+    """The forward passes did not give a usable calibration record."""
+
+    code = 7
+
+
+class QuantizeError(HallmarkError):
+    """A tensor cannot be quantized or copied as its rule says."""
+
+    code = 8
+
+
+class GraftError(HallmarkError):
+    """The MTP head is not exactly the set of tensors that the recipe declares."""
+
+    code = 9
+
+
+class DressError(HallmarkError):
+    """A file beside the weights cannot be derived from the base."""
+
+    code = 10
+
+
+class VerificationError(HallmarkError):
+    """The built checkpoint failed the assay; the report names every failed check."""
+
+    code = 11
+
+
+class StoreError(HallmarkError):
+    """A result in the store cannot be used, or the store cannot be written."""
+
+    code = 12
+
+
+class EngineError(HallmarkError):
+    """The inference engine did not start, or died while it was being asked."""
+
+    code = 13

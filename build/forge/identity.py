@@ -1,0 +1,73 @@
+"""Who builds: the source tree and its commit, the lock files, the machine."""
+
+import functools
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from forge import canonical
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCKFILES = ROOT / "lockfiles"
+# What changes arithmetic, kernels or where inputs come from; none of it is a secret.
+ENVIRONMENT = (
+    "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "HF_ENDPOINT", "HF_HUB_OFFLINE",
+    "MKL_NUM_THREADS", "OMP_NUM_THREADS", "PYTHONHASHSEED", "SOURCE_DATE_EPOCH",
+    "TORCH_CUDA_ARCH_LIST", "VLLM_NVFP4_GEMM_BACKEND",
+)  # fmt: skip
+
+
+@functools.cache
+def code_digest() -> str:
+    """One digest over the names and contents of every module of forge and assay."""
+    sources = sorted([*ROOT.glob("build/forge/**/*.py"), *ROOT.glob("verify/assay/**/*.py")])
+    return canonical.sha256_text(
+        "".join(
+            f"{canonical.sha256_file(path)}  {path.relative_to(ROOT).as_posix()}\n"
+            for path in sources
+        )
+    )
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA driver offers a device; asks the kernel, so no library is needed."""
+    return Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
+
+
+def lock_digests(environment: str) -> dict[str, str]:
+    """The lock file that an environment is made from on this machine, with its sha256."""
+    name = "verify-cpu" if environment == "verify" and not has_gpu() else environment
+    path = LOCKFILES / f"{name}.txt"
+    return {path.relative_to(ROOT).as_posix(): canonical.sha256_file(path)}
+
+
+def commit() -> tuple[str, bool]:
+    """The git commit of the source tree, and whether the tree differs from it.
+
+    Returns ("unknown", True) outside a git checkout, since nothing then vouches for the tree.
+    """
+    command = ["git", "-C", str(ROOT)]
+    head = subprocess.run(  # noqa: S603
+        [*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    if head.returncode:
+        return "unknown", True
+    status = subprocess.run(  # noqa: S603
+        [*command, "status", "--porcelain"], capture_output=True, text=True, check=True
+    )
+    return head.stdout.strip(), bool(status.stdout.strip())
+
+
+def machine() -> dict[str, Any]:
+    """Facts about this machine that a rebuilder may want to compare."""
+    return {
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "gpu": has_gpu(),
+        "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+    }

@@ -1,0 +1,126 @@
+"""The steps of a build, in order, and the one way to run them.
+
+Each step is a module with two functions:
+
+- `parameters(job, needed) -> dict`: everything besides the digests of the needed results and the
+  code that decides the outcome, as JSON;
+- `run(job, needed, out) -> dict | None`: writes its files under `out`; may return
+  the sha256 of those it hashed while writing.
+
+A step's key is the hash of all of that. Where the store has a result under the key, the step is
+skipped; so an unchanged build does no work, and a killed one goes on in the step that it was in.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from forge import canonical, console, identity
+from forge.errors import StoreError
+from forge.recipe import Recipe
+from forge.store import Result, Store
+
+Needed = Mapping[str, Result]
+Level = Literal["none", "structure", "all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A step: the module that does it, the results it reads, the environment it runs in."""
+
+    name: str
+    module: str
+    needs: tuple[str, ...]
+    environment: Literal["build", "verify"] = "build"
+
+
+STEPS = (
+    Step(name="fetch", module="forge.fetch", needs=()),
+    Step(name="calibrate", module="forge.calibrate", needs=("fetch",)),
+    Step(name="quantize", module="forge.quantize", needs=("fetch", "calibrate")),
+    Step(name="graft", module="forge.graft", needs=("fetch",)),
+    Step(name="dress", module="forge.dress", needs=("fetch", "quantize", "graft")),
+    Step(name="verify", module="assay.gate", needs=("fetch", "dress"), environment="verify"),
+    Step(
+        name="attest",
+        module="forge.attest",
+        needs=("fetch", "calibrate", "quantize", "graft", "dress", "verify"),
+        environment="verify",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is asked for: a recipe, where its inputs come from, and how far it is verified.
+
+    In a rehearsal, `base` replaces the recipe's base by a local checkpoint (None: the stand-in).
+    """
+
+    recipe: Recipe
+    store: Store
+    rehearsal: bool
+    base: Path | None = None
+    mirror: Path | None = None
+    level: Level = "all"
+
+
+class Module(Protocol):
+    """The face of a step's module."""
+
+    def parameters(self, job: Job, needed: Needed) -> dict[str, Any]: ...
+
+    def run(self, job: Job, needed: Needed, out: Path) -> Mapping[str, str] | None: ...
+
+
+def run(job: Job, environment: str, *, until: str = "attest") -> dict[str, Result]:
+    """Runs the steps that belong to `environment`, skipping those whose result is in the store.
+
+    The environments come one after the other: the first runs until a step of the second is due,
+    and the second finds the results of the first in the store. Ends with the step `until`.
+
+    Raises:
+        StoreError: a step of an earlier environment has no result yet.
+    """
+    results: dict[str, Result] = {}
+    for step in STEPS:
+        if environment == "build" and environment_of(step, job) != "build":
+            break
+        results[step.name] = _run_step(step, job, results, environment)
+        if step.name == until:
+            break
+    return results
+
+
+def environment_of(step: Step, job: Job) -> str:
+    """Where a step runs: without the engine's checks, everything runs where the build does."""
+    return step.environment if job.level == "all" else "build"
+
+
+def _run_step(step: Step, job: Job, results: Mapping[str, Result], environment: str) -> Result:
+    module: Module = importlib.import_module(step.module)
+    needed = {name: results[name] for name in step.needs}
+    facts = {
+        "parameters": module.parameters(job, needed),
+        "needs": {name: dict(result.digests) for name, result in needed.items()},
+        "code": identity.code_digest(),
+        "lock": identity.lock_digests(environment_of(step, job)),
+    }
+    key = canonical.sha256_text(canonical.dumps({"step": step.name, **facts}))
+    with job.store.lock(step.name, key):
+        found = job.store.get(step.name, key)
+        if found is not None:
+            console.skipped(step.name)
+            return found
+        if environment_of(step, job) != environment:
+            raise StoreError(
+                f"step {step.name!r} has no result yet and runs in the environment "
+                f"{environment_of(step, job)!r}, not {environment!r}. Start from the Makefile; "
+                "it runs every step in its own environment."
+            )
+        with console.running(step.name):
+            return job.store.make(
+                step.name, key, lambda out: module.run(job, needed, out), facts
+            )

@@ -1,0 +1,87 @@
+"""The folder to upload: put there from the store, whole or not at all, and read back."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from forge import canonical, console, identity, recipe, store
+from forge.attest import BUILDERS, STATEMENT
+from forge.errors import FetchError, StoreError
+from forge.pipeline import Job
+from forge.store import Result, Store
+
+PROVENANCE = "provenance"
+
+
+def folder(job: Job) -> Path:
+    """Where a variant's result goes unless told otherwise."""
+    dist = identity.ROOT / "dist"
+    return (dist / "rehearsal" if job.rehearsal else dist) / job.recipe.name
+
+
+def job(release: Path, store_: Store, base: Path | None, mirror: Path | None) -> Job:
+    """What was asked for when a release was built, from its own manifest.
+
+    Raises:
+        FetchError: the folder has no manifest, or was made from a local base that is not given.
+    """
+    path = release / PROVENANCE / STATEMENT
+    if not path.is_file():
+        raise FetchError(f"{release}: has no {PROVENANCE}/{STATEMENT}, so it is no release.")
+    predicate = canonical.read(path)["predicate"]
+    asked = predicate["buildDefinition"]["externalParameters"]
+    rehearsal = predicate["runDetails"]["builder"]["id"] == BUILDERS["rehearsal"]
+    if rehearsal and base is None and not asked["source"].startswith("standin:"):
+        raise FetchError(f"{release}: was rehearsed on a local base; give it with BASE=<dir>.")
+    return Job(
+        recipe=recipe.find(asked["target"]),
+        store=store_,
+        rehearsal=rehearsal,
+        base=base,
+        mirror=mirror,
+    )
+
+
+def publish(results: Mapping[str, Result], target: Path) -> None:
+    """Puts checkpoint and provenance at `target`, in place of what an earlier build left there.
+
+    Raises:
+        StoreError: `target` holds something that is no earlier build; it is left alone.
+    """
+    target = target.resolve()
+    if _is_current(results, target):
+        console.say(f"{target} is up to date")
+        return
+    if target.exists() and not (target / PROVENANCE / STATEMENT).is_file():
+        raise StoreError(
+            f"{target} exists and is no earlier build, so it is not replaced. "
+            "Move it away, or choose another folder with OUT=<dir>."
+        )
+    fresh = target.with_name(f".{target.name}.new")
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    for path, source in _sources(results).items():
+        store.link(source, fresh / path)
+    if target.exists():
+        target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    console.say(f"{target} is ready")
+
+
+def _sources(results: Mapping[str, Result]) -> dict[str, Path]:
+    """Every file of the release by its relative path."""
+    dress, attest = results["dress"], results["attest"]
+    return {path: dress.files / path for path in dress.digests} | {
+        f"{PROVENANCE}/{path}": attest.files / path for path in attest.digests
+    }
+
+
+def _is_current(results: Mapping[str, Result], target: Path) -> bool:
+    """Whether `target` holds the very files of the store and no others."""
+    there = {p.relative_to(target).as_posix(): p for p in target.rglob("*") if p.is_file()}
+    sources = _sources(results)
+    return there.keys() == sources.keys() and all(
+        there[path].samefile(source) for path, source in sources.items()
+    )

@@ -1,0 +1,212 @@
+"""Each structural gate passes the real artifact and fails on one that is broken for it."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from assay import structure
+from forge import tensorfile
+from forge.tensorfile import Spec
+
+MTP = "model-mtp.safetensors"
+
+
+@pytest.fixture
+def checkpoint(built, tmp_path):
+    """A copy that may be broken; the store's own stays whole."""
+    return shutil.copytree(built.checkpoint, tmp_path / "copy")
+
+
+def failed(built, checkpoint):
+    checks = structure.run(built.job.recipe, checkpoint, built.inputs)
+    return {check.name for check in checks if not check.passed}
+
+
+def poke(checkpoint, name, change):
+    """Changes a tensor's bytes where they lie."""
+    tensor = tensorfile.read_checkpoint(checkpoint)[name]
+    data = bytearray(tensor.read())
+    change(data)
+    with tensor.file.open("r+b") as file:
+        file.seek(tensor.offset)
+        file.write(data)
+
+
+def edit_json(path, change):
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def flip_a_bit(data):
+    data[len(data) // 2] ^= 1
+
+
+def set_nan(dtype):
+    def change(data):
+        data[: np.dtype(dtype).itemsize] = np.array([np.nan], dtype=dtype).tobytes()
+
+    return change
+
+
+def rewrite(checkpoint, file, keep):
+    """Writes a shard anew with some of its tensors, and the index to match."""
+    tensors = [t for t in tensorfile.read_header(checkpoint / file) if keep(t)]
+    specs = [Spec(name=t.name, dtype=t.dtype, shape=t.shape) for t in tensors]
+    data = b"".join(t.read() for t in tensors)
+    (checkpoint / file).write_bytes(tensorfile.header_bytes(specs) + data)
+    names = {spec.name for spec in specs}
+
+    def forget(index):
+        gone = [n for n, f in index["weight_map"].items() if f == file and n not in names]
+        for name in gone:
+            del index["weight_map"][name]
+        index["metadata"]["total_size"] = sum(
+            t.nbytes for path in checkpoint.glob("*.safetensors") for t in tensorfile.read_header(path)
+        )
+
+    edit_json(checkpoint / tensorfile.INDEX, forget)
+
+
+def test_the_real_artifact_passes(built, checkpoint):
+    checks = structure.run(built.job.recipe, checkpoint, built.inputs)
+    assert not failed(built, checkpoint)
+    assert len(checks) == 8
+    assert all(check.measured for check in checks)
+
+
+def test_mtp_left_out(built, checkpoint):
+    """What a from_pretrained/save_pretrained round trip does."""
+    rewrite(checkpoint, MTP, lambda tensor: False)
+    (checkpoint / MTP).unlink()
+    assert failed(built, checkpoint) == {"structure.names", "structure.mtp", "structure.ignore"}
+
+
+def test_one_mtp_tensor_left_out(built, checkpoint):
+    rewrite(checkpoint, MTP, lambda tensor: tensor.name != "mtp.norm.weight")
+    assert failed(built, checkpoint) == {"structure.names", "structure.mtp"}
+
+
+def test_mtp_zeroed(built, checkpoint):
+    def zero(data):
+        data[:] = bytes(len(data))
+
+    for name in built.job.recipe.mtp.tensors:
+        poke(checkpoint, name, zero)
+    assert failed(built, checkpoint) == {"structure.mtp"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.visual.blocks.0.attn.qkv.weight",
+        "lm_head.weight",
+        "model.language_model.embed_tokens.weight",
+        "model.language_model.layers.0.linear_attn.conv1d.weight",
+        "model.language_model.layers.1.input_layernorm.weight",
+    ],
+)
+def test_one_bit_of_a_kept_tensor(built, checkpoint, name):
+    poke(checkpoint, name, flip_a_bit)
+    assert failed(built, checkpoint) == {"structure.kept"}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "change"),
+    [
+        ("weight_scale_2", set_nan("<f4")),
+        ("input_scale", set_nan("<f4")),
+        ("input_scale", lambda data: data.__setitem__(slice(0, 4), bytes(4))),
+        ("weight_scale", lambda data: data.__setitem__(5, 0x7F)),
+        ("weight_scale", lambda data: data.__setitem__(5, 0)),
+        ("weight_scale", lambda data: data.__setitem__(5, 0xB8)),
+    ],
+)
+def test_bad_scale(built, checkpoint, suffix, change):
+    """NaN, zero and negative, in each kind of scale."""
+    poke(checkpoint, f"model.language_model.layers.1.mlp.down_proj.{suffix}", change)
+    assert failed(built, checkpoint) == {"structure.scales"}
+
+
+def test_missing_scale(built, checkpoint):
+    lost = "model.language_model.layers.1.mlp.down_proj.input_scale"
+    rewrite(checkpoint, "model-00001-of-00001.safetensors", lambda tensor: tensor.name != lost)
+    assert failed(built, checkpoint) == {
+        "structure.names", "structure.quantized", "structure.scales",
+    }  # fmt: skip
+
+
+def test_linear_left_unquantized(built, checkpoint):
+    """A linear stored in BF16 under its own name is caught by dtype, whatever the config says."""
+    file = "model-00001-of-00001.safetensors"
+    name = "model.language_model.layers.1.mlp.down_proj.weight"
+    tensors = tensorfile.read_header(checkpoint / file)
+    parts, specs = [], []
+    for tensor in tensors:
+        wide = tensor.name == name
+        shape = (tensor.shape[0], tensor.shape[1] * 2) if wide else tensor.shape
+        specs.append(Spec(name=tensor.name, dtype="BF16" if wide else tensor.dtype, shape=shape))
+        parts.append(bytes(specs[-1].nbytes) if wide else tensor.read())
+    (checkpoint / file).write_bytes(tensorfile.header_bytes(specs) + b"".join(parts))
+    assert "structure.quantized" in failed(built, checkpoint)
+
+
+@pytest.mark.parametrize("file", ["config.json", "hf_quant_config.json"])
+@pytest.mark.parametrize("change", ["removed", "added", "pattern"])
+def test_ignore_list(built, checkpoint, file, change):
+    """An entry too few, too many, or a glob instead of a name, in either list."""
+
+    def edit(data):
+        inner = data.get("quantization_config") or data["quantization"]
+        ignore = inner.get("ignore") or inner["exclude_modules"]
+        if change == "added":
+            ignore.append("model.language_model.layers.0.mlp.up_proj")
+        else:
+            ignore.remove("mtp.fc")
+        if change == "pattern":
+            ignore.append("mtp*")
+
+    edit_json(checkpoint / file, edit)
+    assert failed(built, checkpoint) == {"structure.ignore"}
+
+
+def test_total_size(built, checkpoint):
+    edit_json(
+        checkpoint / tensorfile.INDEX, lambda index: index["metadata"].update(total_size=1)
+    )
+    assert failed(built, checkpoint) == {"structure.index"}
+
+
+def test_index_that_names_another_file(built, checkpoint):
+    edit_json(
+        checkpoint / tensorfile.INDEX,
+        lambda index: index["weight_map"].update({"mtp.fc.weight": "gone.safetensors"}),
+    )
+    assert failed(built, checkpoint) == {"structure.index"}
+
+
+def test_truncated_shard(built, checkpoint):
+    path = checkpoint / MTP
+    os.truncate(path, path.stat().st_size - 1)
+    assert failed(built, checkpoint) == {"structure.index"}
+
+
+@pytest.mark.parametrize(
+    "breakage",
+    [
+        lambda folder: (folder / "tokenizer_config.json").unlink(),
+        lambda folder: (folder / "tokenizer_config.json").write_text("{broken"),
+        lambda folder: edit_json(folder / "config.json", lambda config: config.update(x=1)),
+        lambda folder: (folder / "vocab.json").write_text("{}"),
+        lambda folder: (folder / "modeling.py").write_text("import os"),
+        lambda folder: (folder / "notes.txt").write_text("x"),
+        lambda folder: (folder / "chat_template.jinja").write_text("of the base"),
+        lambda folder: (folder / "tokenizer_config.json").write_text('{"backend": "x"}'),
+    ],
+)
+def test_files_beside_the_weights(built, checkpoint, breakage):
+    breakage(checkpoint)
+    assert failed(built, checkpoint) == {"structure.files"}

@@ -1,0 +1,147 @@
+"""What tests share: a small base checkpoint that needs no torch, and the flagship recipe."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from forge import canonical, dress, graft, quantize, recipe, record, rules, tensorfile
+from forge.pipeline import Job
+from forge.recipe import Recipe
+from forge.store import Result, Store
+from forge.tensorfile import Spec
+
+# The first example compiles the kernel, and machines differ; wall time is no verdict.
+settings.register_profile("hallmark", deadline=None)
+settings.load_profile("hallmark")
+
+FLAGSHIP = "qwen36-27b-vlm-mtp"
+HIDDEN, WIDE = 32, 48
+LAYERS = ("linear_attn", "self_attn")
+Arrays = Mapping[str, np.ndarray]
+
+
+def bf16(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Normal values as the bits of BF16."""
+    values = rng.standard_normal(shape, dtype=np.float32)
+    return (values.view(np.uint32) >> 16).astype(np.uint16)
+
+
+def base_arrays(seed: int = 0) -> dict[str, np.ndarray]:
+    """Every tensor of a two-layer model with the names of Qwen3.6, as bits of BF16."""
+    rng = np.random.default_rng(seed)
+    prefix = "model.language_model.layers"
+    shapes: dict[str, tuple[int, ...]] = {
+        "lm_head.weight": (64, HIDDEN),
+        "model.language_model.embed_tokens.weight": (64, HIDDEN),
+        "model.language_model.norm.weight": (HIDDEN,),
+        "model.visual.patch_embed.proj.weight": (8, 3, 2, 2, 2),
+        "model.visual.blocks.0.attn.qkv.weight": (24, 8),
+        "model.visual.blocks.0.attn.qkv.bias": (24,),
+    }
+    for number in range(len(LAYERS)):
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"{prefix}.{number}.{norm}.weight"] = (HIDDEN,)
+        for part, shape in {
+            "gate_proj": (WIDE, HIDDEN), "up_proj": (WIDE, HIDDEN), "down_proj": (HIDDEN, WIDE),
+        }.items():  # fmt: skip
+            shapes[f"{prefix}.{number}.mlp.{part}.weight"] = shape
+    delta, full = f"{prefix}.0.linear_attn", f"{prefix}.1.self_attn"
+    shapes |= {
+        f"{delta}.A_log": (4,), f"{delta}.dt_bias": (4,), f"{delta}.norm.weight": (8,),
+        f"{delta}.conv1d.weight": (64, 1, 4), f"{delta}.in_proj_qkv.weight": (64, HIDDEN),
+        f"{delta}.in_proj_z.weight": (32, HIDDEN), f"{delta}.in_proj_a.weight": (1, HIDDEN),
+        f"{delta}.in_proj_b.weight": (1, HIDDEN), f"{delta}.out_proj.weight": (HIDDEN, 32),
+        f"{full}.q_proj.weight": (64, HIDDEN), f"{full}.k_proj.weight": (16, HIDDEN),
+        f"{full}.v_proj.weight": (16, HIDDEN), f"{full}.o_proj.weight": (HIDDEN, 32),
+        f"{full}.q_norm.weight": (8,), f"{full}.k_norm.weight": (8,),
+    }  # fmt: skip
+    for name in recipe.find(FLAGSHIP).mtp.tensors:
+        shapes[name] = (16, 16) if name.endswith(("proj.weight", "fc.weight")) else (16,)
+    return {name: bf16(rng, *shape) for name, shape in sorted(shapes.items())}
+
+
+def write_checkpoint(folder: Path, arrays: Arrays, shards: int = 2) -> Path:
+    """Writes BF16 arrays as a sharded checkpoint with an index, in the given order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = list(arrays)
+    size = -(-len(names) // shards)
+    placed = []
+    for number in range(shards):
+        part = names[number * size : (number + 1) * size]
+        specs = [Spec(name=name, dtype="BF16", shape=arrays[name].shape) for name in part]
+        file = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
+        data = b"".join(arrays[name].tobytes() for name in part)
+        (folder / file).write_bytes(tensorfile.header_bytes(specs) + data)
+        placed += [(file, spec) for spec in specs]
+    canonical.write(folder / tensorfile.INDEX, tensorfile.index_json(placed))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def flagship() -> Recipe:
+    return recipe.find(FLAGSHIP)
+
+
+@pytest.fixture
+def arrays() -> dict[str, np.ndarray]:
+    return base_arrays()
+
+
+@pytest.fixture
+def base(tmp_path: Path, arrays: Arrays) -> Path:
+    return write_checkpoint(tmp_path / "base", arrays)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A checkpoint built from the small base by the real steps, with all that they left."""
+
+    job: Job
+    results: Mapping[str, Result]
+
+    @property
+    def inputs(self) -> Path:
+        return self.results["fetch"].files
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.results["dress"].files
+
+
+def build_small(root: Path, arrays: Arrays) -> Built:
+    """Runs quantize, graft and dress on a small base; inputs and record are written by hand."""
+    flagship = recipe.find(FLAGSHIP)
+    job = Job(recipe=flagship, store=Store(root / "store"), rehearsal=True, level="structure")
+    results: dict[str, Result] = {}
+
+    def make(step: str, work: Callable[[Path], Mapping[str, str] | None]) -> None:
+        results[step] = job.store.make(step, "key", work, {"parameters": {}, "needs": {}, "lock": {}})
+
+    def fetched(out: Path) -> None:
+        base = write_checkpoint(out / "base", arrays)
+        canonical.write(base / "config.json", {"architectures": [flagship.architecture]})
+        canonical.write(base / "tokenizer_config.json", {"backend": "tokenizers", "model": 1})
+        canonical.write(base / "vocab.json", {"a": 0})
+        (base / "chat_template.jinja").write_text("of the base")
+        (out / "template").mkdir()
+        (out / "template" / "chat_template.jinja").write_text("of the recipe")
+        canonical.write(out / "inputs.json", {"sources": {"base": {"uri": "standin:x", "kind": "standin"}}, "files": []})
+
+    def calibrated(out: Path) -> None:
+        plan = rules.plan(flagship, tensorfile.read_checkpoint(results["fetch"].files / "base"))
+        record.write(out / record.FILE, dict.fromkeys(plan.quantized, 3.0), {"device": "none"})
+
+    make("fetch", fetched)
+    make("calibrate", calibrated)
+    for step, module in {"quantize": quantize, "graft": graft, "dress": dress}.items():
+        make(step, lambda out, module=module: module.run(job, results, out))
+    return Built(job=job, results=results)
+
+
+@pytest.fixture
+def built(tmp_path: Path, arrays: Arrays) -> Built:
+    return build_small(tmp_path, arrays)

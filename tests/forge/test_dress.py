@@ -1,0 +1,91 @@
+"""What lies beside the weights: carried over, edited as the recipe says, and nothing else."""
+
+import json
+
+import pytest
+
+from forge import canonical, dress, layout, tensorfile
+from forge.errors import DressError
+
+
+def read(built, name):
+    return json.loads((built.checkpoint / name).read_text())
+
+
+def edit_base(built, name, data):
+    canonical.write(built.inputs / "base" / name, data)
+
+
+def test_both_ignore_lists_are_equal(built):
+    inner = read(built, "config.json")["quantization_config"]["ignore"]
+    outer = read(built, "hf_quant_config.json")["quantization"]["exclude_modules"]
+    assert inner == outer == sorted(inner)
+    assert {"mtp.fc", "lm_head", "model.visual.blocks.0.attn.qkv"} < set(inner)
+    assert not any("norm" in name or name.endswith("q_proj") for name in inner if "mtp" not in name)
+
+
+def test_index_covers_body_and_head(built):
+    index = read(built, tensorfile.INDEX)
+    tensors = tensorfile.read_checkpoint(built.checkpoint)
+    assert index["weight_map"].keys() == tensors.keys()
+    assert index["weight_map"]["mtp.fc.weight"] == "model-mtp.safetensors"
+    assert index["metadata"]["total_size"] == sum(t.nbytes for t in tensors.values())
+
+
+def test_template_and_stripped_keys(built):
+    assert (built.checkpoint / "chat_template.jinja").read_text() == "of the recipe"
+    assert read(built, "tokenizer_config.json") == {"model": 1}
+
+
+def test_shards_are_shared_with_the_store(built):
+    for step in ("quantize", "graft"):
+        for name in built.results[step].digests:
+            assert (built.checkpoint / name).samefile(built.results[step].files / name)
+
+
+@pytest.mark.libraries
+def test_modelopt_reads_the_config_as_its_own(built):
+    """Field by field what modelopt's own converter makes of the same hf_quant_config.json."""
+    from modelopt.torch.export import convert_hf_config as convert
+
+    outer = read(built, "hf_quant_config.json")
+    inner = read(built, "config.json")["quantization_config"]
+    assert convert.convert_hf_quant_config_format(outer) | {"quant_method": "modelopt"} == inner
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM.*is for Qwen3_5"),
+        (
+            {
+                "architectures": ["Qwen3_5ForConditionalGeneration"],
+                "quantization_config": {"quant_method": "fp8"},
+            },
+            "quantized already",
+        ),
+    ],
+)
+def test_unfit_base(built, tmp_path, config, message):
+    edit_base(built, "config.json", config)
+    with pytest.raises(DressError, match=message):
+        dress.run(built.job, built.results, tmp_path / "out")
+
+
+def test_malformed_json_names_the_file(built, tmp_path):
+    (built.inputs / "base" / "tokenizer_config.json").write_text("{")
+    with pytest.raises(DressError, match=r"tokenizer_config\.json: cannot be read as JSON"):
+        dress.run(built.job, built.results, tmp_path / "out")
+
+
+def test_strip_of_a_file_that_is_not_there(built, tmp_path):
+    (built.inputs / "base" / "tokenizer_config.json").unlink()
+    with pytest.raises(DressError, match="strip names tokenizer_config.json"):
+        dress.run(built.job, built.results, tmp_path / "out")
+
+
+def test_ignored_modules_are_those_with_a_plain_matrix(built):
+    tensors = tensorfile.read_checkpoint(built.checkpoint)
+    ignored = layout.ignored_modules(tensors.values())
+    assert all(len(tensors[f"{module}.weight"].shape) >= 2 for module in ignored)
+    assert not any(f"{module}.weight_scale" in tensors for module in ignored)

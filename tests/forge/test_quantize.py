@@ -1,0 +1,144 @@
+"""The streaming quantizer: a pure function from base, record and rules to shards."""
+
+import resource
+
+import numpy as np
+import pytest
+from conftest import write_checkpoint
+
+from forge import canonical, nvfp4, quantize, rules, stream, tensorfile
+from forge.errors import QuantizeError
+
+
+def run(recipe, base, out, shard_bytes=5_000_000_000, digests=None):
+    tensors = tensorfile.read_checkpoint(base)
+    plan = rules.plan(recipe, tensors)
+    maxima = {name: np.float32(1 + number) for number, name in enumerate(plan.quantized)}
+    out.mkdir()
+    digests = digests or {path.name: canonical.sha256_file(path) for path in base.iterdir()}
+    return quantize.quantize(tensors, digests, plan, maxima, shard_bytes, out)
+
+
+def stored(folder):
+    return {
+        tensor.name: tensor
+        for path in sorted(folder.iterdir())
+        for tensor in tensorfile.read_header(path)
+    }
+
+
+def test_quantized_linears_and_copies(flagship, base, arrays, tmp_path):
+    """A group carries one global scale, its codes are the kernel's, all else is copied."""
+    run(flagship, base, tmp_path / "out")
+    found = stored(tmp_path / "out")
+    plan = rules.plan(flagship, tensorfile.read_checkpoint(base))
+    for group in plan.groups:
+        largest = max(nvfp4.amax(arrays[f"{module}.weight"], module) for module in group)
+        scale_2 = nvfp4.global_scale(largest)
+        for module in group:
+            codes, scales = nvfp4.pack(arrays[f"{module}.weight"], scale_2)
+            assert codes.tobytes() == found[f"{module}.weight"].read()
+            assert scales.tobytes() == found[f"{module}.weight_scale"].read()
+            assert scale_2.tobytes() == found[f"{module}.weight_scale_2"].read()
+    for name in plan.keep:
+        assert arrays[name].tobytes() == found[name].read()
+    assert not any(name.startswith("mtp.") for name in found)
+
+
+def test_input_scales_come_from_the_record(flagship, base, tmp_path):
+    run(flagship, base, tmp_path / "out")
+    found = stored(tmp_path / "out")
+    plan = rules.plan(flagship, tensorfile.read_checkpoint(base))
+    for number, module in enumerate(plan.quantized):
+        expected = nvfp4.global_scale(np.float32(1 + number))
+        assert expected.tobytes() == found[f"{module}.input_scale"].read()
+
+
+def test_returned_digests_are_those_of_the_files(flagship, base, tmp_path):
+    digests = run(flagship, base, tmp_path / "out", shard_bytes=4000)
+    files = {path.name: canonical.sha256_file(path) for path in (tmp_path / "out").iterdir()}
+    assert digests == files
+    assert len(files) > 2
+
+
+@pytest.mark.parametrize("shard_bytes", [1, 3000, 10_000, 1 << 40])
+def test_sharding_moves_no_byte(flagship, base, tmp_path, shard_bytes):
+    """Whatever the shard size: the same tensors, and no shard over it but for single tensors."""
+    run(flagship, base, tmp_path / "one")
+    run(flagship, base, tmp_path / "many", shard_bytes=shard_bytes)
+    one, many = stored(tmp_path / "one"), stored(tmp_path / "many")
+    assert [*one] == [*many]
+    assert all(one[name].read() == many[name].read() for name in one)
+    for path in (tmp_path / "many").iterdir():
+        tensors = tensorfile.read_header(path)
+        assert len(tensors) == 1 or sum(tensor.nbytes for tensor in tensors) <= shard_bytes
+
+
+def test_two_runs_give_the_same_bytes(flagship, base, tmp_path):
+    assert run(flagship, base, tmp_path / "a") == run(flagship, base, tmp_path / "b")
+
+
+def test_base_sharding_changes_no_tensor(flagship, base, arrays, tmp_path):
+    """A group whose members lie in different files of the base is still one group."""
+    other = write_checkpoint(tmp_path / "resharded", arrays, shards=7)
+    run(flagship, base, tmp_path / "a")
+    run(flagship, other, tmp_path / "b")
+    a, b = stored(tmp_path / "a"), stored(tmp_path / "b")
+    assert {name: tensor.read() for name, tensor in a.items()} == {
+        name: tensor.read() for name, tensor in b.items()
+    }
+
+
+def test_tiny_budget_still_passes_everything(flagship, base, tmp_path, monkeypatch):
+    """A tensor or group larger than the memory budget passes alone instead of blocking."""
+    monkeypatch.setattr(stream, "IN_FLIGHT", 1)
+    monkeypatch.setattr(stream, "CHUNK", 100)
+    tiny = run(flagship, base, tmp_path / "tiny")
+    monkeypatch.undo()
+    assert tiny == run(flagship, base, tmp_path / "usual")
+
+
+def test_base_that_changed_since_it_was_fetched(flagship, base, tmp_path):
+    digests = {path.name: canonical.sha256_file(path) for path in base.iterdir()}
+    shard = base / "model-00002-of-00002.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(QuantizeError, match=r"00002-of-00002.* the file changed since"):
+        run(flagship, base, tmp_path / "out", digests=digests)
+
+
+def test_nan_in_a_weight_names_the_linear(flagship, arrays, tmp_path):
+    name = "model.language_model.layers.1.self_attn.o_proj"
+    arrays[f"{name}.weight"][3, 3] = 0x7FC0
+    base = write_checkpoint(tmp_path / "nan", arrays)
+    with pytest.raises(QuantizeError, match=f"{name}: holds a NaN"):
+        run(flagship, base, tmp_path / "out")
+
+
+def test_zero_weight_names_the_linear(flagship, arrays, tmp_path):
+    name = "model.language_model.layers.1.self_attn.o_proj"
+    arrays[f"{name}.weight"][:] = 0x8000
+    base = write_checkpoint(tmp_path / "zero", arrays)
+    with pytest.raises(QuantizeError, match=f"{name}: the weight is zero throughout"):
+        run(flagship, base, tmp_path / "out")
+
+
+def test_width_that_is_no_multiple_of_16(flagship, arrays, tmp_path):
+    name = "model.language_model.layers.0.mlp.down_proj.weight"
+    arrays[name] = np.ascontiguousarray(arrays[name][:, :40])
+    base = write_checkpoint(tmp_path / "odd", arrays)
+    with pytest.raises(QuantizeError, match="multiple of 16"):
+        run(flagship, base, tmp_path / "out")
+
+
+def test_full_disk_is_an_error(flagship, base, tmp_path, monkeypatch):
+    """The writer's error reaches the caller, and the reader does not wait for it forever."""
+    monkeypatch.setattr(stream, "IN_FLIGHT", 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            run(flagship, base, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

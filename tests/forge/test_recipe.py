@@ -1,0 +1,88 @@
+"""A recipe file is taken whole and strict, or refused with file, key and value."""
+
+import re
+
+import pytest
+
+from forge import recipe
+from forge.errors import RecipeError, UnpinnedError
+
+GOOD = (recipe.VARIANTS / "qwen36-27b-vlm-mtp.toml").read_text()
+COMMIT = "6a9e13bd6fc8f0983b9b99948120bc37f49c13e9"
+
+
+def load(tmp_path, text):
+    path = tmp_path / "variant.toml"
+    path.write_text(text)
+    return recipe.load(path)
+
+
+def test_every_variant_loads():
+    assert recipe.names()
+    for name in recipe.names():
+        assert name == recipe.find(name).name
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "value"),
+    [
+        ("schema_version = 1", "schema_version = 1\nspeed = 3", "speed", "3"),
+        (f'revision = "{COMMIT}"', 'revision = "main"', "base.revision", "main"),
+        (f'revision = "{COMMIT}"', "", "base.revision", "files"),
+        (f'revision = "{COMMIT}"', f'revision = "{COMMIT[:39]}"', "base.revision", COMMIT[:39]),
+        ('format = "nvfp4"', 'format = "fp4"', "quantize.0.format", "fp4"),
+        ("samples = 20", "samples = 0", "calibration.samples", "0"),
+        ("samples = 20", 'samples = "20"', "calibration.samples", "'20'"),
+        ("max_ratio = 1.1", "max_ratio = 0.5", "perplexity.max_ratio", "0.5"),
+        ("acceptance_floor = [0.6]", "acceptance_floor = []", "serve", "0 values"),
+        ('source = "base"', 'source = "donor"', "mtp", "donor"),
+        ('"LICENSE",', '"../LICENSE",', "base.files", "../LICENSE"),
+        ('"tokenizer_config.json" = ["backend"]', '"vocab.txt" = ["x"]', "strip", "vocab.txt"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, old, new, key, value):
+    """The message has the file, the key and the value at fault."""
+    assert old in GOOD
+    with pytest.raises(RecipeError) as error:
+        load(tmp_path, GOOD.replace(old, new, 1))
+    message = str(error.value)
+    assert "variant.toml" in message
+    assert key in message
+    assert value in message
+
+
+def test_missing_section(tmp_path):
+    with pytest.raises(RecipeError, match=r"perplexity: Field required"):
+        load(tmp_path, re.sub(r"\[perplexity\].*?\n\n", "", GOOD, flags=re.DOTALL))
+
+
+def test_broken_toml(tmp_path):
+    with pytest.raises(RecipeError, match="not valid TOML"):
+        load(tmp_path, "[base\n")
+
+
+def test_name_is_the_files(tmp_path):
+    with pytest.raises(RecipeError, match="'name' is not allowed"):
+        load(tmp_path, 'name = "other"\n' + GOOD)
+
+
+def test_unknown_variant_lists_those_there_are():
+    with pytest.raises(RecipeError, match=r"no variant '\.\./x'; there are: .*qwen36-27b-vlm-mtp"):
+        recipe.find("../x")
+
+
+def test_unresolved_pin_is_refused_for_a_real_build(tmp_path):
+    """One line: which pin, what is known of it, the command that resolves it."""
+    text = GOOD.replace(f'revision = "{COMMIT}"', 'revision = { unresolved = "6a9e13b" }')
+    with pytest.raises(UnpinnedError) as error:
+        load(tmp_path, text).require_pins()
+    message = str(error.value)
+    assert "base.revision of Qwen/Qwen3.6-27B" in message
+    assert "'6a9e13b'" in message
+    assert "make lock VARIANT=variant" in message
+    assert "\n" not in message
+
+
+def test_nothing_mutates_a_recipe(flagship):
+    with pytest.raises(ValueError, match="frozen"):
+        flagship.title = "other"

@@ -1,0 +1,49 @@
+"""The command line of the assay; the Makefile calls it through nox."""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from assay import gate
+from forge import canonical, console, identity, pipeline, release
+from forge.errors import HallmarkError, VerificationError
+from forge.store import Store
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+STORE = identity.ROOT / ".store"
+
+
+@app.command()
+def check(
+    folder: Path,
+    *,
+    base: Annotated[Path | None, typer.Option(help="The local base it was rehearsed on.")] = None,
+    mirror: Annotated[Path | None, typer.Option(help="A folder with the inputs.")] = None,
+    store: Annotated[Path, typer.Option(help="Where the fetched inputs are kept.")] = STORE,
+) -> None:
+    """Assays a finished folder as it lies there; changes nothing in it."""
+    job = release.job(folder, Store(store), base, mirror)
+    inputs = pipeline.run(job, "build", until="fetch")["fetch"].files
+    with tempfile.TemporaryDirectory(prefix="hallmark-assay-") as logs:
+        checks = gate.assay(job.recipe, folder.resolve(), inputs, job.level, Path(logs))
+    for one in checks:
+        console.say(f"{'pass' if one.passed else 'FAIL'}  {one.name}: {one.detail}")
+    print(canonical.dumps(gate.report(job.recipe, job.level, checks)))  # noqa: T201
+    if not gate.passed(checks):
+        raise VerificationError(f"{folder}: failed the assay.")
+
+
+def main() -> None:
+    """Runs the command line; a failure that the user can act on is one message and a code."""
+    try:
+        app()
+    except HallmarkError as error:
+        console.say(f"error: {error}")
+        sys.exit(error.code)
+
+
+if __name__ == "__main__":
+    main()
