@@ -119,7 +119,9 @@ def build_small(root: Path, arrays: Arrays) -> Built:
     results: dict[str, Result] = {}
 
     def make(step: str, work: Callable[[Path], Mapping[str, str] | None]) -> None:
-        results[step] = job.store.make(step, "key", work, {"parameters": {}, "needs": {}, "lock": {}})
+        results[step] = job.store.make(
+            step, "key", work, {"parameters": {}, "needs": {}, "lock": {}}
+        )
 
     def fetched(out: Path) -> None:
         base = write_checkpoint(out / "base", arrays)
@@ -129,7 +131,10 @@ def build_small(root: Path, arrays: Arrays) -> Built:
         (base / "chat_template.jinja").write_text("of the base")
         (out / "template").mkdir()
         (out / "template" / "chat_template.jinja").write_text("of the recipe")
-        canonical.write(out / "inputs.json", {"sources": {"base": {"uri": "standin:x", "kind": "standin"}}, "files": []})
+        canonical.write(
+            out / "inputs.json",
+            {"sources": {"base": {"uri": "standin:x", "kind": "standin"}}, "files": []},
+        )
 
     def calibrated(out: Path) -> None:
         plan = rules.plan(flagship, tensorfile.read_checkpoint(results["fetch"].files / "base"))

@@ -8,7 +8,7 @@ exporter is not used.
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
@@ -58,9 +58,7 @@ def merge(plan: Plan, maxima: Mapping[str, float]) -> dict[str, float]:
     for module in plan.quantized:
         record.check(module, maxima.get(module, 0.0))
     return {
-        module: max(maxima[member] for member in group)
-        for group in plan.groups
-        for module in group
+        module: max(maxima[member] for member in group) for group in plan.groups for module in group
     }
 
 
@@ -126,12 +124,10 @@ def _load(recipe: Recipe, base: Path) -> "torch.nn.Module":
         trust_remote_code=False,
         use_safetensors=True,
     )
-    return model.eval()  # type: ignore[no-any-return]
+    return model.eval()
 
 
-def _watch(
-    model: "torch.nn.Module", plan: Plan, samples: Iterable[list[int]]
-) -> dict[str, float]:
+def _watch(model: "torch.nn.Module", plan: Plan, samples: Sequence[list[int]]) -> dict[str, float]:
     """Runs the samples one by one and reads what modelopt's input quantizers saw."""
     import modelopt.torch.quantization as mtq
     import torch
@@ -150,10 +146,10 @@ def _watch(
 
     def forward(model: "torch.nn.Module") -> None:
         device = next(model.parameters()).device
-        with console.count_bar("samples", len(list(samples))) as bar:
+        with console.count_bar("samples", len(samples)) as advance:
             for ids in samples:
                 model(input_ids=torch.tensor([ids], device=device), use_cache=False)
-                bar.advance(0)
+                advance(1)
 
     with torch.inference_mode():
         model = mtq.quantize(model, config, forward)
@@ -176,7 +172,7 @@ def _origin(recipe: Recipe, model: "torch.nn.Module", samples: list[list[int]]) 
         "torch": torch.__version__,
         "transformers": version("transformers"),
         "kernels": {
-            "attention": model.config._attn_implementation,  # noqa: SLF001
+            "attention": model.config._attn_implementation,
             "delta_rule": "torch",
         },
         "device": torch.cuda.get_device_name() if on_gpu else _cpu_name(),

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -11,7 +11,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
-    SpinnerColumn,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TransferSpeedColumn,
@@ -41,28 +41,23 @@ def running(step: str) -> Iterator[None]:
 
 
 @contextmanager
-def bytes_bar(what: str, total: int) -> Iterator[Progress]:
-    """A bar over bytes; one task is there, number 0. Shows nothing in a pipe."""
-    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=_console, transient=True, disable=_quiet()) as progress:
-        progress.add_task(what, total=total)
-        yield progress
+def bytes_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over bytes; calling what is yielded advances it. Shows nothing in a pipe."""
+    with _bar(what, total, DownloadColumn(), TransferSpeedColumn()) as advance:
+        yield advance
 
 
 @contextmanager
-def count_bar(what: str, total: int) -> Iterator[Progress]:
-    """A bar over things counted; one task is there, number 0. Shows nothing in a pipe."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=_console, transient=True, disable=_quiet()) as progress:
-        progress.add_task(what, total=total)
-        yield progress
+def count_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over things counted; calling what is yielded advances it. Shows nothing in a pipe."""
+    with _bar(what, total, MofNCompleteColumn(), TimeElapsedColumn()) as advance:
+        yield advance
 
 
-def _quiet() -> bool:
-    return not _console.is_terminal
+@contextmanager
+def _bar(what: str, total: int, *columns: ProgressColumn) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), *columns)
+    quiet = not _console.is_terminal
+    with Progress(*columns, console=_console, transient=True, disable=quiet) as progress:
+        task = progress.add_task(f"{what:>10}", total=total)
+        yield lambda count: progress.advance(task, count)

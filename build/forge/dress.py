@@ -18,6 +18,7 @@ from forge.pipeline import Job, Needed
 from forge.recipe import Recipe
 from forge.tensorfile import Spec, Tensor
 
+
 def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
     """What is edited; the files themselves count through the needed results' digests."""
     return {

@@ -7,6 +7,8 @@ every build of the kernel gives the same bytes. Source: modelopt 0.47.0,
 `modelopt/torch/quantization/qtensor/nvfp4_tensor.py`, checked against its exports.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -21,7 +23,10 @@ E4M3_MAX = 448.0
 # divides. They differ by one unit in the last place for some maxima, and CUDA is the canon.
 _RECIPROCAL = np.float32(1.0) / np.float32(E2M1_MAX * E4M3_MAX)
 
-Weight = npt.NDArray[np.uint16] | npt.NDArray[np.float16] | npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+# [rows, columns] of float16, float32, or uint16 that are the bits of BF16.
+Weight = npt.NDArray[Any]
 
 
 def global_scale(amax: float | np.float32) -> np.float32:
@@ -70,7 +75,7 @@ def amax(weight: Weight, name: str) -> np.float32:
     return np.float32(value)
 
 
-def pack(weight: Weight, scale_2: np.float32) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def pack(weight: Weight, scale_2: np.float32) -> tuple[Bytes, Bytes]:
     """Packs a weight [rows, columns] under its global scale.
 
     Returns:
@@ -80,15 +85,13 @@ def pack(weight: Weight, scale_2: np.float32) -> tuple[npt.NDArray[np.uint8], np
     codes = np.empty((rows, columns // 2), dtype=np.uint8)
     scales = np.empty((rows, columns // BLOCK), dtype=np.uint8)
     if weight.dtype == np.uint16:
-        _pack_bf16(weight, np.float32(scale_2), codes, scales)
+        _pack_bf16(weight, np.float32(scale_2), E4M3_VALUES, codes, scales)
     else:
-        _pack_f32(weight.astype(np.float32), np.float32(scale_2), codes, scales)
+        _pack_f32(weight.astype(np.float32), np.float32(scale_2), E4M3_VALUES, codes, scales)
     return codes, scales
 
 
-def dequantize(
-    codes: npt.NDArray[np.uint8], scales: npt.NDArray[np.uint8], scale_2: np.float32
-) -> npt.NDArray[np.float32]:
+def dequantize(codes: Bytes, scales: Bytes, scale_2: np.float32) -> Floats:
     """The values [rows, columns] that codes and scales stand for."""
     nibbles = np.stack([codes & 0xF, codes >> 4], axis=-1).reshape(*codes.shape[:-1], -1)
     steps = E4M3_VALUES[scales] * np.float32(scale_2)
@@ -100,13 +103,11 @@ E2M1_VALUES = np.array(
 )
 
 
-def _e4m3_values() -> npt.NDArray[np.float32]:
+def _e4m3_values() -> Floats:
     """The value of each of the 256 codes of float8_e4m3fn."""
     codes = np.arange(256)
     exponent, mantissa = (codes >> 3) & 0xF, codes & 7
-    values = np.where(
-        exponent == 0, mantissa * 2.0**-9, (8 + mantissa) * 2.0 ** (exponent - 10.0)
-    )
+    values = np.where(exponent == 0, mantissa * 2.0**-9, (8 + mantissa) * 2.0 ** (exponent - 10.0))
     values[(codes & 0x7F) == 0x7F] = np.nan
     return np.where(codes >= 128, -values, values).astype(np.float32)
 
@@ -114,15 +115,19 @@ def _e4m3_values() -> npt.NDArray[np.float32]:
 E4M3_VALUES = _e4m3_values()
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _largest_magnitude_bits(bits: npt.NDArray[np.uint16]) -> int:
+_jit = njit(cache=True, nogil=True)
+_inline = njit(cache=True, nogil=True, inline="always")
+
+
+@_jit
+def _largest_magnitude_bits(bits: npt.NDArray[np.uint16]) -> np.uint32:
     largest = np.uint16(0)
     for i in range(bits.size):
         largest = max(largest, bits[i] & np.uint16(0x7FFF))
     return np.uint32(largest)
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@_inline
 def _e4m3_bits(value: np.float32) -> np.uint8:
     """Rounds a value in [2**-9, 448] to nearest even E4M3."""
     if value < np.float32(2.0**-6):  # subnormal: steps of 2**-9
@@ -134,14 +139,9 @@ def _e4m3_bits(value: np.float32) -> np.uint8:
     return np.uint8(0x7E)
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def _pack_row(
-    row: npt.NDArray[np.float32],
-    scale_2: np.float32,
-    steps: npt.NDArray[np.float32],
-    codes: npt.NDArray[np.uint8],
-    scales: npt.NDArray[np.uint8],
-    nibbles: npt.NDArray[np.uint8],
+@_inline
+def _pack_row(  # noqa: PLR0917 - numba has no keyword-only arguments
+    row: Floats, scale_2: np.float32, e4m3: Floats, codes: Bytes, scales: Bytes, nibbles: Bytes
 ) -> None:
     for block in range(scales.size):
         largest = np.float32(0.0)
@@ -153,7 +153,7 @@ def _pack_row(
         scale = min(max(scale, np.float32(2.0**-9)), np.float32(448.0))
         bits = _e4m3_bits(scale)
         scales[block] = bits
-        step = steps[bits] * scale_2
+        step = e4m3[bits] * scale_2
         for i in range(block * 16, block * 16 + 16):
             quotient = row[i] / step
             x = abs(quotient)
@@ -173,36 +173,22 @@ def _pack_row(
         codes[j] = nibbles[2 * j] | np.uint8(nibbles[2 * j + 1] << np.uint8(4))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _pack_bf16_rows(bits, scale_2, steps, codes, scales):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@_jit
+def _pack_bf16(
+    bits: npt.NDArray[np.uint16], scale_2: np.float32, e4m3: Floats, codes: Bytes, scales: Bytes
+) -> None:
     wide = np.empty(bits.shape[1], dtype=np.uint32)
     nibbles = np.empty(bits.shape[1], dtype=np.uint8)
     for r in range(bits.shape[0]):
         for i in range(bits.shape[1]):
             wide[i] = np.uint32(bits[r, i]) << np.uint32(16)
-        _pack_row(wide.view(np.float32), scale_2, steps, codes[r], scales[r], nibbles)
+        _pack_row(wide.view(np.float32), scale_2, e4m3, codes[r], scales[r], nibbles)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _pack_f32_rows(weight, scale_2, steps, codes, scales):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@_jit
+def _pack_f32(
+    weight: Floats, scale_2: np.float32, e4m3: Floats, codes: Bytes, scales: Bytes
+) -> None:
     nibbles = np.empty(weight.shape[1], dtype=np.uint8)
     for r in range(weight.shape[0]):
-        _pack_row(weight[r], scale_2, steps, codes[r], scales[r], nibbles)
-
-
-def _pack_bf16(
-    weight: npt.NDArray[np.uint16],
-    scale_2: np.float32,
-    codes: npt.NDArray[np.uint8],
-    scales: npt.NDArray[np.uint8],
-) -> None:
-    _pack_bf16_rows(weight, scale_2, E4M3_VALUES, codes, scales)
-
-
-def _pack_f32(
-    weight: npt.NDArray[np.float32],
-    scale_2: np.float32,
-    codes: npt.NDArray[np.uint8],
-    scales: npt.NDArray[np.uint8],
-) -> None:
-    _pack_f32_rows(weight, scale_2, E4M3_VALUES, codes, scales)
+        _pack_row(weight[r], scale_2, e4m3, codes[r], scales[r], nibbles)

@@ -70,9 +70,11 @@ class Job:
 class Module(Protocol):
     """The face of a step's module."""
 
-    def parameters(self, job: Job, needed: Needed) -> dict[str, Any]: ...
+    def parameters(self, job: Job, needed: Needed) -> dict[str, Any]:
+        """All that decides the outcome, but for the needed results and the code."""
 
-    def run(self, job: Job, needed: Needed, out: Path) -> Mapping[str, str] | None: ...
+    def run(self, job: Job, needed: Needed, out: Path) -> Mapping[str, str] | None:
+        """Writes the step's files under `out`."""
 
 
 def run(job: Job, environment: str, *, until: str = "attest") -> dict[str, Result]:
@@ -121,6 +123,4 @@ def _run_step(step: Step, job: Job, results: Mapping[str, Result], environment: 
                 "it runs every step in its own environment."
             )
         with console.running(step.name):
-            return job.store.make(
-                step.name, key, lambda out: module.run(job, needed, out), facts
-            )
+            return job.store.make(step.name, key, lambda out: module.run(job, needed, out), facts)

@@ -19,6 +19,7 @@ from forge.rules import WEIGHT, Plan
 from forge.stream import Buffer, Conveyor, Reader
 from forge.tensorfile import Spec, Tensor
 
+
 def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
     """The rules and the layout; base and record count through their digests."""
     return {
@@ -39,7 +40,7 @@ def run(job: Job, needed: Needed, out: Path) -> Mapping[str, str]:
     return quantize(base, digests, plan, maxima, job.recipe.layout.shard_bytes, out)
 
 
-def quantize(
+def quantize(  # noqa: PLR0917 - a pure function of six things
     base: Mapping[str, Tensor],
     digests: Mapping[str, str],
     plan: Plan,
@@ -69,9 +70,9 @@ def quantize(
     mtp = set(plan.mtp)
     waiting: dict[tuple[str, ...], dict[str, bytes]] = {}
     total = sum(tensor.nbytes for tensor in base.values())
-    with console.bytes_bar("quantize", total) as bar, Conveyor(shards, out) as conveyor:
+    with console.bytes_bar("quantize", total) as advance, Conveyor(shards, out) as conveyor:
         for path, tensors in groupby(base.values(), key=lambda tensor: tensor.file):
-            with Reader(path, digests, lambda count: bar.advance(0, count)) as reader:
+            with Reader(path, digests, advance) as reader:
                 for tensor in tensors:
                     group = group_of.get(tensor.name)
                     if tensor.name in mtp:
@@ -155,5 +156,3 @@ def _pack_group(
         return parts
 
     return work
-
-

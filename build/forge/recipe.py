@@ -158,7 +158,7 @@ class Perplexity(Dataset):
 
 
 class Serve(Model):
-    """The flags of `vllm serve` on the published card, without the dashes; `true` is a bare flag."""
+    """The published card's flags of `vllm serve`, without dashes; `true` is a bare flag."""
 
     args: dict[str, str | int | float | bool]
     speculative_tokens: int = Field(gt=0)

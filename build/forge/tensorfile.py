@@ -91,7 +91,9 @@ def read_header(path: Path) -> list[Tensor]:
             )
         raw = file.read(length)
     try:
-        header = json.loads(raw, object_pairs_hook=canonical.unique, parse_constant=_refuse_constant)
+        header = json.loads(
+            raw, object_pairs_hook=canonical.unique, parse_constant=_refuse_constant
+        )
     except ValueError as error:
         raise TensorFileError(f"{path}: the header is not valid JSON: {error}.") from error
     if not isinstance(header, dict):
@@ -137,7 +139,9 @@ def read_checkpoint(folder: Path) -> dict[str, Tensor]:
             f"{index}: names {len(missing)} tensor(s) that no file holds, first {missing[0]!r}."
         )
     listed = set(weight_map.values())
-    if extra := sorted(path.name for path in folder.glob("*.safetensors") if path.name not in listed):
+    if extra := sorted(
+        path.name for path in folder.glob("*.safetensors") if path.name not in listed
+    ):
         raise TensorFileError(f"{folder}: {extra[0]} is not in the index; remove or index it.")
     return tensors
 
@@ -197,7 +201,7 @@ def _refuse_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _parse(path: Path, name: str, entry: Any, start: int) -> Tensor:
+def _parse(path: Path, name: str, entry: dict[str, Any], start: int) -> Tensor:
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (KeyError, TypeError, ValueError) as error:

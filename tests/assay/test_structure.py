@@ -65,7 +65,9 @@ def rewrite(checkpoint, file, keep):
         for name in gone:
             del index["weight_map"][name]
         index["metadata"]["total_size"] = sum(
-            t.nbytes for path in checkpoint.glob("*.safetensors") for t in tensorfile.read_header(path)
+            t.nbytes
+            for path in checkpoint.glob("*.safetensors")
+            for t in tensorfile.read_header(path)
         )
 
     edit_json(checkpoint / tensorfile.INDEX, forget)
@@ -80,7 +82,7 @@ def test_the_real_artifact_passes(built, checkpoint):
 
 def test_mtp_left_out(built, checkpoint):
     """What a from_pretrained/save_pretrained round trip does."""
-    rewrite(checkpoint, MTP, lambda tensor: False)
+    rewrite(checkpoint, MTP, lambda _: False)
     (checkpoint / MTP).unlink()
     assert failed(built, checkpoint) == {"structure.names", "structure.mtp", "structure.ignore"}
 
@@ -174,9 +176,7 @@ def test_ignore_list(built, checkpoint, file, change):
 
 
 def test_total_size(built, checkpoint):
-    edit_json(
-        checkpoint / tensorfile.INDEX, lambda index: index["metadata"].update(total_size=1)
-    )
+    edit_json(checkpoint / tensorfile.INDEX, lambda index: index["metadata"].update(total_size=1))
     assert failed(built, checkpoint) == {"structure.index"}
 
 

@@ -34,7 +34,7 @@ def test_publishes_checkpoint_and_provenance(results, tmp_path):
     assert files(target) == {*results["dress"].digests, "provenance/provenance.json"}
 
 
-def test_second_time_does_nothing(results, tmp_path, capsys):
+def test_second_time_does_nothing(results, tmp_path):
     target = tmp_path / "dist" / "variant"
     release.publish(results, target)
     before = target.stat().st_ino

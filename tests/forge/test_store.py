@@ -78,7 +78,7 @@ def test_missing_file_is_noticed(store):
 
 
 def test_killed_work_is_made_anew(store):
-    """kill -9 in the middle: nothing is published, and the next run finishes."""
+    """Kill -9 in the middle: nothing is published, and the next run finishes."""
     child = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(store.root)], stdout=subprocess.PIPE, text=True
     )

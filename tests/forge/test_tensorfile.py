@@ -1,4 +1,4 @@
-"""The strict reader refuses every file that breaks the format, and reads what the library writes."""
+"""The strict reader refuses every file that breaks the format; the library reads ours."""
 
 import json
 

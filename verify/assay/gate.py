@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from assay import perplexity, smoke, structure
+from assay import structure
 from assay.checks import Check
 from forge import canonical
 from forge.errors import VerificationError
@@ -50,15 +50,15 @@ def run(job: Job, needed: Needed, out: Path) -> None:
         )
 
 
-def assay(
-    recipe: Recipe, checkpoint: Path, inputs: Path, level: Level, logs: Path
-) -> list[Check]:
+def assay(recipe: Recipe, checkpoint: Path, inputs: Path, level: Level, logs: Path) -> list[Check]:
     """The checks of a level, up to and with the first part that fails."""
     if level == "none":
         return []
     checks = structure.run(recipe, checkpoint, inputs)
     if level == "structure" or not passed(checks):
         return checks
+    from assay import perplexity, smoke  # need what only the engine's environment has
+
     sources = canonical.read(inputs / "inputs.json")["sources"]
     checks.append(
         perplexity.compare(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from assay.checks import Check
 from forge import canonical, nvfp4, rules, tensorfile
@@ -19,6 +20,7 @@ from forge.rules import WEIGHT, Plan
 from forge.tensorfile import Tensor
 
 Tensors = Mapping[str, Tensor]
+Values = npt.NDArray[np.float32]
 # Nothing that an engine would execute or unpickle belongs into a release.
 FORBIDDEN = {".py", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".so"}
 
@@ -217,15 +219,15 @@ def _first(names: list[str]) -> str:
     return f" (first: {names[0]})" if names else ""
 
 
-def _e4m3(data: bytes) -> Any:
+def _e4m3(data: bytes) -> Values:
     return nvfp4.E4M3_VALUES[np.frombuffer(data, dtype=np.uint8)]
 
 
-def _f32(data: bytes) -> Any:
+def _f32(data: bytes) -> Values:
     return np.frombuffer(data, dtype="<f4")
 
 
-_SCALES: Mapping[str, Callable[[bytes], Any]] = {
+_SCALES: Mapping[str, Callable[[bytes], Values]] = {
     "weight_scale": _e4m3,
     "weight_scale_2": _f32,
     "input_scale": _f32,

@@ -1,0 +1,162 @@
+"""Rehearsals of the flagship on the real stand-in, up to the structural assay: the command line,
+the cache, crashes, and the reproducibility of the result. No engine."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import FLAGSHIP
+
+from forge import canonical, standin
+from forge.pipeline import STEPS
+
+pytestmark = pytest.mark.libraries
+SUMS = Path("provenance", "SHA256SUMS")
+
+
+def command(root, *options):
+    return [
+        sys.executable, "-m", "forge", "run", FLAGSHIP, "--rehearse", "--verify", "structure",
+        "--store", str(root / "store"), "--out", str(root / "out"), *options,
+    ]  # fmt: skip
+
+
+def rehearse(root, *options, code=0):
+    """Runs a rehearsal offline; returns what it said."""
+    done = subprocess.run(
+        command(root, *options), capture_output=True, text=True, check=False,
+        env={"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HOME": str(root)},
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done.stderr + done.stdout
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory):
+    root = tmp_path_factory.mktemp("rehearsed")
+    said = rehearse(root)
+    return root, said
+
+
+@pytest.fixture
+def copy(rehearsed, tmp_path):
+    """A rehearsal of one's own: store and result with the same bytes, links kept as links."""
+    subprocess.run(["cp", "-a", f"{rehearsed[0]}/.", str(tmp_path)], check=True)
+    return tmp_path
+
+
+def test_says_what_it_does_and_where_the_result_lies(rehearsed):
+    root, said = rehearsed
+    for step in STEPS:
+        assert re.search(rf"{step.name}\s+done in", said), step.name
+    assert "Hallmark corpus, evaluation part" in said
+    assert "structure, 8 of 8 checks passed" in said
+    assert str(root / "out") in said
+    assert "\x1b" not in said  # quiet in a pipe: no bars, no colours
+
+
+def test_second_run_does_no_work_and_says_so(rehearsed):
+    root, _ = rehearsed
+    before = {path: path.stat().st_mtime_ns for path in (root / "out").rglob("*")}
+    said = rehearse(root)
+    assert len(STEPS) == said.count("unchanged, nothing to do")
+    assert "done in" not in said
+    assert before == {path: path.stat().st_mtime_ns for path in (root / "out").rglob("*")}
+
+
+def test_another_folder_and_store_give_the_same_bytes(rehearsed, tmp_path):
+    root, _ = rehearsed
+    rehearse(tmp_path)
+    assert (root / "out" / SUMS).read_bytes() == (tmp_path / "out" / SUMS).read_bytes()
+    for name in ("calibration.safetensors", "tensors.jsonl"):
+        file = Path("out", "provenance", name)
+        assert (root / file).read_bytes() == (tmp_path / file).read_bytes()
+
+
+def test_local_base(rehearsed, tmp_path):
+    """The same checkpoint given as BASE=<dir> gives the same release, and says that it is local."""
+    root, _ = rehearsed
+    base = shutil.copytree(standin.ROOT / "qwen36-dense" / "checkpoint", tmp_path / "base")
+    rehearse(tmp_path, "--base", str(base))
+    assert (root / "out" / SUMS).read_bytes() == (tmp_path / "out" / SUMS).read_bytes()
+    statement = json.loads((tmp_path / "out" / "provenance" / "provenance.json").read_text())
+    definition = statement["predicate"]["buildDefinition"]
+    assert definition["internalParameters"]["fetched_from"]["base"] == "local"
+    assert str(tmp_path) not in json.dumps(statement)
+
+
+def test_editing_the_result_is_noticed_and_mended(copy):
+    """dist/ shares its bytes with the store; an edited shard must not come back from the cache."""
+    sums = (copy / "out" / SUMS).read_bytes()
+    shard = copy / "out" / "model-00001-of-00001.safetensors"
+    with shard.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
+    rehearse(copy)
+    assert sums == (copy / "out" / SUMS).read_bytes()
+    subprocess.run(
+        ["sha256sum", "--check", "--quiet", str(SUMS)], cwd=copy / "out", check=True
+    )
+
+
+@pytest.mark.parametrize("step", ["calibrate", "quantize", "dress"])
+def test_killed_in_a_step_the_next_run_finishes(rehearsed, copy, step):
+    """kill -9 while the step works: nothing half-written is published, earlier steps are kept."""
+    names = [entry.name for entry in STEPS]
+    for name in names[names.index(step) :]:
+        shutil.rmtree(copy / "store" / name)
+    shutil.rmtree(copy / "out")
+    child = subprocess.Popen(
+        command(copy), stderr=subprocess.PIPE, text=True,
+        env={"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HOME": str(copy)},
+    )  # fmt: skip
+    for line in child.stderr:
+        if line.split()[:2] == [step, "..."]:
+            time.sleep(0.05)
+            break
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stderr.close()
+    assert not (copy / "out").exists()
+    said = rehearse(copy)
+    assert said.count("unchanged, nothing to do") >= names.index(step)
+    assert (rehearsed[0] / "out" / SUMS).read_bytes() == (copy / "out" / SUMS).read_bytes()
+
+
+def test_record_has_one_positive_number_a_linear(rehearsed):
+    from safetensors.numpy import load_file
+
+    values = load_file(rehearsed[0] / "out" / "provenance" / "calibration.safetensors")
+    assert len(values) == 31
+    assert all(value.shape == () and value > 0 for value in values.values())
+
+
+def test_real_build_is_refused_without_pins(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "forge", "run", FLAGSHIP, "--store", str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert "make lock VARIANT=qwen36-27b-vlm-mtp" in done.stderr
+    assert not list(tmp_path.glob("*/*"))
+
+
+def test_unknown_variant(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "forge", "run", "nonesuch", "--rehearse", "--store", str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: no variant 'nonesuch'; there are: ")
+
+
+def test_verification_is_in_the_release(rehearsed):
+    report = canonical.read(rehearsed[0] / "out" / "provenance" / "verification.json")
+    assert (report["level"], report["passed"]) == ("structure", True)
+    assert len(report["checks"]) == 8
