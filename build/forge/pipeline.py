@@ -52,7 +52,7 @@ STEPS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Job:
     """What is asked for: a recipe, where its inputs come from, and how far it is verified.
 

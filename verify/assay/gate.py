@@ -68,6 +68,7 @@ def assay(recipe: Recipe, checkpoint: Path, inputs: Path, level: Level, logs: Pa
             window=recipe.perplexity.window,
             max_ratio=recipe.perplexity.max_ratio,
             text_name=sources["perplexity"]["name"],
+            workdir=logs,
         )
     )
     if not passed(checks):

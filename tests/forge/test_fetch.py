@@ -1,0 +1,362 @@
+"""The fetch step lays out checked inputs, from wherever they are, in the same words everywhere."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from huggingface_hub import constants
+from pyarrow import parquet
+
+from forge import canonical, fetch, pipeline
+from forge.errors import FetchError, UnpinnedError
+from forge.mirror import SUMS
+from forge.pipeline import Job
+from forge.recipe import Checkpoint, Mtp, Recipe
+from forge.store import Store
+
+from .hub_server import serve
+from .test_standin import make_standins
+
+ROWS = ["One line.\n", "\n", " Two — lines.\n"]
+TEXT = "".join(ROWS)
+CHATS = [[{"role": "user", "content": f"Question {n}?", "name": "x"}] for n in range(3)]
+TEMPLATE = "{{ messages }}"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def table(column: str, rows: list) -> bytes:
+    """A parquet file with one column."""
+    sink = io.BytesIO()
+    parquet.write_table(pa.table({column: rows}), sink)
+    return sink.getvalue()
+
+
+# Every pinned input, by kind and repository.
+INPUTS = {
+    ("model", "acme/base"): {"config.json": b"{}", "a.safetensors": b"weights", "README.md": b""},
+    ("model", "acme/template"): {"a.jinja": TEMPLATE.encode()},
+    ("dataset", "acme/chats"): {"chats.parquet": table("messages", CHATS)},
+    ("dataset", "acme/text"): {"text.parquet": table("text", ROWS)},
+}
+
+
+@pytest.fixture
+def small(flagship) -> Recipe:
+    """The flagship with small inputs, all pinned."""
+    pin = {"revision": COMMIT}
+    base = {"repo": "acme/base", "files": ("*.safetensors", "config.json")}
+    template = {"file": "a.jinja", "sha256": canonical.sha256_text(TEMPLATE)}
+    calibration = {"file": "chats.parquet", "samples": 2}
+    perplexity = {"file": "text.parquet", "text_sha256": canonical.sha256_text(TEXT)}
+    return change(
+        flagship,
+        base=base | pin,
+        template=template | {"repo": "acme/template"} | pin,
+        calibration=calibration | {"repo": "acme/chats"} | pin,
+        perplexity=perplexity | {"repo": "acme/text", "config": "raw", "split": "test"} | pin,
+    )
+
+
+def change(recipe: Recipe, **changes: dict) -> Recipe:
+    parts = {key: getattr(recipe, key).model_copy(update=new) for key, new in changes.items()}
+    return recipe.model_copy(update=parts)
+
+
+@pytest.fixture(autouse=True)
+def standins(tmp_path, monkeypatch) -> Path:
+    """Small stand-ins; and no hub, unless a test asks for one."""
+    folder = make_standins(tmp_path / "standins")
+    monkeypatch.setattr(fetch, "STANDINS", folder)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return folder
+
+
+@pytest.fixture
+def hub(standins, monkeypatch):  # noqa: ARG001 - they go offline first
+    """A hub with every pinned input."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with serve() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        for (kind, repo), files in INPUTS.items():
+            server.add(repo, files, kind=kind, commit=COMMIT)
+        yield server
+
+
+@pytest.fixture
+def mirror(tmp_path) -> Path:
+    """A mirror with every pinned input."""
+    for (_, repo), files in INPUTS.items():
+        put(tmp_path / "mirror", repo, files)
+    return tmp_path / "mirror"
+
+
+def put(mirror: Path, repo: str, files: dict[str, bytes]) -> None:
+    folder = mirror / repo / COMMIT
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    sums = [f"{hashlib.sha256(data).hexdigest()}  ./{name}\n" for name, data in files.items()]
+    (folder / SUMS).write_text("".join(sums))
+
+
+@pytest.fixture
+def job(tmp_path, small):
+    def make(recipe: Recipe = small, *, rehearsal: bool, **rest) -> Job:
+        store = Store(tmp_path / "store")
+        return Job(recipe=recipe, store=store, rehearsal=rehearsal, level="none", **rest)
+
+    return make
+
+
+def run(job: Job, out: Path) -> dict:
+    """Runs the step as the pipeline does and returns inputs.json, with the digests checked."""
+    fetch.parameters(job, {})
+    out.mkdir()
+    known = fetch.run(job, {}, out)
+    assert known == {path: canonical.sha256_file(out / path) for path in known}
+    return json.loads((out / "inputs.json").read_text())
+
+
+def layout(out: Path) -> list[str]:
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+
+
+def samples(out: Path) -> list:
+    lines = (out / "calibration/samples.jsonl").read_text().splitlines()
+    return [json.loads(line)["messages"] for line in lines]
+
+
+def kinds(inputs: dict) -> dict[str, str]:
+    return {role: source["kind"] for role, source in inputs["sources"].items()}
+
+
+STANDIN_ONLY = dict.fromkeys(("base", "template", "calibration", "perplexity"), "standin")
+
+
+def test_a_rehearsal_needs_nothing_but_the_standin(job, tmp_path):
+    """Neither hub nor mirror, and the large files are linked."""
+    out = tmp_path / "out"
+    inputs = run(job(rehearsal=True), out)
+
+    assert kinds(inputs) == STANDIN_ONLY
+    assert layout(out) == [
+        "base/config.json",
+        "base/model.safetensors",
+        "calibration/samples.jsonl",
+        "inputs.json",
+        "perplexity/text.txt",
+        "template/chat_template.jinja",
+    ]
+    assert (out / "base/model.safetensors").is_symlink()
+    assert [chat[0]["content"][-7:] for chat in samples(out)] == ["Title 0", "Title 1"]
+    assert (out / "perplexity/text.txt").read_text().count("Title") == 3
+
+
+def test_inputs_are_told_in_the_same_words_everywhere(job, tmp_path, standins, monkeypatch):
+    """No folder of this machine and no time is in inputs.json."""
+    run(job(rehearsal=True), tmp_path / "here")
+    moved = tmp_path / "other machine"
+    shutil.copytree(standins, moved)
+    monkeypatch.setattr(fetch, "STANDINS", moved)
+    run(job(rehearsal=True), tmp_path / "there")
+
+    here, there = (tmp_path / name / "inputs.json" for name in ("here", "there"))
+    assert here.read_bytes() == there.read_bytes()
+    assert str(tmp_path) not in here.read_text()
+
+
+def test_parameters_follow_the_pins(job, standins):
+    """The same twice; another digest of any input gives another key, without reading inputs."""
+    before = fetch.parameters(job(rehearsal=True), {})
+    assert before == fetch.parameters(job(rehearsal=True), {})
+
+    card = standins / "qwen36-dense/standin.toml"
+    card.write_text(card.read_text().replace(canonical.sha256_text("weights"), "0" * 64))
+    assert before != fetch.parameters(job(rehearsal=True), {})
+
+
+def test_the_store_skips_it_until_a_linked_file_changes(job, standins):
+    """A link in the store does not hide that the file behind it is another one now."""
+    first = pipeline.run(job(rehearsal=True), "build", until="fetch")["fetch"]
+    again = pipeline.run(job(rehearsal=True), "build", until="fetch")["fetch"]
+    assert again.record == first.record
+
+    (standins / "qwen36-dense/checkpoint/model.safetensors").write_bytes(b"Weights")
+    with pytest.raises(FetchError, match=r"model\.safetensors: has sha256"):
+        pipeline.run(job(rehearsal=True), "build", until="fetch")
+
+
+def test_a_wrong_small_input_shows_before_the_large_ones(job, small, hub, tmp_path):
+    """No byte of a checkpoint is downloaded for a recipe whose template is wrong."""
+    recipe = change(small, template={"sha256": "0" * 64})
+    with pytest.raises(FetchError, match=r"template\.sha256"):
+        run(job(recipe, rehearsal=False), tmp_path / "out")
+    assert not [request for request in hub.requests if "a.safetensors" in request]
+
+
+def test_a_local_base_is_taken_and_named_by_its_content(job, tmp_path):
+    base = tmp_path / "some folder"
+    base.mkdir()
+    (base / "a.safetensors").write_bytes(b"mine")
+    inputs = run(job(rehearsal=True, base=base), tmp_path / "out")
+
+    assert kinds(inputs) == STANDIN_ONLY | {"base": "local"}
+    assert inputs["sources"]["base"]["revision"] == "sha256:" + canonical.sha256_text(
+        f"{canonical.sha256_text('mine')}  a.safetensors\n"
+    )
+    assert "some folder" not in json.dumps(inputs)
+    assert (tmp_path / "out/base/a.safetensors").read_bytes() == b"mine"
+
+
+def test_a_local_base_that_changes_is_refused(job, tmp_path):
+    """Between the key and the work, by a stamp that a file of the same size has as well."""
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "a.safetensors").write_bytes(b"mine")
+    asked = job(rehearsal=True, base=base)
+    fetch.parameters(asked, {})
+    (base / "a.safetensors").write_bytes(b"Mine")
+    os.utime(base / "a.safetensors", ns=(1, 1))
+
+    with pytest.raises(FetchError, match="changed since this build began"):
+        fetch.run(asked, {}, tmp_path / "out")
+
+
+def test_a_rehearsal_takes_the_donor_from_the_standin(job, small, tmp_path):
+    donor = Checkpoint(repo="acme/donor", revision=COMMIT, files=("mtp.safetensors",))
+    mtp = Mtp(source="donor", donor=donor, tensors=small.mtp.tensors)
+    inputs = run(job(small.model_copy(update={"mtp": mtp}), rehearsal=True), tmp_path / "out")
+
+    assert kinds(inputs)["donor"] == "standin"
+    assert (tmp_path / "out/donor/model.safetensors").read_bytes() == b"weights"
+
+
+def test_a_rehearsal_takes_the_published_text_from_a_mirror(job, tmp_path):
+    """And nothing else, so that its artifact does not depend on what a mirror holds."""
+    (tmp_path / "mirror/raw").mkdir(parents=True)
+    (tmp_path / "mirror/raw/test.txt").write_bytes(TEXT.encode())
+    inputs = run(job(rehearsal=True, mirror=tmp_path / "mirror"), tmp_path / "out")
+
+    assert kinds(inputs) == STANDIN_ONLY | {"perplexity": "mirror"}
+    assert inputs["sources"]["perplexity"] == {
+        "kind": "mirror",
+        "name": "raw test",
+        "revision": COMMIT,
+        "uri": f"pkg:huggingface/datasets/acme/text@{COMMIT}",
+    }
+    assert (tmp_path / "out/perplexity/text.txt").read_bytes() == TEXT.encode()
+
+
+def test_a_wrong_text_in_a_mirror_is_no_reason_to_look_elsewhere(job, tmp_path):
+    (tmp_path / "mirror/raw").mkdir(parents=True)
+    (tmp_path / "mirror/raw/test.txt").write_bytes(TEXT.encode() + b" ")
+    with pytest.raises(FetchError, match=r"raw test has sha256 .* as perplexity\.text_sha256"):
+        run(job(rehearsal=True, mirror=tmp_path / "mirror"), tmp_path / "out")
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_rehearsal_takes_the_published_text_from_the_hub(job, tmp_path):
+    inputs = run(job(rehearsal=True), tmp_path / "out")
+
+    assert kinds(inputs) == STANDIN_ONLY | {"perplexity": "hub"}
+    assert (tmp_path / "out/perplexity/text.txt").read_bytes() == TEXT.encode()
+
+
+def test_a_wrong_text_on_the_hub_is_no_reason_to_look_elsewhere(job, hub, tmp_path):
+    hub.forged["text.parquet"] = b"?" * len(INPUTS["dataset", "acme/text"]["text.parquet"])
+    with pytest.raises(FetchError, match=r"text\.parquet: the download has sha256"):
+        run(job(rehearsal=True), tmp_path / "out")
+
+
+def check_real(inputs: dict, out: Path, kind: str) -> None:
+    """Every input from one kind of source, its bytes the pinned ones."""
+    assert set(kinds(inputs).values()) == {kind}
+    assert (out / "base/a.safetensors").read_bytes() == b"weights"
+    assert (out / "template/chat_template.jinja").read_text() == TEMPLATE
+    assert samples(out) == [[{"role": "user", "content": f"Question {n}?"}] for n in range(2)]
+    assert (out / "perplexity/text.txt").read_bytes() == TEXT.encode()
+    assert [file for file in inputs["files"] if file["path"] == "config.json"] == [
+        {
+            "role": "base",
+            "path": "config.json",
+            "sha256": canonical.sha256_text("{}"),
+            "bytes": 2,
+            "uri": f"pkg:huggingface/acme/base@{COMMIT}#config.json",
+        }
+    ]
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_real_build_takes_all_from_the_hub(job, tmp_path):
+    out = tmp_path / "out"
+    check_real(run(job(rehearsal=False), out), out, "hub")
+
+
+def test_a_real_build_takes_all_from_the_mirror(job, mirror, tmp_path):
+    """With no hub to be reached."""
+    out = tmp_path / "out"
+    check_real(run(job(rehearsal=False, mirror=mirror), out), out, "mirror")
+
+
+def test_what_a_mirror_lacks_is_asked_of_the_hub(job, mirror, hub, tmp_path):
+    shutil.rmtree(mirror / "acme/text")
+    inputs = run(job(rehearsal=False, mirror=mirror), tmp_path / "out")
+
+    assert kinds(inputs) == dict.fromkeys(STANDIN_ONLY, "mirror") | {"perplexity": "hub"}
+    assert all("/acme/text/" in request for request in hub.requests)
+
+
+def test_a_real_build_needs_every_pin(job, flagship):
+    """The real recipe of today lacks one; that is an error before anything is fetched."""
+    loose = {"revision": flagship.calibration.revision}
+    with pytest.raises(UnpinnedError, match="make lock"):
+        fetch.parameters(job(change(flagship, calibration=loose), rehearsal=False), {})
+
+
+@pytest.mark.parametrize(
+    ("part", "new", "fault"),
+    [
+        ("template", {"sha256": "0" * 64}, r"pins 0{64} as template\.sha256"),
+        ("perplexity", {"text_sha256": "0" * 64}, r"pins 0{64} as perplexity\.text_sha256"),
+        ("perplexity", {"column": "words"}, r"has the columns \['text'\], none is 'words'"),
+        ("perplexity", {"file": "other.parquet"}, r"has no file 'other\.parquet'"),
+        ("calibration", {"samples": 4}, r"has 3 rows, .* takes 4 samples; none is used twice"),
+        ("calibration", {"column": "chat"}, "none is 'chat'"),
+        ("base", {"files": ("*.safetensors", "tokenizer.json")}, r"has no file 'tokenizer\.json'"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_its_inputs_is_refused(job, small, mirror, tmp_path, part, new, fault):  # fmt: skip  # noqa: E501, PLR0917
+    recipe = change(small, **{part: new})
+    with pytest.raises(FetchError, match=fault):
+        run(job(recipe, rehearsal=False, mirror=mirror), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        (["text", "text"], r"chats\.parquet, row 0: is no list of messages"),
+        ([CHATS[0], []], "row 1: is no list of messages"),
+        ([CHATS[0], [{"role": "user", "content": None}]], "row 1: is no list of messages"),
+    ],
+)
+def test_rows_that_are_no_messages_are_refused(job, mirror, tmp_path, rows, fault):
+    put(mirror, "acme/chats", {"chats.parquet": table("messages", rows)})
+    with pytest.raises(FetchError, match=fault):
+        run(job(rehearsal=False, mirror=mirror), tmp_path / "out")
+
+
+def test_a_file_that_is_no_parquet_is_refused(job, mirror, tmp_path):
+    put(mirror, "acme/chats", {"chats.parquet": b"PAR?"})
+    with pytest.raises(FetchError, match="no readable parquet file"):
+        run(job(rehearsal=False, mirror=mirror), tmp_path / "out")
+
+
+def test_a_text_column_of_numbers_is_refused(job, mirror, tmp_path):
+    put(mirror, "acme/text", {"text.parquet": table("text", [1, 2])})
+    with pytest.raises(FetchError, match="holds more than text"):
+        run(job(rehearsal=False, mirror=mirror), tmp_path / "out")

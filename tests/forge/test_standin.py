@@ -1,0 +1,156 @@
+"""A stand-in, its template and its corpus are exactly the files that the repository pins."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import FLAGSHIP
+
+from forge import canonical, recipe, standin
+from forge.errors import FetchError
+
+ARCHITECTURE = "Qwen3_5ForConditionalGeneration"
+CHECKPOINT = {
+    "config.json": b"{}",
+    "model.safetensors": b"weights",
+    "tokenizer.json": b"{}",
+    "README.md": b"not taken",
+}
+
+
+def make_standins(root: Path, articles: int = 3) -> Path:
+    """A folder of stand-ins as small as it can be, pinned by the code under test."""
+    checkpoint = root / "qwen36-dense" / "checkpoint"
+    checkpoint.mkdir(parents=True)
+    for name, data in CHECKPOINT.items():
+        (checkpoint / name).write_bytes(data)
+    lines = [f'"{n}" = "{canonical.sha256_file(checkpoint / n)}"\n' for n in CHECKPOINT]
+    (checkpoint.parent / "standin.toml").write_text(
+        f'name = "qwen36-dense"\narchitecture = "{ARCHITECTURE}"\n\n'
+        f"[training]\nseed = 0\n\n[files]\n{''.join(lines)}"
+    )
+    (root / "chat_template.jinja").write_text("{{ messages }}")
+    for part in ("calibration", "evaluation"):
+        folder = root / "corpus" / part
+        folder.mkdir(parents=True)
+        for number in range(articles):
+            (folder / f"{number:02}-a.txt").write_text(f"Title {number}\n\nBody.\n\nMore.\n")
+    standin.pin(root)
+    return root
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_standins(tmp_path / "standins")
+
+
+def checkpoint(root, *globs):
+    return standin.checkpoint(recipe.find(FLAGSHIP), globs or ("*.json", "*.safetensors"), root)
+
+
+def test_the_checkpoint_is_what_the_globs_match(root):
+    files = checkpoint(root).take()
+
+    assert sorted(files) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert files["config.json"].sha256 == canonical.sha256_text("{}")
+
+
+def test_a_byte_changed_is_refused(root):
+    """Both digests are named."""
+    file = root / "qwen36-dense/checkpoint/model.safetensors"
+    file.write_bytes(b"Weights")
+    with pytest.raises(FetchError, match=r"model\.safetensors: has sha256") as caught:
+        checkpoint(root).take()
+    assert canonical.sha256_text("weights") in str(caught.value)
+    assert canonical.sha256_text("Weights") in str(caught.value)
+
+
+def test_a_file_missing_is_refused(root):
+    (root / "qwen36-dense/checkpoint/README.md").unlink()
+    with pytest.raises(FetchError, match=r"README\.md: is pinned, but missing"):
+        checkpoint(root)
+
+
+def test_a_file_too_many_is_refused(root):
+    (root / "qwen36-dense/checkpoint/extra.json").write_bytes(b"{}")
+    with pytest.raises(FetchError, match=r"extra\.json: is there, but not pinned"):
+        checkpoint(root)
+
+
+@pytest.mark.parametrize(
+    ("card", "fault"),
+    [
+        ("architecture = 1", "malformed"),
+        ("architecture =", "malformed"),
+        ('architecture = "A"\n[files]\n"../a" = "' + "0" * 64 + '"', "stays inside"),
+        ('architecture = "A"\n[files]\n', "the stand-in is a A"),
+    ],
+)
+def test_a_wrong_card_is_refused(root, card, fault):
+    (root / "qwen36-dense/standin.toml").write_text(card)
+    with pytest.raises(FetchError, match=fault):
+        checkpoint(root)
+
+
+def test_a_standin_that_is_not_there(root):
+    shutil.rmtree(root / "qwen36-dense")
+    with pytest.raises(FetchError, match=r"standin\.toml: cannot be read"):
+        checkpoint(root)
+
+
+def test_the_corpus_is_taken_in_the_order_of_its_names(root):
+    """As many articles as are asked for, from the first on."""
+    files = standin.corpus("calibration", root, 2).take()
+
+    assert list(files) == ["corpus/calibration/00-a.txt", "corpus/calibration/01-a.txt"]
+    assert len(standin.corpus("evaluation", root).take()) == 3
+
+
+def test_no_article_is_used_twice(root):
+    """Too few articles are an error that names both numbers."""
+    with pytest.raises(FetchError, match="has 3 articles, the recipe takes 4"):
+        standin.corpus("calibration", root, 4)
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "corpus/calibration/00-a.txt"])
+def test_template_and_corpus_are_pinned(root, name):
+    """A change is refused until it is pinned on purpose."""
+    (root / name).write_text("Other\n\ntext\n")
+    template, corpus = standin.template(root), standin.corpus("calibration", root)
+    with pytest.raises(FetchError, match=r"python -m forge\.standin"):
+        template.take(), corpus.take()
+
+    standin.pin(root)
+    assert standin.template(root).take()
+    assert standin.corpus("calibration", root).take()
+
+
+def test_an_article_too_many_is_refused(root):
+    (root / "corpus/calibration/99-new.txt").write_text("New\n\ntext\n")
+    with pytest.raises(FetchError, match=r"99-new\.txt: is there, but not pinned"):
+        standin.corpus("calibration", root)
+
+
+def test_an_article_becomes_a_conversation(root):
+    assert standin.conversation(root / "corpus/calibration/01-a.txt") == [
+        {"role": "user", "content": "Write an encyclopedia article about: Title 1"},
+        {"role": "assistant", "content": "Body.\n\nMore."},
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "Title\n\n", "Title\nBody\n", "A\nB\n\nBody\n", "\n\nBody"])
+def test_an_article_needs_a_title_and_a_body(tmp_path, text):
+    article = tmp_path / "article.txt"
+    article.write_text(text)
+    with pytest.raises(FetchError, match="must be a title, a blank line and paragraphs"):
+        standin.conversation(article)
+
+
+def test_the_real_corpus_is_pinned_and_large_enough():
+    """The repository's own files are those of pins.toml, and enough for every recipe."""
+    needed = max(recipe.find(name).calibration.samples for name in recipe.names())
+    samples = standin.corpus("calibration", standin.ROOT, needed).take()
+
+    assert standin.template(standin.ROOT).take()
+    assert standin.corpus("evaluation", standin.ROOT).take()
+    assert all(standin.conversation(file.path) for file in samples.values())
