@@ -37,7 +37,7 @@ def environment(session: nox.Session, name: str) -> str:
 
 
 def verify_environment() -> str:
-    """vLLM for this machine: with a GPU the CUDA build, without one the CPU build."""
+    """The engine for this machine: with a GPU the CUDA build, without one the CPU build."""
     return "verify" if Path("/dev/nvidiactl").exists() else "verify-cpu"
 
 
@@ -59,7 +59,7 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def verify(session: nox.Session) -> None:
-    """verify and attest, after `build`, with the same arguments."""
+    """Verify and attest, after `build`, with the same arguments."""
     python(session, verify_environment(), "-m", "forge", *session.posargs, "--environment=verify")
 
 

@@ -18,6 +18,13 @@ from forge.tensorfile import Spec
 settings.register_profile("hallmark", deadline=None)
 settings.load_profile("hallmark")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--mirror", type=Path, default=None, help="a folder with inputs, as MIRROR= in the Makefile"
+    )
+
+
 FLAGSHIP = "qwen36-27b-vlm-mtp"
 HIDDEN, WIDE = 32, 48
 LAYERS = ("linear_attn", "self_attn")

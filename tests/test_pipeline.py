@@ -107,7 +107,7 @@ def test_editing_the_result_is_noticed_and_mended(copy):
 
 @pytest.mark.parametrize("step", ["calibrate", "quantize", "dress"])
 def test_killed_in_a_step_the_next_run_finishes(rehearsed, copy, step):
-    """kill -9 while the step works: nothing half-written is published, earlier steps are kept."""
+    """Killed while the step works: nothing half-written is published, earlier steps are kept."""
     names = [entry.name for entry in STEPS]
     for name in names[names.index(step) :]:
         shutil.rmtree(copy / "store" / name)
