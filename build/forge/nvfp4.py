@@ -2,11 +2,15 @@
 
 A linear's weight becomes four tensors: `weight` (two E2M1 codes a byte, the even column in the
 low nibble), `weight_scale` (E4M3, one a block of 16 columns), `weight_scale_2` and `input_scale`
-(float32 scalars). All arithmetic is IEEE float32 in the order written here, with no fast-math, so
-every build of the kernel gives the same bytes. Source: modelopt 0.47.0,
-`modelopt/torch/quantization/qtensor/nvfp4_tensor.py`, checked against its exports.
+(float32 scalars). Source: modelopt 0.47.0, `modelopt/torch/quantization/qtensor/nvfp4_tensor.py`.
+
+The arithmetic is IEEE float32 and is done once a global scale, in numpy, into tables: a 16-bit
+weight has 2**15 magnitudes, so the scale of a block is a look-up by its largest magnitude, and
+a code is the number of thresholds that a magnitude has reached. The compiled kernel compares
+integers only, so no compiler can give other bytes.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,23 +22,43 @@ from forge.errors import QuantizeError
 BLOCK = 16
 E2M1_MAX = 6.0
 E4M3_MAX = 448.0
-
-# CUDA divides a tensor by a Python number as a multiplication with the float32 reciprocal; a CPU
-# divides. They differ by one unit in the last place for some maxima, and CUDA is the canon.
-_RECIPROCAL = np.float32(1.0) / np.float32(E2M1_MAX * E4M3_MAX)
+E2M1_VALUES = np.array(
+    [0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], dtype=np.float32
+)
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 # [rows, columns] of float16, float32, or uint16 that are the bits of BF16.
 Weight = npt.NDArray[Any]
 
+# CUDA divides a tensor by a Python number as a multiplication with the float32 reciprocal; a CPU
+# divides. They differ by one unit in the last place for some maxima, and CUDA is the canon.
+_RECIPROCAL = np.float32(1.0) / np.float32(E2M1_MAX * E4M3_MAX)
+
+# A code is the number of these that |w / step| has reached: the midpoints between E2M1 values,
+# where a tie goes to the even code. The last one tells when the sign bit is set: what underflows
+# to -0.0 is stored as +0.
+_MIDPOINTS = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, 0.0], dtype=np.float32)
+_TIE_STAYS_BELOW = np.array([True, False, True, False, True, False, True, True])
+
+_NUMPY_DTYPES = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}
+
+
+def _e4m3_values() -> Floats:
+    """The value of each of the 256 codes of float8_e4m3fn."""
+    codes = np.arange(256)
+    exponent, mantissa = (codes >> 3) & 0xF, codes & 7
+    values = np.where(exponent == 0, mantissa * 2.0**-9, (8 + mantissa) * 2.0 ** (exponent - 10.0))
+    values[(codes & 0x7F) == 0x7F] = np.nan
+    return np.where(codes >= 128, -values, values).astype(np.float32)
+
+
+E4M3_VALUES = _e4m3_values()
+
 
 def global_scale(amax: float | np.float32) -> np.float32:
     """`weight_scale_2` or `input_scale` of a largest magnitude: amax * (1 / 2688) in float32."""
     return np.float32(amax) * _RECIPROCAL
-
-
-_NUMPY_DTYPES = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}
 
 
 def check_shape(name: str, dtype: str, shape: tuple[int, ...]) -> None:
@@ -65,29 +89,29 @@ def amax(weight: Weight, name: str) -> np.float32:
         QuantizeError: the weight holds a NaN or an infinity.
     """
     if weight.dtype == np.uint16:
-        # The bits of finite magnitudes sort as the magnitudes do.
-        largest = _largest_magnitude_bits(weight.reshape(-1))
-        value = np.array([largest << 16], dtype=np.uint32).view(np.float32)[0]
+        # The bits of magnitudes sort as the magnitudes do, infinity and NaN above all.
+        value = _widen_bf16(np.array([_largest_magnitude(weight.reshape(-1))]))[0]
     else:
         value = np.float32(np.max(np.abs(weight)))
     if not np.isfinite(value):
         raise QuantizeError(f"{name}: holds a NaN or an infinity; the base is damaged.")
-    return np.float32(value)
+    return value
 
 
 def pack(weight: Weight, scale_2: np.float32) -> tuple[Bytes, Bytes]:
-    """Packs a weight [rows, columns] under its global scale.
+    """Packs a finite weight [rows, columns] under its global scale, which is not zero.
 
     Returns:
         The codes [rows, columns / 2] and the E4M3 bits of the block scales [rows, columns / 16].
     """
+    if weight.dtype == np.float32:
+        return _pack_float32(weight, scale_2)
+    widen = _widen_bf16 if weight.dtype == np.uint16 else _widen_f16
+    scale_of, thresholds = _tables(scale_2, widen)
     rows, columns = weight.shape
     codes = np.empty((rows, columns // 2), dtype=np.uint8)
     scales = np.empty((rows, columns // BLOCK), dtype=np.uint8)
-    if weight.dtype == np.uint16:
-        _pack_bf16(weight, np.float32(scale_2), E4M3_VALUES, codes, scales)
-    else:
-        _pack_f32(weight.astype(np.float32), np.float32(scale_2), E4M3_VALUES, codes, scales)
+    _pack_16_bit(weight.view(np.int16), scale_of, thresholds, codes, scales)
     return codes, scales
 
 
@@ -98,97 +122,111 @@ def dequantize(codes: Bytes, scales: Bytes, scale_2: np.float32) -> Floats:
     return E2M1_VALUES[nibbles] * np.repeat(steps, BLOCK, axis=-1)
 
 
-E2M1_VALUES = np.array(
-    [0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], dtype=np.float32
-)
+def _widen_bf16(bits: npt.NDArray[np.uint16]) -> Floats:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def _e4m3_values() -> Floats:
-    """The value of each of the 256 codes of float8_e4m3fn."""
-    codes = np.arange(256)
-    exponent, mantissa = (codes >> 3) & 0xF, codes & 7
-    values = np.where(exponent == 0, mantissa * 2.0**-9, (8 + mantissa) * 2.0 ** (exponent - 10.0))
-    values[(codes & 0x7F) == 0x7F] = np.nan
-    return np.where(codes >= 128, -values, values).astype(np.float32)
+def _widen_f16(bits: npt.NDArray[np.uint16]) -> Floats:
+    return bits.view(np.float16).astype(np.float32)
 
 
-E4M3_VALUES = _e4m3_values()
+def _block_scales(largest: Floats, scale_2: np.float32) -> Bytes:
+    """E4M3 bits of the scales of blocks with these largest magnitudes: e4m3(amax / (6 scale_2)).
+
+    Zero is replaced by 1, the rest clamped to what E4M3 holds, and rounded to nearest even.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = largest / (np.float32(E2M1_MAX) * scale_2)
+    scale[scale == 0] = 1
+    scale = np.clip(scale, np.float32(2.0**-9), np.float32(E4M3_MAX))
+    grid = E4M3_VALUES[:0x7F]  # the finite codes, ascending
+    above = np.searchsorted(grid, scale)
+    below = np.maximum(above - 1, 0)
+    down, up = scale - grid[below], grid[above] - scale  # exact in float32
+    take_above = (up < down) | ((up == down) & (above % 2 == 0))
+    return np.where(take_above, above, below).astype(np.uint8)
 
 
-_jit = njit(cache=True, nogil=True)
-_inline = njit(cache=True, nogil=True, inline="always")
+def _reached(quotient: Floats) -> npt.NDArray[np.bool_]:
+    """Which of the midpoints |quotient| has reached, in a new last axis."""
+    magnitude = np.abs(quotient)[..., None]
+    return np.where(_TIE_STAYS_BELOW, magnitude > _MIDPOINTS, magnitude >= _MIDPOINTS)
 
 
-@_jit
-def _largest_magnitude_bits(bits: npt.NDArray[np.uint16]) -> np.uint32:
+def _tables(
+    scale_2: np.float32, widen: Callable[[npt.NDArray[np.uint16]], Floats]
+) -> tuple[Bytes, npt.NDArray[np.int16]]:
+    """What a kernel needs to know about a global scale, for weights of 16 bits.
+
+    Returns:
+        The block scale by the bits of the block's largest magnitude [2**15], and the smallest
+        magnitude bits that reach each midpoint, by block scale [127, 8]. Rounded division is
+        monotonic, so bisection over the bits finds them.
+    """
+    magnitudes = np.arange(1 << 15, dtype=np.uint16)
+    # What is not finite has no scale; amax() has refused it.
+    finite = np.nan_to_num(widen(magnitudes), nan=0.0, posinf=0.0)
+    steps = (E4M3_VALUES[:0x7F] * scale_2)[:, None]
+    low = np.zeros((0x7F, len(_MIDPOINTS)), dtype=np.int32)
+    high = np.full_like(low, 0x7FFF)
+    columns = np.arange(len(_MIDPOINTS))
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        while np.any(low < high):
+            middle = (low + high) // 2
+            reached = _reached(widen(middle.astype(np.uint16)) / steps)[:, columns, columns]
+            high = np.where(reached, middle, high)
+            low = np.where(reached, low, np.minimum(middle + 1, high))
+    return _block_scales(finite, scale_2), high.astype(np.int16)
+
+
+def _pack_float32(weight: Floats, scale_2: np.float32) -> tuple[Bytes, Bytes]:
+    """The definition itself, for the rare base that is not stored in 16 bits."""
+    blocks = weight.reshape(weight.shape[0], -1, BLOCK)
+    scales = _block_scales(np.abs(blocks).max(axis=-1), scale_2)
+    with np.errstate(over="ignore"):
+        quotient = blocks / (E4M3_VALUES[scales] * scale_2)[..., None]
+    reached = _reached(quotient)
+    sign = reached[..., -1] & (quotient < 0)
+    nibbles = reached[..., :-1].sum(axis=-1, dtype=np.uint8) | sign.astype(np.uint8) << 3
+    nibbles = nibbles.reshape(weight.shape)
+    return nibbles[:, 0::2] | nibbles[:, 1::2] << 4, scales
+
+
+@njit(cache=True, nogil=True)
+def _largest_magnitude(bits: npt.NDArray[np.uint16]) -> np.uint16:
     largest = np.uint16(0)
     for i in range(bits.size):
         largest = max(largest, bits[i] & np.uint16(0x7FFF))
-    return np.uint32(largest)
+    return largest
 
 
-@_inline
-def _e4m3_bits(value: np.float32) -> np.uint8:
-    """Rounds a value in [2**-9, 448] to nearest even E4M3."""
-    if value < np.float32(2.0**-6):  # subnormal: steps of 2**-9
-        return np.uint8(np.rint(value * np.float32(512.0)))
-    for exponent in range(-6, 9):
-        if value < np.float32(2.0 ** (exponent + 1)):
-            steps = np.uint8(np.rint(value * np.float32(2.0 ** (3 - exponent))))  # 8..16
-            return np.uint8((exponent + 6) * 8 + steps)  # 16 carries into the next exponent
-    return np.uint8(0x7E)
-
-
-@_inline
-def _pack_row(  # noqa: PLR0917 - numba has no keyword-only arguments
-    row: Floats, scale_2: np.float32, e4m3: Floats, codes: Bytes, scales: Bytes, nibbles: Bytes
+@njit(cache=True, nogil=True)
+def _pack_16_bit(
+    bits: npt.NDArray[np.int16],
+    scale_of: Bytes,
+    thresholds: npt.NDArray[np.int16],
+    codes: Bytes,
+    scales: Bytes,
 ) -> None:
-    for block in range(scales.size):
-        largest = np.float32(0.0)
-        for i in range(block * 16, block * 16 + 16):
-            largest = max(largest, abs(row[i]))
-        scale = largest / (np.float32(6.0) * scale_2)
-        if scale == np.float32(0.0):
-            scale = np.float32(1.0)
-        scale = min(max(scale, np.float32(2.0**-9)), np.float32(448.0))
-        bits = _e4m3_bits(scale)
-        scales[block] = bits
-        step = e4m3[bits] * scale_2
-        for i in range(block * 16, block * 16 + 16):
-            quotient = row[i] / step
-            x = abs(quotient)
-            # Round half to even onto 0 0.5 1 1.5 2 3 4 6: ties at .75, 1.75, 3.5 go up.
-            code = (
-                np.uint8(x > np.float32(0.25))
-                + np.uint8(x >= np.float32(0.75))
-                + np.uint8(x > np.float32(1.25))
-                + np.uint8(x >= np.float32(1.75))
-                + np.uint8(x > np.float32(2.5))
-                + np.uint8(x >= np.float32(3.5))
-                + np.uint8(x > np.float32(5.0))
-            )
-            # The quotient's sign, not the weight's: what underflows to -0.0 is stored as +0.
-            nibbles[i] = code | (np.uint8(quotient < np.float32(0.0)) << np.uint8(3))
-    for j in range(codes.size):
-        codes[j] = nibbles[2 * j] | np.uint8(nibbles[2 * j + 1] << np.uint8(4))
-
-
-@_jit
-def _pack_bf16(
-    bits: npt.NDArray[np.uint16], scale_2: np.float32, e4m3: Floats, codes: Bytes, scales: Bytes
-) -> None:
-    wide = np.empty(bits.shape[1], dtype=np.uint32)
+    magnitude = np.int16(0x7FFF)
     nibbles = np.empty(bits.shape[1], dtype=np.uint8)
     for r in range(bits.shape[0]):
-        for i in range(bits.shape[1]):
-            wide[i] = np.uint32(bits[r, i]) << np.uint32(16)
-        _pack_row(wide.view(np.float32), scale_2, e4m3, codes[r], scales[r], nibbles)
-
-
-@_jit
-def _pack_f32(
-    weight: Floats, scale_2: np.float32, e4m3: Floats, codes: Bytes, scales: Bytes
-) -> None:
-    nibbles = np.empty(weight.shape[1], dtype=np.uint8)
-    for r in range(weight.shape[0]):
-        _pack_row(weight[r], scale_2, e4m3, codes[r], scales[r], nibbles)
+        for block in range(scales.shape[1]):
+            start = block * 16
+            largest = np.int16(0)
+            for i in range(start, start + 16):
+                largest = max(largest, bits[r, i] & magnitude)
+            scale = scale_of[largest]
+            scales[r, block] = scale
+            # In locals, so that the loop below becomes vector comparisons.
+            t0, t1, t2, t3 = thresholds[scale, :4]
+            t4, t5, t6, nonzero = thresholds[scale, 4:]
+            for i in range(start, start + 16):
+                m = bits[r, i] & magnitude
+                code = np.int16(m >= t0) + np.int16(m >= t1) + np.int16(m >= t2)
+                code += np.int16(m >= t3) + np.int16(m >= t4) + np.int16(m >= t5)
+                code += np.int16(m >= t6)
+                negative = (bits[r, i] < 0) & (m >= nonzero)
+                nibbles[i] = np.uint8(code | (np.int16(negative) << np.int16(3)))
+        for j in range(codes.shape[1]):
+            codes[r, j] = nibbles[2 * j] | np.uint8(nibbles[2 * j + 1] << np.uint8(4))
