@@ -90,7 +90,7 @@ def amax(weight: Weight, name: str) -> np.float32:
     """
     if weight.dtype == np.uint16:
         # The bits of magnitudes sort as the magnitudes do, infinity and NaN above all.
-        value = _widen_bf16(np.array([_largest_magnitude(weight.reshape(-1))]))[0]
+        value = np.float32(_widen_bf16(np.array([_largest_magnitude(weight.reshape(-1))]))[0])
     else:
         value = np.float32(np.max(np.abs(weight)))
     if not np.isfinite(value):
@@ -144,7 +144,8 @@ def _block_scales(largest: Floats, scale_2: np.float32) -> Bytes:
     below = np.maximum(above - 1, 0)
     down, up = scale - grid[below], grid[above] - scale  # exact in float32
     take_above = (up < down) | ((up == down) & (above % 2 == 0))
-    return np.where(take_above, above, below).astype(np.uint8)
+    nearest: Bytes = np.where(take_above, above, below).astype(np.uint8)
+    return nearest
 
 
 def _reached(quotient: Floats) -> npt.NDArray[np.bool_]:
