@@ -46,5 +46,8 @@ verify: .venv/made  ## the assay alone: DIR=<release> or VARIANT=<v> [BASE=<dir>
 lock: .venv/made  ## resolve the lock files again, or with VARIANT=<v> that recipe's open pins
 	@$(NOX) -s lock -- $(VARIANT)
 
-reproduce bench image release:
+bench: .venv/made  ## speed and memory against the libraries and the machine's floor
+	@$(NOX) -s bench
+
+reproduce image release:
 	@echo "make $@ is not there yet; see 'What is not there yet' in README.md." >&2; exit 2

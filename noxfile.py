@@ -71,6 +71,12 @@ def assay(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Speed and memory of the quantizer, beside the libraries that the build environment has."""
+    python(session, "build", "-m", "assay.bench", *session.posargs)
+
+
+@nox.session
 def lock(session: nox.Session) -> None:
     """Resolves lockfiles/*.in into *.txt; with a variant, that recipe's unresolved pins."""
     if session.posargs:

@@ -100,9 +100,7 @@ def test_editing_the_result_is_noticed_and_mended(copy):
         file.write(b"\xff")
     rehearse(copy)
     assert sums == (copy / "out" / SUMS).read_bytes()
-    subprocess.run(
-        ["sha256sum", "--check", "--quiet", str(SUMS)], cwd=copy / "out", check=True
-    )
+    subprocess.run(["sha256sum", "--check", "--quiet", str(SUMS)], cwd=copy / "out", check=True)
 
 
 @pytest.mark.parametrize("step", ["calibrate", "quantize", "dress"])
