@@ -10,7 +10,7 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture
 def linear(monkeypatch):
-    """vLLM's table of kernels, put back afterwards, as it is before any plugin has run."""
+    """The table of kernels as it is before any plugin has run; put back afterwards."""
     from vllm.model_executor.kernels import linear
     from vllm.platforms import PlatformEnum
 

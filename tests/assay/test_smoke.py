@@ -3,15 +3,16 @@
 import json
 import os
 import shutil
-import signal
-import sys
 import time
 import zlib
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from assay import engine, smoke
+from assay.checks import Check
 from assay.engine import Sample
 from assay.smoke import Completion, Speculation
 from forge import identity, recipe, tensorfile
@@ -70,7 +71,7 @@ def test_command_line(tmp_path):
     line = " ".join(command)
     assert "--host 127.0.0.1 --port 1234" in line
     assert "--max-model-len 64 --enforce-eager --no-enable-prefix-caching" in line
-    assert {"method": "mtp", "num_speculative_tokens": 3} == json.loads(command[-1])
+    assert json.loads(command[-1]) == {"method": "mtp", "num_speculative_tokens": 3}
     assert "trust-remote-code" not in line
     assert "--speculative-config" not in engine.serve_command(
         tmp_path, args, port=1234, speculative_tokens=None
@@ -95,16 +96,12 @@ def gone(pid):
 def test_nothing_outlives_an_interruption(tmp_path, monkeypatch, interruption):
     """The child of the child, deaf to SIGTERM, goes too."""
     monkeypatch.setattr(engine, "STOP_SECONDS", 0.2)
-    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
-    script = (
-        f"import subprocess, sys; c = subprocess.Popen([sys.executable, '-c', {deaf!r}], stdout=-1);"
-        "c.stdout.readline(); print(c.pid, flush=True); c.wait()"
-    )
+    deaf = "trap '' TERM; sleep 60 & echo $!; wait"
     log = tmp_path / "logs" / "log"
     pids = []
 
     def interrupted():
-        with engine.process([sys.executable, "-c", script], log=log, env=os.environ) as child:
+        with engine.process(["sh", "-c", deaf], log=log, env=os.environ) as child:
             while not log.read_text().strip():
                 time.sleep(0.02)
             pids.extend([child.pid, int(log.read_text())])
@@ -270,19 +267,43 @@ def test_the_first_difference_is_where_the_gap_is_taken():
     assert check.measured["tokens_before_difference"] == 1
 
 
-def test_a_server_that_does_not_start_fails_every_check(tmp_path, monkeypatch):
-    """None of the checks is missing from the report, and none of them has passed."""
+def test_servers_that_do_not_start_fail_every_check(tmp_path, monkeypatch):
+    """None of the checks is missing from the report, and each says why it failed."""
 
+    @contextmanager
     def refuse(*_, **__):
         raise EngineError("vLLM ended with exit code 1")
+        yield
 
     monkeypatch.setattr(engine, "device", lambda: "cpu")
     monkeypatch.setattr(engine, "serve", refuse)
     monkeypatch.setattr(smoke, "_written_and_read", lambda *_: ("", [smoke.WEATHER_CALL]))
-    checks = smoke.run(STANDIN, FLAGSHIP, workdir=tmp_path)
-    assert tuple(check.name for check in checks) == smoke.NAMES
-    assert [check.name for check in checks if check.passed] == ["smoke.tool_parser"]
-    assert "exit code 1" in checks[1].detail
+    parsed, *served = smoke.run(STANDIN, FLAGSHIP, workdir=tmp_path)
+    assert parsed.passed
+    assert not any(check.passed for check in served)
+    assert all("exit code 1" in check.detail for check in served)
+    assert sorted(check.name for check in served) == [
+        "smoke.chat.thinking_off",
+        "smoke.chat.thinking_on",
+        "smoke.greedy_identical",
+        "smoke.health",
+        "smoke.image",
+        "smoke.mtp",
+        "smoke.tool_call",
+    ]
+
+
+def test_a_server_that_dies_while_it_is_asked_fails_that_check_and_the_rest():
+    def die(_):
+        raise EngineError("POST: the server did not answer")
+
+    good = {"a": lambda _: Check(name="a", passed=True, detail="", measured={"x": 1})}
+    checks = smoke.ask(nullcontext(None), {**good, "b": die, "c": die})
+    assert [(check.name, check.passed) for check in checks] == [
+        ("a", True),
+        ("b", False),
+        ("c", False),
+    ]
 
 
 # --- the engine itself
@@ -346,14 +367,14 @@ def test_a_head_of_zeros_fails_where_all_else_passes(tmp_path):
     args, _ = engine.adapt(BF16_ARGS, device=engine.device(), max_model_len=4096)
     log = tmp_path / "log"
     with engine.serve(broken, args, speculative_tokens=1, log=log) as client:
-        checks = [probe(client) for probe in smoke.PROBES.values()]
-        written = []
-        mtp = smoke.mtp(client, FLAGSHIP, smoke.PROMPTS, written)
+        checks = [probe(client) for probe in smoke.FREE.values()]
+        drafted = []
+        mtp = smoke.mtp(client, serve=FLAGSHIP, prompts=smoke.PROMPTS, drafted=drafted)
         refused = partial(client.chat, [{"role": "user", "content": "?"}], max_tokens=-1)
         with pytest.raises(EngineError, match="answered 400"):
             refused()
     assert [check.detail for check in checks if not check.passed] == []
-    assert len(written) == len(smoke.PROMPTS)
+    assert len(drafted) == len(smoke.PROMPTS)
     assert not mtp.passed
     assert mtp.measured["drafted"] >= smoke.MIN_DRAFTED
     assert mtp.measured["acceptance"][0] < 0.3
@@ -362,8 +383,6 @@ def test_a_head_of_zeros_fails_where_all_else_passes(tmp_path):
 
 def command_lines():
     """The command lines of every process there is."""
-    from pathlib import Path
-
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             yield path.read_bytes()

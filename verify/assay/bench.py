@@ -167,6 +167,8 @@ def main() -> None:
     parser.add_argument("--work", choices=WORK)
     parser.add_argument("folders", type=Path, nargs="*")
     options = parser.parse_args()
+    if options.layers < 4:
+        parser.error("--layers must be 4 or more: every fourth layer has full attention")
     if options.work:
         measure_here(options.work, *options.folders)
         return
@@ -213,7 +215,6 @@ def apart(work: str, base: Path, folder: Path) -> Measured:
     done = subprocess.run(  # noqa: S603 - ourselves
         [sys.executable, "-m", "assay.bench", "--work", work, str(base), str(out)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         check=True,
     )
     written = sum(path.stat().st_size for path in out.rglob("*.safetensors"))
