@@ -25,7 +25,7 @@ demo: VARIANT = qwen36-27b-vlm-mtp
 demo: rehearse  ## rehearse the flagship on its stand-in: no GPU, no hub
 
 test: .venv/made  ## everything that CI runs
-	@$(NOX) $(if $(MIRROR),-- --mirror '$(abspath $(MIRROR))')
+	@$(NOX) $(if $(MIRROR),-- '--mirror=$(abspath $(MIRROR))')
 
 list: .venv/made  ## the variants, one a line
 	@$(NOX) -s build -- list

@@ -12,7 +12,7 @@ import nox
 
 ROOT = Path(__file__).parent
 UV = (sys.executable, "-m", "uv", "--quiet")
-TESTS = ("-m", "pytest", "-p", "no:cacheprovider")
+TESTS = ("-m", "pytest", "-p", "no:cacheprovider", "tests")
 
 nox.options.default_venv_backend = "none"
 nox.options.stop_on_first_error = True
