@@ -77,7 +77,7 @@ def check_shape(name: str, dtype: str, shape: tuple[int, ...]) -> None:
         )
 
 
-def as_weight(data: bytes, dtype: str, shape: tuple[int, ...]) -> Weight:
+def as_weight(data: bytes | memoryview, dtype: str, shape: tuple[int, ...]) -> Weight:
     """A weight's bytes as an array [rows, columns]; BF16 as the uint16 of its bits."""
     return np.frombuffer(data, dtype=_NUMPY_DTYPES[dtype]).reshape(shape)
 

@@ -16,7 +16,7 @@ from forge import console, layout, nvfp4, record, rules, tensorfile
 from forge.errors import QuantizeError
 from forge.pipeline import Job, Needed
 from forge.rules import WEIGHT, Plan
-from forge.stream import Buffer, Conveyor, Reader
+from forge.stream import CHUNK, Bytes, Conveyor, Reader
 from forge.tensorfile import Spec, Tensor
 
 
@@ -68,7 +68,7 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
     group_of = {module + WEIGHT: group for group in plan.groups for module in group}
     shards = _fill_shards(list(_emitted(base, plan, group_of)), shard_bytes)
     mtp = set(plan.mtp)
-    waiting: dict[tuple[str, ...], dict[str, bytes]] = {}
+    waiting: dict[tuple[str, ...], dict[str, memoryview]] = {}
     total = sum(tensor.nbytes for tensor in base.values())
     with console.bytes_bar("quantize", total) as advance, Conveyor(shards, out) as conveyor:
         for path, tensors in groupby(base.values(), key=lambda tensor: tensor.file):
@@ -78,17 +78,26 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
                     if tensor.name in mtp:
                         reader.skip(tensor)
                     elif group is None:
-                        for chunk in reader.chunks(tensor):
-                            conveyor.copy(chunk)
+                        _copy(tensor, reader, conveyor)
                     else:
-                        conveyor.hold(tensor.nbytes)
                         members = waiting.setdefault(group, {})
-                        members[tensor.name.removesuffix(WEIGHT)] = reader.read(tensor)
+                        memory = conveyor.lend(tensor.nbytes)
+                        reader.read(tensor, memory[: tensor.nbytes])
+                        members[tensor.name.removesuffix(WEIGHT)] = memory
                         if len(members) == len(group):
                             del waiting[group]
-                            size = sum(map(len, members.values()))
-                            conveyor.pack(_pack_group(base, members, maxima), size)
+                            work = _pack_group(base, members, maxima)
+                            conveyor.pack(work, list(members.values()))
         return conveyor.finish()
+
+
+def _copy(tensor: Tensor, reader: Reader, conveyor: Conveyor) -> None:
+    """Sends a tensor through in pieces, so that its size does not matter."""
+    for start in range(0, tensor.nbytes, CHUNK):
+        memory = conveyor.lend(CHUNK)
+        data = memory[: min(CHUNK, tensor.nbytes - start)]
+        reader.read(tensor, data, start)
+        conveyor.copy(data, memory)
 
 
 def _emitted(
@@ -132,14 +141,15 @@ def _fill_shards(specs: Sequence[Spec], shard_bytes: int) -> dict[str, list[Spec
 
 
 def _pack_group(
-    base: Mapping[str, Tensor], members: Mapping[str, bytes], maxima: Mapping[str, np.float32]
-) -> Callable[[], list[Buffer]]:
+    base: Mapping[str, Tensor], members: Mapping[str, memoryview], maxima: Mapping[str, np.float32]
+) -> Callable[[], list[Bytes]]:
     """The work of packing linears that share their maxima, to be done by another thread."""
 
-    def work() -> list[Buffer]:
+    def work() -> list[Bytes]:
         weights = {}
-        for module, data in members.items():
+        for module, memory in members.items():
             tensor = base[module + WEIGHT]
+            data = memory[: tensor.nbytes]
             weights[module] = nvfp4.as_weight(data, tensor.dtype, tensor.shape)
         largest = max(nvfp4.amax(weight, module) for module, weight in weights.items())
         scale_2 = nvfp4.global_scale(largest)
@@ -148,7 +158,7 @@ def _pack_group(
                 f"{next(iter(members))}: the weight is zero throughout (largest magnitude "
                 f"{largest}), so it has no scale; name it under [[keep]] if that is meant."
             )
-        parts: list[Buffer] = []
+        parts: list[Bytes] = []
         for module, weight in weights.items():
             codes, scales = nvfp4.pack(weight, scale_2)
             input_scale = nvfp4.global_scale(maxima[module])

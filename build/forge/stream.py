@@ -7,16 +7,18 @@ access all release the interpreter lock. What lies between reader and writer is 
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Self
+
+import numpy as np
 
 from forge import tensorfile
 from forge.errors import QuantizeError
 from forge.tensorfile import Spec, Tensor
 
-Buffer = bytes | memoryview
+Bytes = bytes | memoryview
 CHUNK = 16 << 20
 # Bytes that may be in memory between reader and writer. A group of linears that is larger than
 # this still passes, alone.
@@ -33,7 +35,7 @@ class Reader:
         self._expected = digests[path.name]
         self._progress = progress
         self._hash = hashlib.sha256()
-        self._file: IO[bytes] = path.open("rb")
+        self._file = path.open("rb", buffering=0)
 
     def __enter__(self) -> Self:
         return self
@@ -46,32 +48,37 @@ class Reader:
                     f"{self._expected}; the file changed since. Nothing was built; run again."
                 )
 
-    def chunks(self, tensor: Tensor) -> Iterator[bytes]:
-        """The bytes of a tensor in pieces, after whatever lies before it."""
-        self._take(tensor.offset - self._file.tell())
-        for start in range(0, tensor.nbytes, CHUNK):
-            yield self._take(min(CHUNK, tensor.nbytes - start))
-
-    def read(self, tensor: Tensor) -> bytes:
-        """The bytes of a tensor at once."""
-        return b"".join(self.chunks(tensor))
+    def read(self, tensor: Tensor, into: memoryview, start: int = 0) -> None:
+        """Fills `into` with the bytes of a tensor from `start` on, after whatever lies before."""
+        self._skip(tensor.offset + start - self._file.tell())
+        for piece in range(0, len(into), CHUNK):
+            self._fill(into[piece : piece + CHUNK])
 
     def skip(self, tensor: Tensor) -> None:
         """Reads a tensor for the file's digest alone."""
-        for _ in self.chunks(tensor):
-            pass
+        self._skip(tensor.offset + tensor.nbytes - self._file.tell())
 
-    def _take(self, count: int) -> bytes:
-        data = self._file.read(count)
-        if len(data) != count:
-            raise QuantizeError(f"{self._path}: ends early; it changed since it was fetched.")
-        self._hash.update(data)
-        self._progress(count)
-        return data
+    def _skip(self, count: int) -> None:
+        for start in range(0, count, CHUNK):
+            self._fill(memoryview(bytearray(min(CHUNK, count - start))))
+
+    def _fill(self, piece: memoryview) -> None:
+        filled = 0
+        while filled < len(piece):
+            got = self._file.readinto(piece[filled:])
+            if not got:
+                raise QuantizeError(f"{self._path}: ends early; it changed since it was fetched.")
+            filled += got
+        self._hash.update(piece)
+        self._progress(len(piece))
 
 
 class Conveyor:
-    """Packs on two threads and writes on one, in the order in which it was given the work."""
+    """Packs on two threads and writes on one, in the order in which it was given the work.
+
+    It lends the memory that the bytes travel in and uses it again: fresh pages from the system
+    cost more time than reading the bytes does.
+    """
 
     def __init__(self, shards: Mapping[str, list[Spec]], out: Path) -> None:
         self._packers = ThreadPoolExecutor(2, "pack")
@@ -79,8 +86,9 @@ class Conveyor:
         self._shards = _ShardWriter(shards, out)
         self._writes: deque[Future[None]] = deque()
         self._room = threading.Condition()
-        self._held = 0  # read, waiting for the rest of their group
-        self._moving = 0  # on their way to the disk
+        self._unfinished = 0  # works and copies on their way to the disk
+        self._lent = 0
+        self._free: list[memoryview] = []
 
     def __enter__(self) -> Self:
         return self
@@ -90,31 +98,36 @@ class Conveyor:
         self._writer.shutdown(cancel_futures=True)
         self._shards.close()
 
-    def hold(self, count: int) -> None:
-        """Waits until a tensor of `count` bytes has room, and books it for a later pack()."""
+    def lend(self, count: int) -> memoryview:
+        """Memory of `count` bytes, as soon as there is room; copy() or pack() takes it back."""
         with self._room:
-            self._wait(count)
-            self._held += count
+            # With nothing on its way nothing can be given back: what is needed passes the limit.
+            self._room.wait_for(lambda: not self._unfinished or self._lent + count <= IN_FLIGHT)
+            fitting = [free for free in self._free if count <= len(free) <= 2 * count]
+            if fitting:
+                memory = min(fitting, key=len)
+                self._free.remove(memory)
+            else:
+                self._free.sort(key=len)
+                while self._free and self._lent + count + sum(map(len, self._free)) > IN_FLIGHT:
+                    self._free.pop()
+                memory = np.empty(count, dtype=np.uint8).data
+            self._lent += len(memory)
+            return memory
 
-    def copy(self, data: bytes) -> None:
-        """Writes `data` next."""
-        with self._room:
-            self._wait(len(data))
-            self._moving += len(data)
-        self._submit(lambda: self._shards.write(data), len(data))
+    def copy(self, data: memoryview, memory: memoryview) -> None:
+        """Writes `data` next, which lies in lent memory."""
+        self._submit(lambda: self._shards.write(data), [memory])
 
-    def pack(self, work: Callable[[], list[Buffer]], count: int) -> None:
-        """Runs `work` on `count` held bytes and writes its parts next."""
-        with self._room:
-            self._held -= count
-            self._moving += count
+    def pack(self, work: Callable[[], list[Bytes]], memories: list[memoryview]) -> None:
+        """Runs `work`, which reads lent memories, and writes its parts next."""
         packed = self._packers.submit(work)
 
         def write() -> None:
             for part in packed.result():
                 self._shards.write(part)
 
-        self._submit(write, count)
+        self._submit(write, memories)
 
     def finish(self) -> dict[str, str]:
         """Waits for all writes.
@@ -126,23 +139,22 @@ class Conveyor:
             self._writes.popleft().result()
         return self._shards.digests
 
-    def _submit(self, write: Callable[[], None], count: int) -> None:
+    def _submit(self, write: Callable[[], None], memories: list[memoryview]) -> None:
         def task() -> None:
             try:
                 write()
             finally:
                 with self._room:
-                    self._moving -= count
+                    self._unfinished -= 1
+                    self._lent -= sum(map(len, memories))
+                    self._free += memories
                     self._room.notify()
 
+        with self._room:
+            self._unfinished += 1
         self._writes.append(self._writer.submit(task))
         while self._writes and self._writes[0].done():
             self._writes.popleft().result()
-
-    def _wait(self, count: int) -> None:
-        self._room.wait_for(
-            lambda: not self._moving or self._held + self._moving + count <= IN_FLIGHT
-        )
 
 
 class _ShardWriter:
@@ -156,7 +168,7 @@ class _ShardWriter:
         self._name = ""
         self._left = 0
 
-    def write(self, data: Buffer) -> None:
+    def write(self, data: Bytes) -> None:
         """Appends bytes of the tensor that is due; no call crosses the end of a tensor."""
         if self._file is None:
             self._name, specs = self._pending.popleft()
@@ -176,6 +188,6 @@ class _ShardWriter:
             self._file.close()
             self._file = None
 
-    def _put(self, file: IO[bytes], data: Buffer) -> None:
+    def _put(self, file: IO[bytes], data: Bytes) -> None:
         file.write(data)
         self._hash.update(data)

@@ -93,6 +93,7 @@ def test_tiny_budget_still_passes_everything(flagship, base, tmp_path, monkeypat
     """A tensor or group larger than the memory budget passes alone instead of blocking."""
     monkeypatch.setattr(stream, "IN_FLIGHT", 1)
     monkeypatch.setattr(stream, "CHUNK", 100)
+    monkeypatch.setattr(quantize, "CHUNK", 100)
     tiny = run(flagship, base, tmp_path / "tiny")
     monkeypatch.undo()
     assert tiny == run(flagship, base, tmp_path / "usual")

@@ -42,6 +42,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, tensors):
     assert tensors == found
 
 
+@pytest.mark.libraries
 def test_the_library_reads_ours(tmp_path):
     from safetensors import safe_open
 
