@@ -10,7 +10,7 @@ SESSIONS = build $(if $(filter all,$(VERIFY)),verify)
 WHERE = $(if $(BASE),--base '$(abspath $(BASE))') $(if $(MIRROR),--mirror '$(abspath $(MIRROR))')
 OPTIONS = $(WHERE) $(if $(OUT),--out '$(abspath $(OUT))') --verify $(VERIFY)
 
-.PHONY: help demo test list rehearse verify reproduce bench lock image release $(VARIANTS)
+.PHONY: help demo test list rehearse verify reproduce compare bench lock image release $(VARIANTS)
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,13 +41,19 @@ else
 endif
 
 verify: .venv/made  ## the assay alone: DIR=<release> or VARIANT=<v> [BASE=<dir>] [MIRROR=<dir>]
-	@$(NOX) -s assay -- $(or $(DIR),$(firstword $(wildcard dist/$(VARIANT) dist/rehearsal/$(VARIANT)))) $(WHERE)
+	@$(NOX) -s assay -- $(or $(abspath $(DIR)),$(firstword $(wildcard dist/$(VARIANT) dist/rehearsal/$(VARIANT)))) $(WHERE)
 
 lock: .venv/made  ## resolve the lock files again, or with VARIANT=<v> that recipe's open pins
 	@$(NOX) -s lock -- $(VARIANT)
 
+reproduce: .venv/made  ## rebuild and compare: FROM=<release or its provenance> [BASE=<dir>] [MIRROR=<dir>] [RECALIBRATE=1]
+	@$(NOX) -s reproduce -- '$(abspath $(or $(FROM),$(error name a release with FROM=<dir>)))' $(WHERE) $(if $(RECALIBRATE),--recalibrate)
+
+compare: .venv/made  ## two checkpoint folders, tensor by tensor: A=<dir> B=<dir>
+	@$(NOX) -s compare -- $(foreach name,A B,'$(abspath $(or $($(name)),$(error name a checkpoint folder with $(name)=<dir>)))')
+
 bench: .venv/made  ## speed and memory against the libraries and the machine's floor
 	@$(NOX) -s bench
 
-reproduce image release:
+image release:
 	@echo "make $@ is not there yet; see 'What is not there yet' in README.md." >&2; exit 2

@@ -67,7 +67,19 @@ def verify(session: nox.Session) -> None:
 def assay(session: nox.Session) -> None:
     """The assay alone, on a finished folder."""
     python(session, "build", "-m", "forge", "fetch", *session.posargs)
-    python(session, verify_environment(), "-m", "assay", *session.posargs)
+    python(session, verify_environment(), "-m", "assay", "check", *session.posargs)
+
+
+@nox.session
+def compare(session: nox.Session) -> None:
+    """Compares two checkpoint folders; needs neither torch nor an engine."""
+    python(session, "build", "-m", "assay", "compare", *session.posargs)
+
+
+@nox.session
+def reproduce(session: nox.Session) -> None:
+    """Rebuilds a release from its record and compares."""
+    python(session, "build", "-m", "assay", "reproduce", *session.posargs)
 
 
 @nox.session

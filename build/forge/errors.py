@@ -75,3 +75,15 @@ class EngineError(HallmarkError):
     """The inference engine did not start, or died while it was being asked."""
 
     code = 13
+
+
+class DifferenceError(HallmarkError):
+    """Two checkpoints that were to be the same are not; what differs was printed."""
+
+    code = 20
+
+
+class ManifestError(HallmarkError):
+    """A provenance manifest is malformed, or what it names is not what is here."""
+
+    code = 21

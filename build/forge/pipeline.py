@@ -15,6 +15,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from forge import canonical, console, identity
@@ -77,20 +78,24 @@ class Module(Protocol):
         """Writes the step's files under `out`."""
 
 
-def run(job: Job, environment: str, *, until: str = "attest") -> dict[str, Result]:
+def run(
+    job: Job, environment: str, *, until: str = "attest", given: Needed = MappingProxyType({})
+) -> dict[str, Result]:
     """Runs the steps that belong to `environment`, skipping those whose result is in the store.
 
     The environments come one after the other: the first runs until a step of the second is due,
-    and the second finds the results of the first in the store. Ends with the step `until`.
+    and the second finds the results of the first in the store. Ends with the step `until`. A step
+    whose result is `given` is not run.
 
     Raises:
         StoreError: a step of an earlier environment has no result yet.
     """
-    results: dict[str, Result] = {}
+    results = dict(given)
     for step in STEPS:
         if environment == "build" and environment_of(step, job) != "build":
             break
-        results[step.name] = _run_step(step, job, results, environment)
+        if step.name not in given:
+            results[step.name] = _run_step(step, job, results, environment)
         if step.name == until:
             break
     return results

@@ -19,16 +19,25 @@ def folder(job: Job) -> Path:
     return (dist / "rehearsal" if job.rehearsal else dist) / job.recipe.name
 
 
+def provenance(release: Path) -> Path:
+    """The provenance folder of a release, which is the folder itself if it holds the manifest.
+
+    Raises:
+        FetchError: there is no manifest.
+    """
+    found = next((f for f in (release / PROVENANCE, release) if (f / STATEMENT).is_file()), None)
+    if found is None:
+        raise FetchError(f"{release}: has no {PROVENANCE}/{STATEMENT}, so it is no release.")
+    return found
+
+
 def job(release: Path, store_: Store, base: Path | None, mirror: Path | None) -> Job:
     """What was asked for when a release was built, from its own manifest.
 
     Raises:
         FetchError: the folder has no manifest, or was made from a local base that is not given.
     """
-    path = release / PROVENANCE / STATEMENT
-    if not path.is_file():
-        raise FetchError(f"{release}: has no {PROVENANCE}/{STATEMENT}, so it is no release.")
-    predicate = canonical.read(path)["predicate"]
+    predicate = canonical.read(provenance(release) / STATEMENT)["predicate"]
     asked = predicate["buildDefinition"]["externalParameters"]
     rehearsal = predicate["runDetails"]["builder"]["id"] == BUILDERS["rehearsal"]
     if rehearsal and base is None and not asked["source"].startswith("standin:"):

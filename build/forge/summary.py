@@ -34,12 +34,13 @@ def _sizes(release: Path, definition: dict[str, Any]) -> list[tuple[str, str]]:
     )
     after = sum(path.stat().st_size for path in release.glob("*.safetensors"))
     return [
-        ("weights of the base", _size(before)),
-        ("weights of the result", f"{_size(after)} ({after / before:.1%})"),
+        ("weights of the base", size(before)),
+        ("weights of the result", f"{size(after)} ({after / before:.1%})"),
     ]
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Bytes in words."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
 
 

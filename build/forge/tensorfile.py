@@ -208,10 +208,10 @@ def _parse(path: Path, name: str, entry: dict[str, Any], start: int) -> Tensor:
         raise TensorFileError(
             f"{path}: tensor {name!r} needs dtype, shape and two data_offsets."
         ) from error
-    if dtype not in DTYPE_BYTES:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise TensorFileError(f"{path}: tensor {name!r} has the unknown dtype {dtype!r}.")
-    numbers = [*shape, begin, end]
-    if any(type(number) is not int or number < 0 for number in numbers):
+    sizes = [*shape, begin, end] if isinstance(shape, list) else []
+    if not sizes or any(type(size) is not int or size < 0 for size in sizes):
         raise TensorFileError(f"{path}: tensor {name!r} has a shape or offset that is no size.")
     nbytes = prod(shape) * DTYPE_BYTES[dtype]
     if end - begin != nbytes:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from assay import gate
+from assay import compare, gate, reproduce, tables
 from forge import canonical, console, identity, pipeline, release
-from forge.errors import HallmarkError, VerificationError
+from forge.errors import DifferenceError, HallmarkError, VerificationError
 from forge.store import Store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -34,6 +34,40 @@ def check(
     print(canonical.dumps(gate.report(job.recipe, job.level, checks)))  # noqa: T201
     if not gate.passed(checks):
         raise VerificationError(f"{folder}: failed the assay.")
+
+
+@app.command(name="compare")
+def compare_folders(
+    before: Path,
+    after: Path,
+    *,
+    report: Annotated[Path | None, typer.Option(help="Where the result goes as JSON.")] = None,
+) -> None:
+    """Compares two checkpoint folders: a verdict a file, a line a differing tensor."""
+    found = compare.folders(before, after)
+    if report is not None:
+        canonical.write(report, found.as_json())
+    if not found.identical:
+        tables.show(found)
+        raise DifferenceError(f"{before} and {after}: {tables.counts(found)}.")
+    size = sum((after / file.path).stat().st_size for file in found.files)
+    tables.say(f"{before} and {after} are identical: {tables.extent(found, size)}")
+
+
+@app.command(name="reproduce")
+def reproduce_release(
+    folder: Path,
+    *,
+    base: Annotated[Path | None, typer.Option(help="The local base it was rehearsed on.")] = None,
+    mirror: Annotated[Path | None, typer.Option(help="A folder with the inputs.")] = None,
+    store: Annotated[Path, typer.Option(help="Where inputs and the rebuild are kept.")] = STORE,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Also calibrate here, and compare the scales.")
+    ] = False,
+) -> None:
+    """Rebuilds a release, or one of which only the provenance is there, and compares."""
+    found = reproduce.run(folder, Store(store), base=base, mirror=mirror, recalibrate=recalibrate)
+    reproduce.show(found, folder)
 
 
 def main() -> None:

@@ -1,0 +1,492 @@
+"""A release is reproduced from its provenance; each kind of tampering ends as it should: in the
+right verdict if the release's files were changed, in a refusal if what a rebuild needs was."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import FLAGSHIP, base_arrays, write_checkpoint
+from huggingface_hub import constants
+
+from assay import reproduce, scales
+from assay.scales import Scale
+from forge import (
+    attest,
+    canonical,
+    console,
+    identity,
+    pipeline,
+    recipe,
+    record,
+    release,
+    rules,
+    tensorfile,
+)
+from forge.errors import CalibrationError, DifferenceError, FetchError, ManifestError
+from forge.pipeline import Job
+from forge.store import Store
+
+BODY = "model-00001-of-00001.safetensors"
+LINEAR = "model.language_model.layers.1.mlp.down_proj"
+RECIPE = f"build/variants/{FLAGSHIP}.toml"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def offline():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        yield
+
+
+def local_base(folder):
+    """The small base with the files beside it that the recipe asks for."""
+    flagship = recipe.find(FLAGSHIP)
+    write_checkpoint(folder, base_arrays())
+    canonical.write(folder / "config.json", {"architectures": [flagship.architecture]})
+    canonical.write(folder / "tokenizer_config.json", {"backend": "tokenizers"})
+    return folder
+
+
+def build(root, base):
+    """A rehearsal by the real steps, but for the record, which is written by hand."""
+    job = Job(
+        recipe=recipe.find(FLAGSHIP),
+        store=Store(root / "store"),
+        rehearsal=True,
+        base=base,
+        level="structure",
+    )
+    modules = rules.plan(job.recipe, tensorfile.read_checkpoint(base)).quantized
+    maxima = {module: 1.0 + number for number, module in enumerate(modules)}
+    calibrated = job.store.make(
+        "calibrate",
+        "by hand",
+        lambda out: record.write(out / record.FILE, maxima, {"device": "a hand"}),
+        {"parameters": {}, "needs": {}, "lock": {}},
+    )
+    release.publish(pipeline.run(job, "build", given={"calibrate": calibrated}), root / "release")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    root = tmp_path_factory.mktemp("original")
+    build(root, local_base(root / "base"))
+    return root
+
+
+@pytest.fixture
+def released(original, tmp_path):
+    """A release of one's own; the original's store and base beside it are not to be touched."""
+    return shutil.copytree(original / "release", tmp_path / "release")
+
+
+@pytest.fixture
+def again(original, tmp_path):
+    def run(folder, base=None):
+        return reproduce.run(folder, Store(tmp_path / "store"), base=base or original / "base")
+
+    return run
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """The lines of progress."""
+    lines = []
+    monkeypatch.setattr(console, "say", lines.append)
+    return lines
+
+
+def edit(folder, change):
+    """Changes the manifest."""
+    path = folder / "provenance" / attest.STATEMENT
+    statement = json.loads(path.read_text())
+    change(statement)
+    canonical.write(path, statement)
+
+
+def entry(resources, name):
+    return next(one for one in resources if one["name"] == name)
+
+
+def definition(statement):
+    return statement["predicate"]["buildDefinition"]
+
+
+def dependency(statement, name):
+    return entry(definition(statement)["resolvedDependencies"], name)
+
+
+def admit(folder, name):
+    """Makes the manifest agree with a changed file beside it, as a thorough forger would."""
+    digest = {"sha256": canonical.sha256_file(folder / "provenance" / name)}
+
+    def change(statement):
+        byproducts = statement["predicate"]["runDetails"]["byproducts"]
+        entry([*statement["subject"], *byproducts], f"provenance/{name}")["digest"] = digest
+
+    edit(folder, change)
+
+
+def poke(path, offset=-1):
+    """Flips a bit of a file's byte, by default of the last."""
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.unlink()  # its bytes may be those of a store
+    path.write_bytes(data)
+
+
+def verdicts(found):
+    return {file.path: file.verdict for file in found.files if file.verdict != "identical"}
+
+
+def test_whole_release(original, released, again, capsys, tmp_path):
+    found = again(released)
+    assert found.identical
+    assert found.files is not None
+    reproduce.show(found, released)
+    (line,) = capsys.readouterr().out.splitlines()
+    size = sum(path.stat().st_size for path in released.glob("*") if path.is_file())
+    assert line == (
+        f"{released} is reproduced: {len(found.files.files)} files, {found.files.compared} tensors,"
+        f" {size / 1e6:.2f} MB, identical to its files"
+    )
+    assert not list((tmp_path / "store" / "reproduce").iterdir())
+    assert (original / "release" / BODY).read_bytes() == (released / BODY).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["provenance", "under-another-name"])
+def test_provenance_alone(released, again, tmp_path, name, capsys):
+    folder = shutil.copytree(released / "provenance", tmp_path / "alone" / name)
+    found = again(folder)
+    assert found.identical
+    assert found.files is None
+    reproduce.show(found, folder)
+    assert capsys.readouterr().out.endswith("identical to the digests that it lists\n")
+
+
+def test_release_whose_files_were_not_fetched(released, again, tmp_path):
+    """A folder that holds provenance/ and nothing else is reproduced by digests as well."""
+    shutil.copytree(released / "provenance", tmp_path / "partial" / "provenance")
+    assert again(tmp_path / "partial").files is None
+
+
+def test_the_cache_is_no_reproduction(original, said):
+    """In the very store of the build, and twice: inputs may come out of it, results may not."""
+    for _ in range(2):
+        said.clear()
+        assert reproduce.run(
+            original / "release", Store(original / "store"), base=original / "base"
+        ).identical
+        for step in ("quantize", "graft", "dress"):
+            assert any(f"{step}  done in" in line for line in said)
+        assert "     fetch  unchanged, nothing to do" in said
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [
+        (".weight", "packed weight"),
+        (".weight_scale", "block scale"),
+        (".weight_scale_2", "global scale"),
+        (".input_scale", "input scale"),
+    ],
+)
+def test_changed_tensor(released, again, suffix, kind, capsys):
+    tensor = tensorfile.read_checkpoint(released)[LINEAR + suffix]
+    poke(tensor.file, tensor.offset)
+    found = again(released)
+    assert verdicts(found.files) == {BODY: "tensors differ"}
+    (one,) = found.files.tensors
+    assert (one.name, one.kind, one.elements, one.largest) == (tensor.name, kind, 1, 1)
+    with pytest.raises(DifferenceError, match="so its files were changed since: 1 of 7 files"):
+        reproduce.show(found, released)
+    assert tensor.name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("tamper", "expected"),
+    [
+        (lambda folder: poke(folder / "config.json"), {"config.json": "differs"}),
+        (lambda folder: (folder / "vocab.json").write_text("x"), {"vocab.json": "extra"}),
+        (
+            lambda folder: (folder / "tokenizer_config.json").unlink(),
+            {"tokenizer_config.json": "missing"},
+        ),
+        (lambda folder: poke(folder / "model-mtp.safetensors"),
+         {"model-mtp.safetensors": "tensors differ"}),
+        (lambda folder: (folder / BODY).rename(folder / "model.safetensors"),
+         {BODY: "re-sharded", "model.safetensors": "re-sharded"}),
+    ],
+)  # fmt: skip
+def test_changed_file(released, again, tamper, expected, tmp_path):
+    tamper(released)
+    found = again(released)
+    assert verdicts(found.files) == expected
+    assert found.listed.identical
+    assert not found.identical
+    kept = list((tmp_path / "store" / "reproduce").glob("*/dress/*/files/config.json"))
+    assert len(kept) == 1
+
+
+def test_digests_that_nothing_has(released, again):
+    """A digest forged in manifest and SHA256SUMS alike: the files are good, the release is not."""
+    sums = released / "provenance" / attest.SUMS
+    real = canonical.sha256_file(released / "config.json")
+    sums.write_text(sums.read_text().replace(real, "0" * 64))
+    edit(
+        released,
+        lambda s: entry(s["subject"], "config.json").update(digest={"sha256": "0" * 64}),
+    )
+    admit(released, attest.SUMS)
+    found = again(released)
+    assert verdicts(found.listed) == {"config.json": "differs"}
+    with pytest.raises(DifferenceError, match="has the same files, but the release lists other"):
+        reproduce.show(found, released)
+    with pytest.raises(DifferenceError, match="is not reproduced: 1 of 7 files"):
+        reproduce.show(again(released / "provenance"), released)
+
+
+def test_tensor_digest_that_nothing_has(released, again):
+    lines = released / "provenance" / attest.TENSORS
+    first = json.loads(lines.read_text().splitlines()[0])
+    lines.write_text(lines.read_text().replace(first["sha256"], "0" * 64))
+    admit(released, attest.TENSORS)
+    found = again(released)
+    assert [one.name for one in found.listed.tensors] == [first["name"]]
+    assert not found.identical
+
+
+def test_record_of_another_calibration(released, again):
+    """A forged record that the manifest admits cannot make the released input scales."""
+    path = released / "provenance" / record.FILE
+    modules = [tensor.name for tensor in tensorfile.read_header(path)]
+    maxima = {module: float(value) for module, value in record.read(path, modules).items()}
+    path.unlink()
+    record.write(path, {**maxima, LINEAR: maxima[LINEAR] * 2}, {"device": "a hand"})
+    admit(released, record.FILE)
+    found = again(released)
+    assert verdicts(found.files) == {BODY: "tensors differ"}
+    assert [(one.name, one.relative) for one in found.files.tensors] == [
+        (f"{LINEAR}.input_scale", 0.5)
+    ]
+
+
+@pytest.mark.parametrize("name", [RECIPE, "lockfiles/build.txt"])
+def test_other_recipe_or_lock(released, again, name):
+    edit(released, lambda s: dependency(s, name).update(digest={"sha256": "0" * 64}))
+    here = canonical.sha256_file(identity.ROOT / name)
+    with pytest.raises(
+        ManifestError, match=f"{name}: the manifest says sha256 {'0' * 64}, here is {here}. Check"
+    ):
+        again(released)
+
+
+def test_unnamed_lock(released, again):
+    edit(
+        released,
+        lambda s: definition(s)["resolvedDependencies"].remove(
+            dependency(s, "lockfiles/build.txt")
+        ),
+    )
+    with pytest.raises(ManifestError, match="the manifest says sha256 nothing, here is"):
+        again(released)
+
+
+def test_lock_of_the_engine_does_not_matter(released, again):
+    """Whatever the environment that scored it: no byte was written there."""
+    extra = {"name": "lockfiles/verify.txt", "digest": {"sha256": "0" * 64}}
+    edit(released, lambda s: definition(s)["resolvedDependencies"].append(extra))
+    assert again(released).identical
+
+
+def test_other_code(released, again):
+    edit(released, lambda s: definition(s)["internalParameters"].update(code_sha256="0" * 64))
+    with pytest.raises(
+        ManifestError, match=r"code of forge and assay: .*Check out the commit.* [0-9a-f]{40}"
+    ):
+        again(released)
+
+
+def test_other_commit_with_the_same_code(released, again, said):
+    """A commit that changed documents only: said, and gone on with."""
+    edit(released, lambda s: dependency(s, "hallmark").update(digest={"gitCommit": "0" * 40}))
+    assert again(released).identical
+    assert any(line.startswith(f"built from commit {'0' * 40}, here is ") for line in said)
+
+
+@pytest.mark.parametrize("name", [record.FILE, attest.SUMS, attest.TENSORS, attest.VERIFICATION])
+@pytest.mark.parametrize("change", [poke, Path.unlink])
+def test_changed_provenance(released, again, name, change, tmp_path):
+    change(released / "provenance" / name)
+    with pytest.raises(ManifestError, match=f"provenance/{name}: the manifest says sha256"):
+        again(released)
+    assert not (tmp_path / "store").exists()
+
+
+def test_file_that_the_manifest_does_not_list(released, again):
+    edit(released, lambda s: s["subject"].remove(entry(s["subject"], "config.json")))
+    with pytest.raises(ManifestError, match=r"config.json in SHA256SUMS: .*says sha256 nothing"):
+        again(released)
+
+
+def test_malformed_sums(released, again):
+    (released / "provenance" / attest.SUMS).write_text("x  config.json\n")
+    admit(released, attest.SUMS)
+    with pytest.raises(ManifestError, match=r"SHA256SUMS, line 1: 'x  config.json' is not"):
+        again(released)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: s.update(_type="x"), r"_type: Input should be 'https://in-toto.io"),
+        (lambda s: s.update(predicateType="x"), r"predicateType: Input should be"),
+        (lambda s: definition(s).update(buildType="x"), r"buildType: .*urn:hallmark:build:v1"),
+        (lambda s: s["predicate"].pop("runDetails"), r"runDetails: Field required"),
+        (lambda s: s.update(subject=[]), r"subject: .*at least 1 item"),
+        (lambda s: s["subject"].append(s["subject"][0]), r"subject: .*stands twice"),
+        (lambda s: s["subject"][0].update(name="../x"), r"name: .*stays inside its folder"),
+        (
+            lambda s: definition(s)["externalParameters"].update(recipe="build/variants/x.toml"),
+            r"is not the recipe of",
+        ),
+    ],
+)
+def test_malformed_manifest(released, again, change, said):
+    edit(released, change)
+    with pytest.raises(ManifestError, match=f"provenance.json: no manifest of Hallmark.*{said}"):
+        again(released)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"_type":1,"_type":1}'])
+def test_no_json(released, again, text):
+    (released / "provenance" / attest.STATEMENT).write_text(text)
+    with pytest.raises(ManifestError, match=r"provenance.json: cannot be read"):
+        again(released)
+
+
+def test_no_release(again, tmp_path):
+    with pytest.raises(FetchError, match=r"has no provenance/provenance.json"):
+        again(tmp_path)
+
+
+def test_base_with_one_bit_flipped(original, released, again, tmp_path):
+    """Refused before anything is rebuilt, by the name of the file."""
+    base = shutil.copytree(original / "base", tmp_path / "base")
+    poke(base / "model-00002-of-00002.safetensors")
+    with pytest.raises(
+        ManifestError, match=r"base/model-00002-of-00002.safetensors \(from local:base#.*BASE"
+    ):
+        again(released, base)
+    assert not (tmp_path / "store" / "reproduce").exists()
+
+
+@pytest.mark.parametrize("change", ["more", "fewer"])
+def test_base_with_other_files(original, released, again, tmp_path, change):
+    base = shutil.copytree(original / "base", tmp_path / "base")
+    (base / "vocab.json").write_text("{}")
+    if change == "fewer":
+        (base / "vocab.json").unlink()
+        (base / "tokenizer_config.json").unlink()
+    name = {"more": "vocab.json", "fewer": "tokenizer_config.json"}[change]
+    with pytest.raises(ManifestError, match=f"base/{name}"):
+        again(released, base)
+
+
+def test_local_base_must_be_given(released, tmp_path):
+    with pytest.raises(FetchError, match="was rehearsed on a local base; give it with BASE"):
+        reproduce.run(released, Store(tmp_path / "store"))
+
+
+def test_base_of_a_real_build_is_pinned(released, again):
+    edit(
+        released,
+        lambda s: s["predicate"]["runDetails"]["builder"].update(id=attest.BUILDERS["host"]),
+    )
+    with pytest.raises(ManifestError, match="its base comes from the hub or from a mirror"):
+        again(released)
+
+
+def test_perplexity_text_does_not_matter(released, again, said):
+    """A rehearsal scores the published text where it can be had; the checkpoint is the same."""
+    resources = [{"name": "perplexity/test.parquet", "digest": {"sha256": "0" * 64}}]
+    edit(released, lambda s: definition(s)["resolvedDependencies"].extend(resources))
+    assert again(released).identical
+    assert any(line.startswith("perplexity was scored on another text (") for line in said)
+
+
+def test_calibrating_again_needs_the_libraries(released, tmp_path, monkeypatch):
+    monkeypatch.setattr(scales.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(CalibrationError, match="RECALIBRATE=1"):
+        reproduce.run(released, Store(tmp_path / "store"), recalibrate=True)
+
+
+def test_table_of_scales(capsys):
+    """The ten that are furthest off, how many are equal, and the largest difference."""
+    scales.show([Scale(module=f"m{n}", released=1.0, here=1 + n / 100) for n in range(20)])
+    said = capsys.readouterr().out
+    assert said.index("m19 ") < said.index("m10 ")
+    assert "m9 " not in said
+    assert "1 of 20 input scales equal, the others off by up to 1.90e-01" in said
+
+
+def command(folder, store, *options):
+    return subprocess.run(
+        [sys.executable, "-m", "assay", "reproduce", str(folder), "--store", str(store), *options],
+        capture_output=True, text=True, check=False,
+        env={"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HOME": str(store)},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory):
+    """The flagship on the real stand-in, calibrated by modelopt."""
+    root = tmp_path_factory.mktemp("rehearsed")
+    subprocess.run(
+        [
+            sys.executable, "-m", "forge", "run", FLAGSHIP, "--rehearse", "--verify", "structure",
+            "--store", str(root / "store"), "--out", str(root / "out"),
+        ],
+        check=True, capture_output=True,
+        env={"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HOME": str(root)},
+    )  # fmt: skip
+    return root
+
+
+@pytest.mark.libraries
+def test_rehearsal_is_reproduced_and_calibrated_again(rehearsed):
+    """In the build's own store, so that nothing but the inputs may come out of it."""
+    done = command(rehearsed / "out", rehearsed / "store", "--recalibrate")
+    assert done.returncode == 0, done.stderr
+    assert "fetch  unchanged" in done.stderr
+    for step in ("quantize", "graft", "dress", "calibrate"):
+        assert f"{step}  done in" in done.stderr
+    scales_line, line = done.stdout.splitlines()
+    assert scales_line == "calibrated again: 31 of 31 input scales equal"
+    assert line.startswith(f"{rehearsed / 'out'} is reproduced: 14 files, 197 tensors, ")
+
+
+@pytest.mark.libraries
+def test_rehearsal_is_reproduced_in_another_store(rehearsed, tmp_path):
+    for folder in (rehearsed / "out", rehearsed / "out" / "provenance"):
+        done = command(folder, tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.libraries
+def test_tampered_rehearsal(rehearsed, tmp_path):
+    """Exit codes: 20 for other files, 21 for a release that does not agree with itself."""
+    folder = shutil.copytree(rehearsed / "out", tmp_path / "out")
+    poke(folder / BODY)
+    done = command(folder, tmp_path / "store")
+    assert done.returncode == 20
+    assert f"│ {BODY} │ tensors differ │" in done.stdout
+    assert "so its files were changed since: 1 of 14 files and 1 of 197 tensors" in done.stderr
+    poke(folder / "provenance" / record.FILE)
+    done = command(folder, tmp_path / "store")
+    assert (done.returncode, done.stdout) == (21, "")
+    assert done.stderr.startswith("error: provenance/calibration.safetensors: the manifest says")

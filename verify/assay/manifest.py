@@ -1,0 +1,147 @@
+"""Reads a release's manifest, strictly.
+
+The form is in-toto's Statement v1 with the SLSA provenance v1 predicate. What is read of it must
+be there with the right type; keys that are not known are passed over, as in-toto's parsing rules
+ask (https://github.com/in-toto/attestation/blob/main/spec/v1/README.md#parsing-rules).
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from forge import attest, canonical
+from forge.errors import ManifestError
+from forge.recipe import RelativePath, Sha256
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, alias_generator=to_camel)
+
+
+class Resource(_Model):
+    """An in-toto resource descriptor."""
+
+    name: RelativePath
+    digest: dict[str, str] = Field(min_length=1)
+    annotations: dict[str, Any] = Field(default_factory=dict)
+
+
+def _unique(resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
+    names = [resource.name for resource in resources]
+    if doubled := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{doubled!r} stands twice")
+    return resources
+
+
+Resources = Annotated[tuple[Resource, ...], Field(min_length=1), AfterValidator(_unique)]
+
+
+class External(_Model):
+    """What the builder was asked for."""
+
+    source: str
+    target: str
+    recipe: RelativePath
+
+    @model_validator(mode="after")
+    def _recipe_is_the_targets(self) -> Self:
+        if self.recipe != f"build/variants/{self.target}.toml":
+            raise ValueError(f"{self.recipe!r} is not the recipe of {self.target!r}")
+        return self
+
+
+class Internal(_Model):
+    """What the builder says of itself, as far as a rebuild depends on it."""
+
+    code_sha256: Annotated[Sha256, Field(alias="code_sha256")]
+
+
+class Definition(_Model):
+    """What was built from what."""
+
+    build_type: Literal["urn:hallmark:build:v1"]
+    external_parameters: External
+    internal_parameters: Internal
+    resolved_dependencies: Resources
+
+
+class Builder(_Model):
+    """Who built."""
+
+    id: str
+
+
+class Details(_Model):
+    """How it went."""
+
+    builder: Builder
+    byproducts: Resources
+
+
+class Predicate(_Model):
+    """SLSA provenance."""
+
+    build_definition: Definition
+    run_details: Details
+
+
+class Manifest(_Model):
+    """`provenance.json`."""
+
+    type_: Annotated[Literal["https://in-toto.io/Statement/v1"], Field(alias="_type")]
+    predicate_type: Literal["https://slsa.dev/provenance/v1"]
+    subject: Resources
+    predicate: Predicate
+
+    @property
+    def asked(self) -> External:
+        """What the builder was asked for."""
+        return self.predicate.build_definition.external_parameters
+
+    @property
+    def dependencies(self) -> dict[str, str]:
+        """The sha256 of every file that the release was made from, by name."""
+        return digests(self.predicate.build_definition.resolved_dependencies)
+
+    @property
+    def results(self) -> dict[str, str]:
+        """The sha256 of every file of the release but this one, by path, and of step records."""
+        return digests(self.subject) | digests(self.predicate.run_details.byproducts)
+
+    @property
+    def code(self) -> str:
+        """The digest of the packages that built it."""
+        return self.predicate.build_definition.internal_parameters.code_sha256
+
+    @property
+    def commit(self) -> Resource | None:
+        """The commit that it was built from, if the manifest names it."""
+        resources = self.predicate.build_definition.resolved_dependencies
+        return next((one for one in resources if "gitCommit" in one.digest), None)
+
+
+def digests(resources: tuple[Resource, ...]) -> dict[str, str]:
+    """The sha256 of those resources that have one, by name."""
+    return {one.name: one.digest["sha256"] for one in resources if "sha256" in one.digest}
+
+
+def read(provenance: Path) -> Manifest:
+    """The manifest of a provenance folder.
+
+    Raises:
+        ManifestError: it cannot be read, or is not of the form that Hallmark writes.
+    """
+    path = provenance / attest.STATEMENT
+    try:
+        return Manifest.model_validate_json(canonical.dumps(canonical.read(path)))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ManifestError(
+            f"{path}: no manifest of Hallmark, {error.error_count()} mistake(s), first "
+            f"{key}: {first['msg']}; the value is {first['input']!r:.200}. Fetch the release again."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{path}: cannot be read: {error}. Fetch the release again.") from error
