@@ -49,6 +49,9 @@ def run(
         mirror=mirror,
         level=verify,
     )
+    if not rehearse:
+        job.recipe.require_pins()
+        identity.require_commit()
     results = pipeline.run(job, environment)
     if "attest" in results:
         target = (out or release.folder(job)).resolve()

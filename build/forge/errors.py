@@ -77,6 +77,12 @@ class EngineError(HallmarkError):
     code = 13
 
 
+class SourceError(HallmarkError):
+    """The source tree is not a commit, so a manifest could not say what built the result."""
+
+    code = 14
+
+
 class DifferenceError(HallmarkError):
     """Two checkpoints that were to be the same are not; what differs was printed."""
 

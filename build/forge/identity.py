@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from forge import canonical
+from forge.errors import SourceError
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKFILES = ROOT / "lockfiles"
@@ -58,6 +59,21 @@ def commit() -> tuple[str, bool]:
         [*command, "status", "--porcelain"], capture_output=True, text=True, check=True
     )
     return head.stdout.strip(), bool(status.stdout.strip())
+
+
+def require_commit() -> None:
+    """Refuses a source tree that a stranger could not check out.
+
+    Raises:
+        SourceError: the tree is no git checkout, or has changes that are not committed.
+    """
+    found, dirty = commit()
+    if dirty:
+        raise SourceError(
+            f"{ROOT}: {'is no git checkout' if found == 'unknown' else 'differs from its commit'}, "
+            "so the manifest of a real build could not name what built it. Commit the changes, or "
+            "build from a clean clone; a rehearsal needs neither."
+        )
 
 
 def machine() -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""A real build is made from a commit that a stranger can check out."""
+
+import subprocess
+
+import pytest
+
+from forge import identity
+from forge.errors import SourceError
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setattr(identity, "ROOT", tmp_path)
+    return tmp_path
+
+
+def git(root, *arguments):
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    subprocess.run(["git", "-C", str(root), *who, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def clean(root):
+    git(root, "init")
+    (root / "file").write_text("x")
+    git(root, "add", "file")
+    git(root, "commit", "-m", "first")
+    return root
+
+
+def test_clean_commit(clean):
+    found, dirty = identity.commit()
+    assert (len(found), dirty) == (40, False)
+    identity.require_commit()
+
+
+@pytest.mark.parametrize("name", ["file", "untracked"])
+def test_changes_are_refused(clean, name):
+    (clean / name).write_text("y")
+    with pytest.raises(SourceError, match="differs from its commit"):
+        identity.require_commit()
+
+
+def test_no_checkout_is_refused(root):
+    assert identity.commit() == ("unknown", True)
+    with pytest.raises(SourceError, match="is no git checkout"):
+        identity.require_commit()
