@@ -28,7 +28,8 @@ def clean(root):
     return root
 
 
-def test_clean_commit(clean):
+@pytest.mark.usefixtures("clean")
+def test_clean_commit():
     found, dirty = identity.commit()
     assert (len(found), dirty) == (40, False)
     identity.require_commit()
@@ -41,7 +42,8 @@ def test_changes_are_refused(clean, name):
         identity.require_commit()
 
 
-def test_no_checkout_is_refused(root):
+@pytest.mark.usefixtures("root")
+def test_no_checkout_is_refused():
     assert identity.commit() == ("unknown", True)
     with pytest.raises(SourceError, match="is no git checkout"):
         identity.require_commit()
