@@ -1,13 +1,11 @@
 """The command line of forge; the Makefile calls it through nox."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from forge import console, identity, pins, pipeline, recipe, release, summary
-from forge.errors import HallmarkError
 from forge.pipeline import Job
 from forge.store import Store
 
@@ -89,12 +87,8 @@ def lock(variant: str) -> None:
 
 
 def main() -> None:
-    """Runs the command line; a failure that the user can act on is one message and a code."""
-    try:
-        app()
-    except HallmarkError as error:
-        console.say(f"error: {error}")
-        sys.exit(error.code)
+    """Runs the command line."""
+    console.command(app)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from forge.errors import HallmarkError
+
 # Bound to the stream of now: the calibrate step sends the libraries' chatter elsewhere meanwhile.
 _console = Console(file=sys.stderr, highlight=False)
 
@@ -24,6 +26,15 @@ _console = Console(file=sys.stderr, highlight=False)
 def say(text: str) -> None:
     """Prints one line of progress."""
     _console.print(text, markup=False, soft_wrap=True)
+
+
+def command(app: Callable[[], None]) -> None:
+    """Runs a command line; a failure that the user can act on is one message and an exit code."""
+    try:
+        app()
+    except HallmarkError as error:
+        say(f"error: {error}")
+        sys.exit(error.code)
 
 
 def skipped(step: str) -> None:

@@ -1,6 +1,5 @@
 """The command line of the assay; the Makefile calls it through nox."""
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +8,7 @@ import typer
 
 from assay import compare, gate, reproduce, tables
 from forge import canonical, console, identity, pipeline, release
-from forge.errors import DifferenceError, HallmarkError, VerificationError
+from forge.errors import DifferenceError, VerificationError
 from forge.store import Store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -71,12 +70,8 @@ def reproduce_release(
 
 
 def main() -> None:
-    """Runs the command line; a failure that the user can act on is one message and a code."""
-    try:
-        app()
-    except HallmarkError as error:
-        console.say(f"error: {error}")
-        sys.exit(error.code)
+    """Runs the command line."""
+    console.command(app)
 
 
 if __name__ == "__main__":
