@@ -10,7 +10,6 @@ from forge.pipeline import Job
 from forge.store import Store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-STORE = identity.ROOT / ".store"
 
 
 Base = Annotated[
@@ -36,7 +35,7 @@ def run(
     verify: Annotated[
         Literal["none", "structure", "all"], typer.Option(help="How far the result is verified.")
     ] = "all",
-    store: Annotated[Path, typer.Option(help="Where results of steps are kept.")] = STORE,
+    store: Annotated[Path, typer.Option(help="Where results of steps are kept.")] = identity.STORE,
 ) -> None:
     """Runs the steps of a variant that belong to one environment."""
     job = Job(
@@ -63,7 +62,7 @@ def fetch(
     *,
     base: Base = None,
     mirror: Mirror = None,
-    store: Annotated[Path, typer.Option(help="Where results of steps are kept.")] = STORE,
+    store: Annotated[Path, typer.Option(help="Where results of steps are kept.")] = identity.STORE,
 ) -> None:
     """Fetches the inputs of a finished release, for checking it."""
     pipeline.run(release.job(folder, Store(store), base, mirror), "build", until="fetch")

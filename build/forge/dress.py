@@ -16,7 +16,6 @@ from forge.errors import DressError
 from forge.layout import CONFIG, QUANT_CONFIG, TEMPLATE
 from forge.pipeline import Job, Needed
 from forge.recipe import Recipe
-from forge.tensorfile import Spec, Tensor
 
 
 def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
@@ -44,7 +43,10 @@ def run(job: Job, needed: Needed, out: Path) -> Mapping[str, str]:
     _carry(job.recipe, base, out)
     shutil.copyfile(needed["fetch"].files / "template" / TEMPLATE, out / TEMPLATE)
     ignore = layout.ignored_modules(tensor for _, tensor in placed)
-    _write_json(out / tensorfile.INDEX, tensorfile.index_json(_specs(placed)))
+    _write_json(
+        out / tensorfile.INDEX,
+        tensorfile.index_json((file, tensor.spec) for file, tensor in placed),
+    )
     _write_json(out / QUANT_CONFIG, layout.quant_config(ignore))
     _write_json(out / CONFIG, _config(job.recipe, base / CONFIG, ignore))
     return digests
@@ -79,10 +81,6 @@ def _config(recipe: Recipe, path: Path, ignore: list[str]) -> dict[str, Any]:
     if "quantization_config" in config:
         raise DressError(f"{path}: the base is quantized already; take the BF16 checkpoint.")
     return {**config, "quantization_config": layout.quantization_config(ignore)}
-
-
-def _specs(placed: list[tuple[str, Tensor]]) -> list[tuple[str, Spec]]:
-    return [(file, Spec(name=t.name, dtype=t.dtype, shape=t.shape)) for file, t in placed]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

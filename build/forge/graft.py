@@ -12,7 +12,7 @@ from typing import Any
 from forge import tensorfile
 from forge.errors import GraftError
 from forge.pipeline import Job, Needed
-from forge.tensorfile import Spec, Tensor
+from forge.tensorfile import Tensor
 
 FILE = "model-mtp.safetensors"
 
@@ -46,9 +46,7 @@ def graft(source: Mapping[str, Tensor], declared: tuple[str, ...], path: Path) -
             "take the head from a donor that has it whole."
         )
     tensors = [source[name] for name in sorted(declared)]
-    header = tensorfile.header_bytes(
-        [Spec(name=t.name, dtype=t.dtype, shape=t.shape) for t in tensors]
-    )
+    header = tensorfile.header_bytes([tensor.spec for tensor in tensors])
     digest = hashlib.sha256(header)
     with path.open("xb") as file:
         file.write(header)

@@ -12,6 +12,7 @@ from forge.errors import SourceError
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKFILES = ROOT / "lockfiles"
+STORE = ROOT / ".store"
 # What changes arithmetic, kernels or where inputs come from; none of it is a secret.
 ENVIRONMENT = (
     "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "HF_ENDPOINT", "HF_HUB_OFFLINE",

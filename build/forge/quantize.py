@@ -105,23 +105,17 @@ def _emitted(
 ) -> Iterator[Spec]:
     """What is written, in order: a kept tensor at its place, a group where its last member lies."""
     keep = set(plan.keep)
-    left = {group: len(group) for group in plan.groups}
+    seen: dict[tuple[str, ...], list[str]] = {group: [] for group in plan.groups}
     for name, tensor in base.items():
         if name in keep:
-            yield Spec(name=name, dtype=tensor.dtype, shape=tensor.shape)
+            yield tensor.spec
         elif name in group_of:
             group = group_of[name]
-            left[group] -= 1
-            if not left[group]:
-                for member in _in_base_order(base, group):
-                    weight = base[member + WEIGHT]
-                    nvfp4.check_shape(weight.name, weight.dtype, weight.shape)
-                    yield from layout.quantized_specs(member, *weight.shape)
-
-
-def _in_base_order(base: Mapping[str, Tensor], modules: Sequence[str]) -> list[str]:
-    position = {name: number for number, name in enumerate(base)}
-    return sorted(modules, key=lambda module: position[module + WEIGHT])
+            nvfp4.check_shape(name, tensor.dtype, tensor.shape)
+            seen[group].append(name.removesuffix(WEIGHT))
+            if len(seen[group]) == len(group):
+                for module in seen[group]:
+                    yield from layout.quantized_specs(module, *base[module + WEIGHT].shape)
 
 
 def _fill_shards(specs: Sequence[Spec], shard_bytes: int) -> dict[str, list[Spec]]:

@@ -8,7 +8,6 @@ moved, the file is hashed again, and a result whose bytes changed is dropped and
 """
 
 import datetime
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -54,7 +53,7 @@ class Store:
         record_path = folder / "record.json"
         if not record_path.is_file():
             return None
-        record = json.loads(record_path.read_text(encoding="utf-8"))
+        record = canonical.read(record_path)
         moved = [
             path
             for path, entry in record["outputs"].items()

@@ -29,6 +29,20 @@ MAX_HEADER_BYTES = 100_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A tensor that is yet to be written."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """The size of its data in bytes."""
+        return prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tensor:
     """Where a tensor's bytes lie: `nbytes` bytes at `offset` of `file`, row-major."""
 
@@ -38,6 +52,11 @@ class Tensor:
     file: Path
     offset: int
     nbytes: int
+
+    @property
+    def spec(self) -> Spec:
+        """What a file that gets a copy of it must declare."""
+        return Spec(name=self.name, dtype=self.dtype, shape=self.shape)
 
     def chunks(self, size: int = 16 << 20) -> Iterator[bytes]:
         """The tensor's bytes in pieces of at most `size`.
@@ -58,20 +77,6 @@ class Tensor:
     def read(self) -> bytes:
         """The tensor's bytes at once."""
         return b"".join(self.chunks())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spec:
-    """A tensor that is yet to be written."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """The size of its data in bytes."""
-        return prod(self.shape) * DTYPE_BYTES[self.dtype]
 
 
 def read_header(path: Path) -> list[Tensor]:

@@ -12,7 +12,6 @@ from forge.errors import DifferenceError, VerificationError
 from forge.store import Store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-STORE = identity.ROOT / ".store"
 
 
 @app.command()
@@ -21,7 +20,9 @@ def check(
     *,
     base: Annotated[Path | None, typer.Option(help="The local base it was rehearsed on.")] = None,
     mirror: Annotated[Path | None, typer.Option(help="A folder with the inputs.")] = None,
-    store: Annotated[Path, typer.Option(help="Where the fetched inputs are kept.")] = STORE,
+    store: Annotated[
+        Path, typer.Option(help="Where the fetched inputs are kept.")
+    ] = identity.STORE,
 ) -> None:
     """Assays a finished folder as it lies there; changes nothing in it."""
     job = release.job(folder, Store(store), base, mirror)
@@ -59,7 +60,9 @@ def reproduce_release(
     *,
     base: Annotated[Path | None, typer.Option(help="The local base it was rehearsed on.")] = None,
     mirror: Annotated[Path | None, typer.Option(help="A folder with the inputs.")] = None,
-    store: Annotated[Path, typer.Option(help="Where inputs and the rebuild are kept.")] = STORE,
+    store: Annotated[
+        Path, typer.Option(help="Where inputs and the rebuild are kept.")
+    ] = identity.STORE,
     recalibrate: Annotated[
         bool, typer.Option("--recalibrate", help="Also calibrate here, and compare the scales.")
     ] = False,
