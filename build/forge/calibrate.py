@@ -87,27 +87,29 @@ def _pin_arithmetic() -> None:
 
 
 def _tokenize(recipe: Recipe, inputs: Path) -> list[list[int]]:
-    """The token ids of each sample, cut to the recipe's length."""
+    """The token ids of each sample, set by set, cut to the set's length."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(inputs / "base", trust_remote_code=False)
-    lines = (inputs / "calibration" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
-    samples = []
-    for line in lines:
-        messages = json.loads(line)["messages"]
-        if recipe.calibration.chat_template:
-            text = tokenizer.apply_chat_template(messages, tokenize=False)
-        else:
-            text = "\n\n".join(message["content"] for message in messages)
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        samples.append(ids[: recipe.calibration.max_tokens])
-    if len(samples) != recipe.calibration.samples or not all(samples):
-        raise CalibrationError(
-            f"{inputs}/calibration/samples.jsonl has {len(samples)} samples, "
-            f"{sum(not ids for ids in samples)} of them empty; the recipe wants "
-            f"{recipe.calibration.samples}."
-        )
-    return samples
+    every = []
+    for name, wanted in recipe.calibration.sets.items():
+        path = inputs / "calibration" / name / "samples.jsonl"
+        samples = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            messages = json.loads(line)["messages"]
+            if wanted.chat_template:
+                text = tokenizer.apply_chat_template(messages, tokenize=False)
+            else:
+                text = "\n\n".join(message["content"] for message in messages)
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            samples.append(ids[: wanted.max_tokens])
+        if len(samples) != wanted.samples or not all(samples):
+            raise CalibrationError(
+                f"{path} has {len(samples)} samples, {sum(not ids for ids in samples)} of them "
+                f"empty; the recipe wants {wanted.samples}."
+            )
+        every += samples
+    return every
 
 
 def _load(recipe: Recipe, base: Path) -> "torch.nn.Module":

@@ -1,8 +1,9 @@
 """The fetch step: every input at its pin, every byte held to a digest, no large file copied.
 
-The result has `base/` and `donor/` (links to where the bytes lie), `template/chat_template.jinja`,
-`calibration/samples.jsonl`, `perplexity/text.txt`, and `inputs.json`, which tells where every file
-read is from and what its sha256 is, in the same words on every machine.
+The result has `base/` and `donor/` (links to where the bytes lie), `template/chat_template.jinja`
+if the recipe replaces it, `calibration/<set>/samples.jsonl`, `perplexity/text.txt`, and
+`inputs.json`, which tells where every file read is from and what its sha256 is, in the same words
+on every machine.
 
 A real build takes each input from the mirror if that has it, else from the hub. A rehearsal takes
 the base that it was given, or the stand-in, and all else from the stand-in, so that its artifact
@@ -22,7 +23,8 @@ from forge import canonical, console, hub, mirror, standin
 from forge.errors import FetchError
 from forge.files import File, Origin
 from forge.pipeline import Job, Needed
-from forge.recipe import Checkpoint, Dataset, Source, Template, Unresolved
+from forge.recipe import CalibrationSet
+from forge.sources import Checkpoint, Dataset, Source, Template, Unresolved
 from forge.tensorfile import INDEX
 
 STANDINS = standin.ROOT
@@ -42,9 +44,12 @@ def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001 - ev
     recipe = job.recipe
     return {
         "origins": {role: [origin.kind, origin.key] for role, origin in origins.items()},
-        "calibration": [recipe.calibration.column, recipe.calibration.samples],
+        "calibration": {
+            name: [wanted.column, wanted.samples]
+            for name, wanted in recipe.calibration.sets.items()
+        },
         "perplexity": [recipe.perplexity.column, recipe.perplexity.text_sha256],
-        "template": recipe.template.sha256,
+        "template": recipe.template and recipe.template.sha256,
     }
 
 
@@ -57,8 +62,13 @@ def run(job: Job, needed: Needed, out: Path) -> dict[str, str]:  # noqa: ARG001 
     origins = _choose(job)
     # The checkpoints last: a wrong pin of a small input shows before 55 GB are fetched.
     taken = {role: _take(role, origin) for role, origin in origins.items() if role not in LINKED}
-    _write(out / "template/chat_template.jinja", _template(job, taken["template"]))
-    _write(out / "calibration/samples.jsonl", _samples(job, origins, taken))
+    if job.recipe.template is not None:
+        pinned = job.recipe.template.sha256
+        _write(out / "template/chat_template.jinja", _template(job, pinned, taken["template"]))
+    for name, wanted in job.recipe.calibration.sets.items():
+        role = f"calibration.sets.{name}"
+        samples = _samples(job, wanted, origins[role], taken[role])
+        _write(out / "calibration" / name / "samples.jsonl", samples)
     _write(out / "perplexity/text.txt", _text(job, origins, taken))
     taken |= {role: _take(role, origin) for role, origin in origins.items() if role in LINKED}
     canonical.write(out / "inputs.json", _inputs(origins, taken))
@@ -77,10 +87,14 @@ def _choose(job: Job) -> dict[str, Origin]:
         "base": mirror.local(job.base, base)
         if job.base
         else standin.checkpoint(recipe, base, STANDINS),
-        "template": standin.template(STANDINS),
-        "calibration": standin.corpus("calibration", STANDINS, recipe.calibration.samples),
+        **{
+            f"calibration.sets.{name}": standin.corpus("calibration", STANDINS, wanted.samples)
+            for name, wanted in recipe.calibration.sets.items()
+        },
         "perplexity": _published_text(job) or standin.corpus("evaluation", STANDINS),
     }
+    if recipe.template is not None:
+        origins["template"] = standin.template(STANDINS)
     if recipe.mtp.donor is not None:
         # Whatever the donor's files are called: the stand-in's head lies in its own checkpoint.
         origins["donor"] = standin.checkpoint(recipe, ("*.safetensors", INDEX), STANDINS)
@@ -131,9 +145,8 @@ def _take(role: str, origin: Origin) -> dict[str, File]:
     return origin.take()
 
 
-def _template(job: Job, taken: Mapping[str, File]) -> bytes:
+def _template(job: Job, pinned: str, taken: Mapping[str, File]) -> bytes:
     (file,) = taken.values()
-    pinned = job.recipe.template.sha256
     if not job.rehearsal and file.sha256 != pinned:
         raise FetchError(
             f"{file.path}: has sha256 {file.sha256}, {job.recipe.name}.toml pins {pinned} as "
@@ -142,10 +155,9 @@ def _template(job: Job, taken: Mapping[str, File]) -> bytes:
     return file.path.read_bytes()
 
 
-def _samples(job: Job, origins: Mapping[str, Origin], taken: Taken) -> bytes:
-    """The calibration samples, one a line: exactly as many as the recipe says, none twice."""
-    wanted, files = job.recipe.calibration, taken["calibration"]
-    if origins["calibration"].kind == "standin":
+def _samples(job: Job, wanted: CalibrationSet, origin: Origin, files: Mapping[str, File]) -> bytes:
+    """The samples of a calibration set, one a line: as many as the recipe says, none twice."""
+    if origin.kind == "standin":
         samples = [standin.conversation(file.path) for file in files.values()]
     else:
         (file,) = files.values()
@@ -153,7 +165,7 @@ def _samples(job: Job, origins: Mapping[str, Origin], taken: Taken) -> bytes:
         if len(rows) < wanted.samples:
             raise FetchError(
                 f"{file.path}: has {len(rows)} rows, {job.recipe.name}.toml takes "
-                f"{wanted.samples} samples; none is used twice. Lower calibration.samples."
+                f"{wanted.samples} samples; none is used twice. Lower the set's samples."
             )
         samples = [_messages(row, number, file.path) for number, row in enumerate(rows)]
     return "".join(canonical.dumps({"messages": sample}) + "\n" for sample in samples).encode()
@@ -212,7 +224,7 @@ def _messages(row: object, number: int, path: Path) -> list[dict[str, str]]:
     if not messages or len(messages) < len(rows):
         raise FetchError(
             f"{path}, row {number}: is no list of messages with a role and a content in text. "
-            "Correct calibration.column or calibration.file in the recipe."
+            "Correct the calibration set's column or file in the recipe."
         )
     return messages
 

@@ -23,7 +23,7 @@ from forge import console
 from forge.errors import FetchError
 from forge.files import File, Origin, hash_files, select, stamps
 from forge.mirror import title
-from forge.recipe import Source
+from forge.sources import Source
 
 # The HTTP client's own base class: httpx's in huggingface_hub 1 (build), httpx2's in 2 (verify).
 ClientError = errors.HTTPError  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from forge.errors import FetchError
 from forge.files import File, Origin, hash_files, names_in, select, stamps
-from forge.recipe import Dataset, Source
+from forge.sources import Dataset, Source
 
 SUMS = "SHA256SUMS"
 SUMS_COMMAND = f"find -L . -type f ! -name {SUMS} | sort | xargs sha256sum > {SUMS}"

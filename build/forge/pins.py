@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 from forge import recipe
 from forge.errors import FetchError, RecipeError
 from forge.hub import api, explained
-from forge.recipe import Source, Unresolved
+from forge.sources import Source, Unresolved
 
 # What git takes for an abbreviated commit; anything else is a branch or a tag.
 _ABBREVIATION = re.compile(r"[0-9a-f]{4,39}")

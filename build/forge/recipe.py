@@ -11,101 +11,61 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from forge.errors import RecipeError, UnpinnedError
+from forge.sources import (
+    Checkpoint,
+    Dataset,
+    Model,
+    RelativePath,
+    Sha256,
+    Source,
+    Template,
+    Unresolved,
+)
 
 VARIANTS = Path(__file__).resolve().parents[1] / "variants"
 
-Repository = Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
-Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
+class CalibrationSet(Dataset):
+    """Samples of one data set, in its order.
 
-def _relative(path: str) -> str:
-    if not path or path.startswith("/") or "\\" in path or ".." in path.split("/"):
-        raise ValueError("must be a relative POSIX path that stays inside its folder")
-    return path
+    `text` samples are messages of a role and a content, or plain strings, in a column of a parquet
+    file. `image-text` samples are lines of a JSONL file whose messages name pictures, which lie in
+    the tar files that `media` matches. They pass through the whole model, with the processor's
+    pixel values, or through the language model alone.
+    """
 
-
-RelativePath = Annotated[str, AfterValidator(_relative)]
-
-
-class Model(BaseModel):
-    """What every part of a recipe has in common: strict types, no unknown key, no mutation."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-
-class Unresolved(Model):
-    """A pin that is not known yet: what is known of it, for `make lock` to complete."""
-
-    unresolved: str
-
-
-class Source(Model):
-    """A repository on the hub at one commit."""
-
-    repo: Repository
-    revision: Commit | Unresolved
-    kind: Literal["model", "dataset"] = "model"
-
-    @property
-    def uri(self) -> str:
-        """The package URL of this repository at its commit (purl type `huggingface`).
-
-        Raises:
-            UnpinnedError: the commit is unresolved.
-        """
-        if isinstance(self.revision, Unresolved):
-            raise UnpinnedError(
-                f"{self.repo}: no full commit is pinned (known: {self.revision.unresolved!r}). "
-                "Resolve it with `make lock VARIANT=<variant>`."
-            )
-        kind = "datasets/" if self.kind == "dataset" else ""
-        return f"pkg:huggingface/{kind}{self.repo}@{self.revision}"
-
-
-class Checkpoint(Source):
-    """A model repository; `files` are the globs of what is taken from it, weights included."""
-
-    files: tuple[RelativePath, ...] = Field(min_length=1)
-
-
-class Template(Source):
-    """One file of a model repository, pinned by its own digest as well."""
-
-    file: RelativePath
-    sha256: Sha256
-
-
-class Dataset(Source):
-    """A split of a data set, read from one parquet file of its repository."""
-
-    kind: Literal["model", "dataset"] = "dataset"
-    config: str
-    split: str
-    file: RelativePath
-    column: str
-
-
-class Calibration(Dataset):
-    """The forward passes that give the input maxima, and everything that could change them."""
-
-    engine: Literal["modelopt"]
+    content: Literal["text", "image-text"]
+    through: Literal["model", "language-model"]
+    media: tuple[RelativePath, ...] = ()
     samples: int = Field(gt=0)
     max_tokens: int = Field(gt=0)
     chat_template: bool
+
+    @model_validator(mode="after")
+    def _pictures_somewhere(self) -> Self:
+        if (self.content == "image-text") != bool(self.media):
+            raise ValueError("`media` must be given exactly when `content` is 'image-text'")
+        if self.content == "image-text" and self.through != "model":
+            raise ValueError("pictures pass through the whole model: `through` must be 'model'")
+        return self
+
+
+class Calibration(Model):
+    """The forward passes that give the input maxima, and everything that could change them.
+
+    All sets add to the same maxima. With `all_experts` every token passes through every expert
+    while the maxima are taken, so that no expert depends on what the router sends it.
+    """
+
+    engine: Literal["modelopt", "llm-compressor"]
     attention: Literal["eager", "sdpa"]
+    all_experts: bool = False
+    sets: dict[Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")], CalibrationSet] = Field(
+        min_length=1
+    )
 
 
 class Quantize(Model):
@@ -128,25 +88,41 @@ class Keep(Model):
     why: str
 
 
-class Mtp(Model):
-    """The multi-token-prediction head: where it comes from and its exact set of tensors."""
+class Remove(Keep):
+    """Tensors of the base that the result does not have, and why."""
 
-    source: Literal["base", "donor"]
+
+class Mtp(Model):
+    """The multi-token-prediction head: where it comes from and its exact set of tensors.
+
+    `base-else-donor` takes a base's own head where it has one. `dropped` leaves the head of the
+    base out, on purpose; `tensors` then says what is left out.
+    """
+
+    source: Literal["base", "donor", "base-else-donor", "dropped"]
     donor: Checkpoint | None = None
     tensors: tuple[str, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _donor_given(self) -> Self:
-        if (self.source == "donor") != (self.donor is not None):
-            raise ValueError("`donor` must be given exactly when `source` is 'donor'")
+        if ("donor" in self.source) != (self.donor is not None):
+            raise ValueError("`donor` must be given exactly when `source` names the donor")
         return self
 
 
 class Layout(Model):
-    """How the result is stored: the loader it is for, and the largest shard in bytes."""
+    """How the result is stored.
 
-    loader: Literal["modelopt"]
+    `loader` is the engine's loader that it is for, `shard_bytes` the largest shard. `kv_cache`
+    declares the engine's KV cache as FP8 with a constant scale of one, which stores no tensor.
+    `ignore` replaces the list of exact names that are not quantized by the patterns of a
+    published card; they must match the same modules.
+    """
+
+    loader: Literal["modelopt", "compressed-tensors"]
     shard_bytes: int = Field(gt=0)
+    kv_cache: Literal["fp8"] | None = None
+    ignore: tuple[str, ...] = ()
 
 
 class Perplexity(Dataset):
@@ -157,21 +133,39 @@ class Perplexity(Dataset):
     max_ratio: float = Field(gt=1)
 
 
-class Serve(Model):
-    """The published card's flags of `vllm serve`, without dashes; `true` is a bare flag."""
+class Profile(Model):
+    """Flags of `vllm serve` without dashes, `true` for a bare flag, and environment variables."""
 
     args: dict[str, str | int | float | bool]
-    speculative_tokens: int = Field(gt=0)
-    acceptance_floor: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
+    env: dict[str, str] = Field(default_factory=dict)
+
+
+class Serve(Profile):
+    """The published card's way of serving; `profiles` are further ways that it publishes.
+
+    Without `speculative_tokens` the result is served without an MTP head.
+    """
+
+    speculative_tokens: Annotated[int, Field(gt=0)] | None = None
+    acceptance_floor: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    profiles: dict[str, Profile] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _a_floor_for_each_position(self) -> Self:
-        if len(self.acceptance_floor) != self.speculative_tokens:
+        if len(self.acceptance_floor) != (self.speculative_tokens or 0):
             raise ValueError(
                 f"acceptance_floor has {len(self.acceptance_floor)} values "
-                f"for {self.speculative_tokens} speculative tokens"
+                f"for {self.speculative_tokens or 0} speculative tokens"
             )
         return self
+
+
+class Published(Model):
+    """A figure of the published card, to compare with; `source` says where it is written."""
+
+    figure: str
+    value: float
+    source: str
 
 
 class Recipe(Model):
@@ -183,15 +177,23 @@ class Recipe(Model):
     architecture: str
     standin: str
     base: Checkpoint
-    template: Template
+    template: Template | None = None  # the base's own where there is none
     mtp: Mtp
     calibration: Calibration
     quantize: tuple[Quantize, ...] = Field(min_length=1)
     keep: tuple[Keep, ...] = Field(min_length=1)
+    remove: tuple[Remove, ...] = ()
     layout: Layout
     strip: dict[RelativePath, tuple[str, ...]] = Field(default_factory=dict)
     perplexity: Perplexity
     serve: Serve
+    published: tuple[Published, ...] = ()
+
+    @model_validator(mode="after")
+    def _head_served_iff_there(self) -> Self:
+        if (self.mtp.source == "dropped") != (self.serve.speculative_tokens is None):
+            raise ValueError("`serve.speculative_tokens` must be given exactly when a head is kept")
+        return self
 
     @field_validator("strip")
     @classmethod
@@ -204,15 +206,14 @@ class Recipe(Model):
     @property
     def sources(self) -> dict[str, Source]:
         """Every hub input by its role."""
-        sources: dict[str, Source] = {
+        sources: dict[str, Source | None] = {
             "base": self.base,
+            "donor": self.mtp.donor,
             "template": self.template,
-            "calibration": self.calibration,
+            **{f"calibration.sets.{name}": part for name, part in self.calibration.sets.items()},
             "perplexity": self.perplexity,
         }
-        if self.mtp.donor is not None:
-            sources["donor"] = self.mtp.donor
-        return sources
+        return {role: source for role, source in sources.items() if source is not None}
 
     def require_pins(self) -> None:
         """Refuses a recipe with an unresolved pin; a rehearsal does not call this.

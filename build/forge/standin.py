@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from forge import canonical
 from forge.errors import FetchError
 from forge.files import File, Origin, names_in, select
-from forge.recipe import Recipe, RelativePath, Sha256
+from forge.recipe import Recipe
+from forge.sources import RelativePath, Sha256
 
 ROOT = Path(__file__).resolve().parents[1] / "standins"
 PINS = "pins.toml"

@@ -16,7 +16,8 @@ from forge import canonical, fetch, pipeline
 from forge.errors import FetchError, UnpinnedError
 from forge.mirror import SUMS
 from forge.pipeline import Job
-from forge.recipe import Checkpoint, Mtp, Recipe
+from forge.recipe import Mtp, Recipe
+from forge.sources import Checkpoint
 from forge.store import Store
 
 from .hub_server import serve

@@ -10,7 +10,7 @@ from huggingface_hub import constants
 
 from forge import hub
 from forge.errors import FetchError
-from forge.recipe import Checkpoint, Source
+from forge.sources import Checkpoint, Source
 
 from .hub_server import Hub, blob_id, serve
 

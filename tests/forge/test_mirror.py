@@ -9,7 +9,7 @@ import pytest
 
 from forge import mirror
 from forge.errors import FetchError
-from forge.recipe import Dataset, Source
+from forge.sources import Dataset, Source
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SOURCE = Source(repo="acme/model", revision=COMMIT)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from assay.difference import Entry
 from forge import attest, tensorfile
 from forge.errors import ManifestError
-from forge.recipe import RelativePath, Sha256
+from forge.sources import RelativePath, Sha256
 
 _SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 

@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from forge import attest, canonical
 from forge.errors import ManifestError
-from forge.recipe import RelativePath, Sha256
+from forge.sources import RelativePath, Sha256
 
 
 class _Model(BaseModel):
