@@ -52,18 +52,23 @@ def small(flagship) -> Recipe:
     pin = {"revision": COMMIT}
     base = {"repo": "acme/base", "files": ("*.safetensors", "config.json")}
     template = {"file": "a.jinja", "sha256": canonical.sha256_text(TEMPLATE)}
-    calibration = {"file": "chats.parquet", "samples": 2}
+    llm = flagship.calibration.sets["llm"]
+    calibration = {"file": "chats.parquet", "samples": 2, "repo": "acme/chats"} | pin
     perplexity = {"file": "text.parquet", "text_sha256": canonical.sha256_text(TEXT)}
     return change(
         flagship,
         base=base | pin,
         template=template | {"repo": "acme/template"} | pin,
-        calibration=calibration | {"repo": "acme/chats"} | pin,
+        calibration={"sets": {"llm": llm.model_copy(update=calibration)}},
         perplexity=perplexity | {"repo": "acme/text", "config": "raw", "split": "test"} | pin,
     )
 
 
 def change(recipe: Recipe, **changes: dict) -> Recipe:
+    """The recipe with changed parts; `llm` is its calibration set."""
+    if "llm" in changes:
+        llm = recipe.calibration.sets["llm"].model_copy(update=changes.pop("llm"))
+        changes["calibration"] = {"sets": {"llm": llm}}
     parts = {key: getattr(recipe, key).model_copy(update=new) for key, new in changes.items()}
     return recipe.model_copy(update=parts)
 
@@ -128,7 +133,7 @@ def layout(out: Path) -> list[str]:
 
 
 def samples(out: Path) -> list:
-    lines = (out / "calibration/samples.jsonl").read_text().splitlines()
+    lines = (out / "calibration/llm/samples.jsonl").read_text().splitlines()
     return [json.loads(line)["messages"] for line in lines]
 
 
@@ -136,7 +141,8 @@ def kinds(inputs: dict) -> dict[str, str]:
     return {role: source["kind"] for role, source in inputs["sources"].items()}
 
 
-STANDIN_ONLY = dict.fromkeys(("base", "template", "calibration", "perplexity"), "standin")
+ROLES = ("base", "template", "calibration.sets.llm", "perplexity")
+STANDIN_ONLY = dict.fromkeys(ROLES, "standin")
 
 
 def test_a_rehearsal_needs_nothing_but_the_standin(job, tmp_path):
@@ -148,7 +154,7 @@ def test_a_rehearsal_needs_nothing_but_the_standin(job, tmp_path):
     assert layout(out) == [
         "base/config.json",
         "base/model.safetensors",
-        "calibration/samples.jsonl",
+        "calibration/llm/samples.jsonl",
         "inputs.json",
         "perplexity/text.txt",
         "template/chat_template.jinja",
@@ -314,9 +320,9 @@ def test_what_a_mirror_lacks_is_asked_of_the_hub(job, mirror, hub, tmp_path):
 
 def test_a_real_build_needs_every_pin(job, flagship):
     """The real recipe of today lacks one; that is an error before anything is fetched."""
-    loose = {"revision": flagship.calibration.revision}
+    loose = {"revision": flagship.calibration.sets["llm"].revision}
     with pytest.raises(UnpinnedError, match="make lock"):
-        fetch.parameters(job(change(flagship, calibration=loose), rehearsal=False), {})
+        fetch.parameters(job(change(flagship, llm=loose), rehearsal=False), {})
 
 
 @pytest.mark.parametrize(
@@ -326,8 +332,8 @@ def test_a_real_build_needs_every_pin(job, flagship):
         ("perplexity", {"text_sha256": "0" * 64}, r"pins 0{64} as perplexity\.text_sha256"),
         ("perplexity", {"column": "words"}, r"has the columns \['text'\], none is 'words'"),
         ("perplexity", {"file": "other.parquet"}, r"has no file 'other\.parquet'"),
-        ("calibration", {"samples": 4}, r"has 3 rows, .* takes 4 samples; none is used twice"),
-        ("calibration", {"column": "chat"}, "none is 'chat'"),
+        ("llm", {"samples": 4}, r"has 3 rows, .* takes 4 samples; none is used twice"),
+        ("llm", {"column": "chat"}, "none is 'chat'"),
         ("base", {"files": ("*.safetensors", "tokenizer.json")}, r"has no file 'tokenizer\.json'"),
     ],
 )

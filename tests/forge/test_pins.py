@@ -28,7 +28,7 @@ def file(tmp_path, monkeypatch):
     """A copy of the flagship's recipe whose calibration is known as fb6bc2f only."""
     monkeypatch.setattr(recipe, "VARIANTS", tmp_path)
     text = (VARIANTS / f"{FLAGSHIP}.toml").read_bytes().decode()
-    start = text.index("revision = ", text.index("[calibration]"))
+    start = text.index("revision = ", text.index("[calibration.sets.llm]"))
     end = text.index("\n", start)
     file = tmp_path / f"{FLAGSHIP}.toml"
     # A comment and odd spaces, which must survive.
@@ -47,9 +47,9 @@ def test_an_abbreviation_is_completed(hub, file):
     changes = lock(hub)
 
     assert file.read_bytes() == before.replace(KNOWN.encode(), f'"{FULL}"'.encode())
-    assert recipe.find(FLAGSHIP).calibration.revision == FULL
+    assert recipe.find(FLAGSHIP).calibration.sets["llm"].revision == FULL
     assert len(changes) == 1
-    assert f"calibration: {REPO} is now {FULL}" in changes[0]
+    assert f"calibration.sets.llm: {REPO} is now {FULL}" in changes[0]
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
@@ -86,7 +86,7 @@ def test_a_pin_spelled_in_another_way_is_refused(hub, file):
     """Rather than guess, it says what to write."""
     line = f"revision  =  {KNOWN}"
     file.write_text(file.read_text().replace(line, 'revision.unresolved = "fb6bc2f"'))
-    with pytest.raises(RecipeError, match=r"\[calibration\] has no line .* by hand"):
+    with pytest.raises(RecipeError, match=r"\[calibration\.sets\.llm\] has no line .* by hand"):
         lock(hub)
 
 
