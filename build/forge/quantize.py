@@ -7,26 +7,30 @@ The result depends on the arguments alone, not on the machine: no torch, no GPU,
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from forge import console, layout, nvfp4, record, rules, tensorfile
-from forge.errors import QuantizeError
+from forge import console, formats, nvfp4, record, rules, tensorfile
 from forge.pipeline import Job, Needed
-from forge.rules import WEIGHT, Plan
+from forge.rules import Linear, Plan
 from forge.stream import CHUNK, Bytes, Conveyor, Reader
-from forge.tensorfile import Spec, Tensor
+from forge.tensorfile import DTYPE_BYTES, Spec, Tensor
 
 
 def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
     """The rules and the layout; base and record count through their digests."""
+    recipe = job.recipe
+    rules_ = {"fused": recipe.fused, "quantize": recipe.quantize, "keep": recipe.keep}
     return {
-        "quantize": [rule.model_dump(mode="json") for rule in job.recipe.quantize],
-        "keep": [rule.model_dump(mode="json") for rule in job.recipe.keep],
-        "mtp": list(job.recipe.mtp.tensors),
-        "layout": job.recipe.layout.model_dump(mode="json"),
+        **{
+            key: [rule.model_dump(mode="json") for rule in group]
+            for key, group in {**rules_, "remove": recipe.remove}.items()
+        },
+        "mtp": list(recipe.mtp.tensors),
+        "layout": recipe.layout.model_dump(mode="json"),
     }
 
 
@@ -35,7 +39,7 @@ def run(job: Job, needed: Needed, out: Path) -> Mapping[str, str]:
     inputs = needed["fetch"]
     base = tensorfile.read_checkpoint(inputs.files / "base")
     plan = rules.plan(job.recipe, base)
-    maxima = record.read(needed["calibrate"].files / record.FILE, plan.quantized)
+    maxima = record.read(needed["calibrate"].files / record.FILE, plan.calibrated)
     digests = {Path(path).name: digest for path, digest in inputs.digests.items()}
     return quantize(base, digests, plan, maxima, job.recipe.layout.shard_bytes, out)
 
@@ -53,8 +57,8 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
     Args:
         base: its tensors by name, in the order of their data.
         digests: the sha256 that each base file must have, by file name.
-        plan: which tensors are quantized, kept, or left to the graft.
-        maxima: the largest input magnitude of each quantized linear, by module name.
+        plan: which tensors are quantized, kept, removed, or left to the graft.
+        maxima: the largest input magnitudes of the calibrated linears, by module name.
         shard_bytes: the largest shard; a larger tensor gets a shard of its own.
         out: an empty folder.
 
@@ -65,30 +69,38 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
         QuantizeError: a weight that cannot be quantized, or a base file whose bytes are not those
             that were fetched.
     """
-    group_of = {module + WEIGHT: group for group in plan.groups for module in group}
-    shards = _fill_shards(list(_emitted(base, plan, group_of)), shard_bytes)
-    mtp = set(plan.mtp)
+    group_of = {module: group for group in plan.groups for module in group}
+    parts = plan.by_tensor()
+    shards = _fill_shards(list(_emitted(base, plan, parts, group_of)), shard_bytes)
+    passed_over = {*plan.mtp, *plan.removed}
     waiting: dict[tuple[str, ...], dict[str, memoryview]] = {}
     total = sum(tensor.nbytes for tensor in base.values())
     with console.bytes_bar("quantize", total) as advance, Conveyor(shards, out) as conveyor:
         for path, tensors in groupby(base.values(), key=lambda tensor: tensor.file):
             with Reader(path, digests, advance) as reader:
                 for tensor in tensors:
-                    group = group_of.get(tensor.name)
-                    if tensor.name in mtp:
+                    if tensor.name in passed_over:
                         reader.skip(tensor)
-                    elif group is None:
+                    elif tensor.name not in parts:
                         _copy(tensor, reader, conveyor)
-                    else:
+                    for linear in parts.get(tensor.name, ()):
+                        group = group_of[linear.module]
                         members = waiting.setdefault(group, {})
-                        memory = conveyor.lend(tensor.nbytes)
-                        reader.read(tensor, memory[: tensor.nbytes])
-                        members[tensor.name.removesuffix(WEIGHT)] = memory
+                        members[linear.module] = _read(linear, tensor, reader, conveyor)
                         if len(members) == len(group):
                             del waiting[group]
-                            work = _pack_group(base, members, maxima)
+                            work = _pack_group(base, plan, members, maxima)
                             conveyor.pack(work, list(members.values()))
         return conveyor.finish()
+
+
+def _read(linear: Linear, tensor: Tensor, reader: Reader, conveyor: Conveyor) -> memoryview:
+    """A linear's weight, which may be a slice of a tensor that is never in memory as a whole."""
+    itemsize = DTYPE_BYTES[tensor.dtype]
+    count = prod(linear.place.shape) * itemsize
+    memory = conveyor.lend(count)
+    reader.read(tensor, memory[:count], linear.place.start * itemsize)
+    return memory
 
 
 def _copy(tensor: Tensor, reader: Reader, conveyor: Conveyor) -> None:
@@ -101,21 +113,24 @@ def _copy(tensor: Tensor, reader: Reader, conveyor: Conveyor) -> None:
 
 
 def _emitted(
-    base: Mapping[str, Tensor], plan: Plan, group_of: Mapping[str, tuple[str, ...]]
+    base: Mapping[str, Tensor],
+    plan: Plan,
+    parts: Mapping[str, Sequence[Linear]],
+    group_of: Mapping[str, tuple[str, ...]],
 ) -> Iterator[Spec]:
     """What is written, in order: a kept tensor at its place, a group where its last member lies."""
     keep = set(plan.keep)
-    seen: dict[tuple[str, ...], list[str]] = {group: [] for group in plan.groups}
+    seen: dict[tuple[str, ...], list[Linear]] = {group: [] for group in plan.groups}
     for name, tensor in base.items():
         if name in keep:
             yield tensor.spec
-        elif name in group_of:
-            group = group_of[name]
-            nvfp4.check_shape(name, tensor.dtype, tensor.shape)
-            seen[group].append(name.removesuffix(WEIGHT))
-            if len(seen[group]) == len(group):
-                for module in seen[group]:
-                    yield from layout.quantized_specs(module, *base[module + WEIGHT].shape)
+        for linear in parts.get(name, ()):
+            linear.format.check(linear.module, tensor.dtype, linear.place.shape)
+            members = seen[group_of[linear.module]]
+            members.append(linear)
+            if len(members) == len(group_of[linear.module]):
+                for member in members:
+                    yield from member.format.specs(member.module, member.place.shape)
 
 
 def _fill_shards(specs: Sequence[Spec], shard_bytes: int) -> dict[str, list[Spec]]:
@@ -135,28 +150,20 @@ def _fill_shards(specs: Sequence[Spec], shard_bytes: int) -> dict[str, list[Spec
 
 
 def _pack_group(
-    base: Mapping[str, Tensor], members: Mapping[str, memoryview], maxima: Mapping[str, np.float32]
-) -> Callable[[], list[Bytes]]:
+    base: Mapping[str, Tensor],
+    plan: Plan,
+    members: Mapping[str, memoryview],
+    maxima: Mapping[str, np.float32],
+) -> Callable[[], Sequence[Bytes]]:
     """The work of packing linears that share their maxima, to be done by another thread."""
+    linears = [plan.linears[module] for module in members]
 
-    def work() -> list[Bytes]:
+    def work() -> Sequence[Bytes]:
         weights = {}
-        for module, memory in members.items():
-            tensor = base[module + WEIGHT]
-            data = memory[: tensor.nbytes]
-            weights[module] = nvfp4.as_weight(data, tensor.dtype, tensor.shape)
-        largest = max(nvfp4.amax(weight, module) for module, weight in weights.items())
-        scale_2 = nvfp4.global_scale(largest)
-        if scale_2 == 0:
-            raise QuantizeError(
-                f"{next(iter(members))}: the weight is zero throughout (largest magnitude "
-                f"{largest}), so it has no scale; name it under [[keep]] if that is meant."
-            )
-        parts: list[Bytes] = []
-        for module, weight in weights.items():
-            codes, scales = nvfp4.pack(weight, scale_2)
-            input_scale = nvfp4.global_scale(maxima[module])
-            parts += [codes.data, scales.data, scale_2.tobytes(), input_scale.tobytes()]
-        return parts
+        for linear in linears:
+            dtype, shape = base[linear.place.tensor].dtype, linear.place.shape
+            data = members[linear.module][: prod(shape) * DTYPE_BYTES[dtype]]
+            weights[linear.module] = nvfp4.as_weight(data, dtype, shape)
+        return linears[0].format.pack(weights, formats.largest(weights), maxima)
 
     return work

@@ -7,7 +7,7 @@ access all release the interpreter lock. What lies between reader and writer is 
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Self
@@ -119,7 +119,7 @@ class Conveyor:
         """Writes `data` next, which lies in lent memory."""
         self._submit(lambda: self._shards.write(data), [memory])
 
-    def pack(self, work: Callable[[], list[Bytes]], memories: list[memoryview]) -> None:
+    def pack(self, work: Callable[[], Sequence[Bytes]], memories: list[memoryview]) -> None:
         """Runs `work`, which reads lent memories, and writes its parts next."""
         packed = self._packers.submit(work)
 
