@@ -14,9 +14,10 @@ import numpy as np
 
 from forge import console, layout, nvfp4, record, rules, tensorfile
 from forge.errors import QuantizeError
+from forge.memory import Memory
 from forge.pipeline import Job, Needed
 from forge.rules import WEIGHT, Plan
-from forge.stream import CHUNK, Bytes, Conveyor, Reader
+from forge.stream import CHUNK, Bytes, Conveyor, Reader, Work
 from forge.tensorfile import Spec, Tensor
 
 
@@ -68,7 +69,7 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
     group_of = {module + WEIGHT: group for group in plan.groups for module in group}
     shards = _fill_shards(list(_emitted(base, plan, group_of)), shard_bytes)
     mtp = set(plan.mtp)
-    waiting: dict[tuple[str, ...], dict[str, memoryview]] = {}
+    waiting: dict[tuple[str, ...], dict[str, Memory]] = {}
     total = sum(tensor.nbytes for tensor in base.values())
     with console.bytes_bar("quantize", total) as advance, Conveyor(shards, out) as conveyor:
         for path, tensors in groupby(base.values(), key=lambda tensor: tensor.file):
@@ -94,10 +95,10 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
 def _copy(tensor: Tensor, reader: Reader, conveyor: Conveyor) -> None:
     """Sends a tensor through in pieces, so that its size does not matter."""
     for start in range(0, tensor.nbytes, CHUNK):
-        memory = conveyor.lend(CHUNK)
-        data = memory[: min(CHUNK, tensor.nbytes - start)]
-        reader.read(tensor, data, start)
-        conveyor.copy(data, memory)
+        count = min(CHUNK, tensor.nbytes - start)
+        memory = conveyor.lend(count)
+        reader.read(tensor, memory[:count], start)
+        conveyor.copy(memory, count)
 
 
 def _emitted(
@@ -135,16 +136,16 @@ def _fill_shards(specs: Sequence[Spec], shard_bytes: int) -> dict[str, list[Spec
 
 
 def _pack_group(
-    base: Mapping[str, Tensor], members: Mapping[str, memoryview], maxima: Mapping[str, np.float32]
-) -> Callable[[], list[Bytes]]:
+    base: Mapping[str, Tensor], members: Mapping[str, Memory], maxima: Mapping[str, np.float32]
+) -> Work:
     """The work of packing linears that share their maxima, to be done by another thread."""
 
-    def work() -> list[Bytes]:
+    def work(allocate: Callable[[int], Memory]) -> list[Bytes]:
         weights = {}
         for module, memory in members.items():
             tensor = base[module + WEIGHT]
             data = memory[: tensor.nbytes]
-            weights[module] = nvfp4.as_weight(data, tensor.dtype, tensor.shape)
+            weights[module] = nvfp4.as_weight(data.data, tensor.dtype, tensor.shape)
         largest = max(nvfp4.amax(weight, module) for module, weight in weights.items())
         scale_2 = nvfp4.global_scale(largest)
         if scale_2 == 0:
@@ -154,9 +155,9 @@ def _pack_group(
             )
         parts: list[Bytes] = []
         for module, weight in weights.items():
-            codes, scales = nvfp4.pack(weight, scale_2)
+            codes, scales = nvfp4.pack(weight, scale_2, allocate)
             input_scale = nvfp4.global_scale(maxima[module])
-            parts += [codes.data, scales.data, scale_2.tobytes(), input_scale.tobytes()]
+            parts += [codes, scales, scale_2.tobytes(), input_scale.tobytes()]
         return parts
 
     return work
