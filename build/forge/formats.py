@@ -4,7 +4,7 @@ A recipe's loader and a rule's format choose one. Writer, layout and assay know 
 it says here and nowhere else.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,13 +12,16 @@ import numpy as np
 
 from forge import compressed, nvfp4
 from forge.errors import QuantizeError
+from forge.memory import Memory
 from forge.nvfp4 import BLOCK, E4M3_VALUES, Floats, Weight
+from forge.stream import Bytes
 from forge.tensorfile import Spec
 
 Shape = tuple[int, ...]
 Loader = Literal["modelopt", "compressed-tensors"]
 Maxima = Mapping[str, np.float32]
 Weights = Mapping[str, Weight]
+Allocate = Callable[[int], Memory]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +34,9 @@ class Format:
         dtypes: what a weight may be stored in.
         block: the columns of a weight are a multiple of it.
         specs: the tensors that stand for a linear of a shape [rows, columns], in their order.
-        pack: the bytes of these tensors, linear by linear, for linears that share their maxima;
-            all finite, not all zero. Takes the weights and the input maxima by module name.
+        pack: the bytes of these tensors, linear by linear, for linears that share their maxima.
+            Takes the weights by module name, their largest magnitude (finite, not zero), the
+            input maxima by module name, and a source of memory for the results.
         scales: how the values of the scale tensors are read, by the last part of their name.
         input_scale: what is stored of an input maximum; None if inputs are scaled as they come.
         scheme: what compressed-tensors' config says of weights and inputs; empty for modelopt.
@@ -43,7 +47,7 @@ class Format:
     dtypes: tuple[str, ...]
     block: int
     specs: Callable[[str, Shape], list[Spec]]
-    pack: Callable[[Weights, np.float32, Maxima], list[memoryview]]
+    pack: Callable[[Weights, np.float32, Maxima, Allocate], list[Bytes]]
     scales: Mapping[str, Callable[[bytes], Floats]]
     input_scale: Callable[[np.float32], np.float32] | None
     scheme: Mapping[str, Any]
@@ -94,17 +98,20 @@ def _modelopt_specs(module: str, shape: Shape) -> list[Spec]:
     ]
 
 
-def _modelopt_pack(weights: Weights, maximum: np.float32, inputs: Maxima) -> list[memoryview]:
+def _modelopt_pack(
+    weights: Weights, maximum: np.float32, inputs: Maxima, allocate: Allocate
+) -> list[Bytes]:
     scale = nvfp4.global_scale(maximum)
     if scale == 0:
         raise QuantizeError(
             f"{next(iter(weights))}: its largest magnitude {maximum} is too small for a scale; "
             "name it under [[keep]] if that is meant."
         )
-    parts: list[Any] = []
+    parts: list[Bytes] = []
     for module, weight in weights.items():
-        parts += [*nvfp4.pack(weight, scale), scale, nvfp4.global_scale(inputs[module])]
-    return _data(parts)
+        parts += nvfp4.pack(weight, scale, allocate)
+        parts += [scale.tobytes(), nvfp4.global_scale(inputs[module]).tobytes()]
+    return parts
 
 
 def _compressed_specs(module: str, shape: Shape) -> list[Spec]:
@@ -115,13 +122,15 @@ def _compressed_specs(module: str, shape: Shape) -> list[Spec]:
     ]
 
 
-def _compressed_pack(weights: Weights, maximum: np.float32, inputs: Maxima) -> list[memoryview]:
+def _compressed_pack(
+    weights: Weights, maximum: np.float32, inputs: Maxima, allocate: Allocate
+) -> list[Bytes]:
     scale = compressed.divisor(maximum)
-    parts: list[Any] = []
+    parts: list[Bytes] = []
     for module, weight in weights.items():
-        codes = nvfp4.pack(weight, scale, compressed.ARITHMETIC)
-        parts += [*codes, scale, compressed.divisor(inputs[module])]
-    return _data(parts)
+        parts += nvfp4.pack(weight, scale, allocate, compressed.ARITHMETIC)
+        parts += [scale.tobytes(), compressed.divisor(inputs[module]).tobytes()]
+    return parts
 
 
 def _fp8_specs(module: str, shape: Shape) -> list[Spec]:
@@ -131,8 +140,14 @@ def _fp8_specs(module: str, shape: Shape) -> list[Spec]:
     ]
 
 
-def _fp8_pack(weights: Weights, _maximum: np.float32, _inputs: Maxima) -> list[memoryview]:
-    return _data(part for weight in weights.values() for part in compressed.pack_fp8(weight))
+def _fp8_pack(
+    weights: Weights, _maximum: np.float32, _inputs: Maxima, allocate: Allocate
+) -> list[Bytes]:
+    parts: list[Bytes] = []
+    for weight in weights.values():
+        codes, scales = compressed.pack_fp8(weight, allocate)
+        parts += [codes, scales.tobytes()]
+    return parts
 
 
 def _packed(module: str, name: str, shape: Shape) -> list[Spec]:
@@ -141,10 +156,6 @@ def _packed(module: str, name: str, shape: Shape) -> list[Spec]:
         Spec(name=f"{module}.{name}", dtype="U8", shape=(rows, columns // 2)),
         Spec(name=f"{module}.weight_scale", dtype="F8_E4M3", shape=(rows, columns // BLOCK)),
     ]
-
-
-def _data(parts: Iterable[Any]) -> list[memoryview]:
-    return [np.atleast_1d(part).data for part in parts]
 
 
 def _read_e4m3(data: bytes) -> Floats:

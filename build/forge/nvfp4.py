@@ -58,6 +58,11 @@ def _e4m3_values() -> Floats:
 E4M3_VALUES = _e4m3_values()
 
 
+def fresh(count: int) -> Bytes:
+    """New memory of so many bytes."""
+    return np.empty(count, dtype=np.uint8)
+
+
 def global_scale(amax: float | np.float32) -> np.float32:
     """`weight_scale_2` or `input_scale` of a largest magnitude: amax * (1 / 2688) in float32."""
     return np.float32(amax) * _RECIPROCAL
@@ -123,9 +128,18 @@ MODELOPT = Arithmetic(block_scales=_block_scales, steps=_steps)
 
 
 def pack(
-    weight: Weight, scale: np.float32, arithmetic: Arithmetic = MODELOPT
+    weight: Weight,
+    scale: np.float32,
+    allocate: Callable[[int], Bytes] = fresh,
+    arithmetic: Arithmetic = MODELOPT,
 ) -> tuple[Bytes, Bytes]:
     """Packs a finite weight [rows, columns] under its global scale, which is not zero.
+
+    Args:
+        weight: as :func:`as_weight` gives it.
+        scale: the global scale.
+        allocate: gives memory of so many bytes for each of the results.
+        arithmetic: the library's.
 
     Returns:
         The codes [rows, columns / 2] and the E4M3 bits of the block scales [rows, columns / 16].
@@ -135,8 +149,8 @@ def pack(
     widen = widen_bf16 if weight.dtype == np.uint16 else _widen_f16
     scale_of, thresholds = _tables(scale, widen, arithmetic)
     rows, columns = weight.shape
-    codes = np.empty((rows, columns // 2), dtype=np.uint8)
-    scales = np.empty((rows, columns // BLOCK), dtype=np.uint8)
+    codes = allocate(rows * columns // 2).reshape(rows, columns // 2)
+    scales = allocate(rows * columns // BLOCK).reshape(rows, columns // BLOCK)
     _pack_16_bit(weight.view(np.int16), scale_of, thresholds, codes, scales)
     return codes, scales
 
@@ -214,6 +228,47 @@ def _largest_magnitude(bits: npt.NDArray[np.uint16]) -> np.uint16:
     return largest
 
 
+# Numba widens every integer operation to 64 bits; the casts back to 16 are what lets LLVM put 16
+# weights into one vector register.
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _scale_row(row: npt.NDArray[np.int16], scale_of: Bytes, scales: Bytes) -> None:
+    """The block scales of a row, by each block's largest magnitude, found by halving."""
+    half = np.empty(8, dtype=np.int16)
+    for block in range(scales.size):
+        bits = row[block * 16 : block * 16 + 16]
+        for i in range(8):
+            a, b = np.int16(bits[i] & 0x7FFF), np.int16(bits[i + 8] & 0x7FFF)
+            half[i] = a if a > b else b
+        for i in range(4):
+            a, b = half[i], half[i + 4]
+            half[i] = a if a > b else b
+        scales[block] = scale_of[max(half[0], half[1], half[2], half[3])]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _code_row(
+    row: npt.NDArray[np.int16],
+    thresholds: npt.NDArray[np.int16],
+    scales: Bytes,
+    nibbles: npt.NDArray[np.uint16],
+) -> None:
+    """The code of each weight of a row: the thresholds that it has reached, and its sign."""
+    for block in range(scales.size):
+        bits = row[block * 16 : block * 16 + 16]
+        out = nibbles[block * 16 : block * 16 + 16]
+        t = thresholds[scales[block]]
+        t0, t1, t2, t3, t4, t5, t6, nonzero = t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]
+        for i in range(16):
+            m = np.int16(bits[i] & 0x7FFF)
+            code = np.uint16(m >= t0) + np.uint16(m >= t1) + np.uint16(m >= t2)
+            code += np.uint16(m >= t3) + np.uint16(m >= t4) + np.uint16(m >= t5)
+            code += np.uint16(m >= t6)
+            negative = np.uint16((bits[i] < 0) & (m >= nonzero))
+            out[i] = np.uint16(code | (negative << np.uint16(3)))
+
+
 @njit(cache=True, nogil=True)
 def _pack_16_bit(
     bits: npt.NDArray[np.int16],
@@ -222,25 +277,11 @@ def _pack_16_bit(
     codes: Bytes,
     scales: Bytes,
 ) -> None:
-    magnitude = np.int16(0x7FFF)
-    nibbles = np.empty(bits.shape[1], dtype=np.uint8)
+    nibbles = np.empty(bits.shape[1], dtype=np.uint16)
+    pairs = nibbles.view(np.uint32)
     for r in range(bits.shape[0]):
-        for block in range(scales.shape[1]):
-            start = block * 16
-            largest = np.int16(0)
-            for i in range(start, start + 16):
-                largest = max(largest, bits[r, i] & magnitude)
-            scale = scale_of[largest]
-            scales[r, block] = scale
-            # In locals, so that the loop below becomes vector comparisons.
-            t0, t1, t2, t3 = thresholds[scale, :4]
-            t4, t5, t6, nonzero = thresholds[scale, 4:]
-            for i in range(start, start + 16):
-                m = bits[r, i] & magnitude
-                code = np.int16(m >= t0) + np.int16(m >= t1) + np.int16(m >= t2)
-                code += np.int16(m >= t3) + np.int16(m >= t4) + np.int16(m >= t5)
-                code += np.int16(m >= t6)
-                negative = (bits[r, i] < 0) & (m >= nonzero)
-                nibbles[i] = np.uint8(code | (np.int16(negative) << np.int16(3)))
-        for j in range(codes.shape[1]):
-            codes[r, j] = nibbles[2 * j] | np.uint8(nibbles[2 * j + 1] << np.uint8(4))
+        _scale_row(bits[r], scale_of, scales[r])
+        _code_row(bits[r], thresholds, scales[r], nibbles)
+        row = codes[r]
+        for j in range(row.size):
+            row[j] = np.uint8(pairs[j] | (pairs[j] >> np.uint32(12)))

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from forge import console, formats, nvfp4, record, rules, tensorfile
+from forge.memory import Memory
 from forge.pipeline import Job, Needed
 from forge.rules import Linear, Plan
-from forge.stream import CHUNK, Bytes, Conveyor, Reader
+from forge.stream import CHUNK, Bytes, Conveyor, Reader, Work
 from forge.tensorfile import DTYPE_BYTES, Spec, Tensor
 
 
@@ -73,7 +74,7 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
     parts = plan.by_tensor()
     shards = _fill_shards(list(_emitted(base, plan, parts, group_of)), shard_bytes)
     passed_over = {*plan.mtp, *plan.removed}
-    waiting: dict[tuple[str, ...], dict[str, memoryview]] = {}
+    waiting: dict[tuple[str, ...], dict[str, Memory]] = {}
     total = sum(tensor.nbytes for tensor in base.values())
     with console.bytes_bar("quantize", total) as advance, Conveyor(shards, out) as conveyor:
         for path, tensors in groupby(base.values(), key=lambda tensor: tensor.file):
@@ -94,7 +95,7 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
         return conveyor.finish()
 
 
-def _read(linear: Linear, tensor: Tensor, reader: Reader, conveyor: Conveyor) -> memoryview:
+def _read(linear: Linear, tensor: Tensor, reader: Reader, conveyor: Conveyor) -> Memory:
     """A linear's weight, which may be a slice of a tensor that is never in memory as a whole."""
     itemsize = DTYPE_BYTES[tensor.dtype]
     count = prod(linear.place.shape) * itemsize
@@ -106,10 +107,10 @@ def _read(linear: Linear, tensor: Tensor, reader: Reader, conveyor: Conveyor) ->
 def _copy(tensor: Tensor, reader: Reader, conveyor: Conveyor) -> None:
     """Sends a tensor through in pieces, so that its size does not matter."""
     for start in range(0, tensor.nbytes, CHUNK):
-        memory = conveyor.lend(CHUNK)
-        data = memory[: min(CHUNK, tensor.nbytes - start)]
-        reader.read(tensor, data, start)
-        conveyor.copy(data, memory)
+        count = min(CHUNK, tensor.nbytes - start)
+        memory = conveyor.lend(count)
+        reader.read(tensor, memory[:count], start)
+        conveyor.copy(memory, count)
 
 
 def _emitted(
@@ -152,18 +153,18 @@ def _fill_shards(specs: Sequence[Spec], shard_bytes: int) -> dict[str, list[Spec
 def _pack_group(
     base: Mapping[str, Tensor],
     plan: Plan,
-    members: Mapping[str, memoryview],
+    members: Mapping[str, Memory],
     maxima: Mapping[str, np.float32],
-) -> Callable[[], Sequence[Bytes]]:
+) -> Work:
     """The work of packing linears that share their maxima, to be done by another thread."""
     linears = [plan.linears[module] for module in members]
 
-    def work() -> Sequence[Bytes]:
+    def work(allocate: Callable[[int], Memory]) -> list[Bytes]:
         weights = {}
         for linear in linears:
             dtype, shape = base[linear.place.tensor].dtype, linear.place.shape
             data = members[linear.module][: prod(shape) * DTYPE_BYTES[dtype]]
-            weights[linear.module] = nvfp4.as_weight(data, dtype, shape)
-        return linears[0].format.pack(weights, formats.largest(weights), maxima)
+            weights[linear.module] = nvfp4.as_weight(data.data, dtype, shape)
+        return linears[0].format.pack(weights, formats.largest(weights), maxima, allocate)
 
     return work

@@ -5,20 +5,26 @@ access all release the interpreter lock. What lies between reader and writer is 
 """
 
 import hashlib
-import threading
+import io
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Self
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from forge import tensorfile
 from forge.errors import QuantizeError
+from forge.memory import Memory, Pool
+from forge.pagecache import PIECE, ReadBehind, WriteBehind
 from forge.tensorfile import Spec, Tensor
 
-Bytes = bytes | memoryview
+Bytes = bytes | memoryview | npt.NDArray[Any]
+# What packs: given a source of memory for its results, it returns the parts to be written. Arrays
+# among them are views of that memory, which is used again once they are written.
+Work = Callable[[Callable[[int], Memory]], list[Bytes]]
 CHUNK = 16 << 20
 # Bytes that may be in memory between reader and writer. A group of linears that is larger than
 # this still passes, alone.
@@ -36,6 +42,7 @@ class Reader:
         self._progress = progress
         self._hash = hashlib.sha256()
         self._file = path.open("rb", buffering=0)
+        self._behind = ReadBehind(self._file.fileno())
 
     def __enter__(self) -> Self:
         return self
@@ -48,47 +55,42 @@ class Reader:
                     f"{self._expected}; the file changed since. Nothing was built; run again."
                 )
 
-    def read(self, tensor: Tensor, into: memoryview, start: int = 0) -> None:
+    def read(self, tensor: Tensor, into: Memory, start: int = 0) -> None:
         """Fills `into` with the bytes of a tensor from `start` on, after whatever lies before."""
         self._skip(tensor.offset + start - self._file.tell())
-        for piece in range(0, len(into), CHUNK):
-            self._fill(into[piece : piece + CHUNK])
+        self._fill(into.data)
 
     def skip(self, tensor: Tensor) -> None:
         """Reads a tensor for the file's digest alone."""
         self._skip(tensor.offset + tensor.nbytes - self._file.tell())
 
     def _skip(self, count: int) -> None:
-        for start in range(0, count, CHUNK):
-            self._fill(memoryview(bytearray(min(CHUNK, count - start))))
+        scratch = memoryview(bytearray(min(PIECE, count)))
+        for start in range(0, count, PIECE):
+            self._fill(scratch[: count - start])
 
-    def _fill(self, piece: memoryview) -> None:
-        filled = 0
-        while filled < len(piece):
-            got = self._file.readinto(piece[filled:])
+    def _fill(self, memory: memoryview) -> None:
+        """Fills memory with what comes next, hashing each piece while the core has it at hand."""
+        while memory:
+            got = self._file.readinto(memory[:PIECE])
             if not got:
                 raise QuantizeError(f"{self._path}: ends early; it changed since it was fetched.")
-            filled += got
-        self._hash.update(piece)
-        self._progress(len(piece))
+            self._hash.update(memory[:got])
+            self._progress(got)
+            memory = memory[got:]
+        self._behind.passed(self._file.tell())
 
 
 class Conveyor:
-    """Packs on two threads and writes on one, in the order in which it was given the work.
-
-    It lends the memory that the bytes travel in and uses it again: fresh pages from the system
-    cost more time than reading the bytes does.
-    """
+    """Packs on two threads and writes on one, in the order in which it was given the work."""
 
     def __init__(self, shards: Mapping[str, list[Spec]], out: Path) -> None:
         self._packers = ThreadPoolExecutor(2, "pack")
         self._writer = ThreadPoolExecutor(1, "write")
         self._shards = _ShardWriter(shards, out)
         self._writes: deque[Future[None]] = deque()
-        self._room = threading.Condition()
-        self._unfinished = 0  # works and copies on their way to the disk
-        self._lent = 0
-        self._free: list[memoryview] = []
+        self._pool = Pool(IN_FLIGHT)
+        self.lend = self._pool.lend
 
     def __enter__(self) -> Self:
         return self
@@ -98,36 +100,22 @@ class Conveyor:
         self._writer.shutdown(cancel_futures=True)
         self._shards.close()
 
-    def lend(self, count: int) -> memoryview:
-        """Memory of `count` bytes, as soon as there is room; copy() or pack() takes it back."""
-        with self._room:
-            # With nothing on its way nothing can be given back: what is needed passes the limit.
-            self._room.wait_for(lambda: not self._unfinished or self._lent + count <= IN_FLIGHT)
-            fitting = [free for free in self._free if count <= len(free) <= 2 * count]
-            if fitting:
-                memory = min(fitting, key=len)
-                self._free.remove(memory)
-            else:
-                self._free.sort(key=len)
-                while self._free and self._lent + count + sum(map(len, self._free)) > IN_FLIGHT:
-                    self._free.pop()
-                memory = np.empty(count, dtype=np.uint8).data
-            self._lent += len(memory)
-            return memory
+    def copy(self, memory: Memory, count: int) -> None:
+        """Writes the first `count` bytes of lent memory next."""
+        self._submit(lambda: [memory[:count].data], [memory])
 
-    def copy(self, data: memoryview, memory: memoryview) -> None:
-        """Writes `data` next, which lies in lent memory."""
-        self._submit(lambda: self._shards.write(data), [memory])
+    def pack(self, work: Work, lent: list[Memory]) -> None:
+        """Runs `work`, which reads lent memory, and writes its parts next."""
+        self._submit(self._packers.submit(work, self._pool.allocate).result, lent)
 
-    def pack(self, work: Callable[[], Sequence[Bytes]], memories: list[memoryview]) -> None:
-        """Runs `work`, which reads lent memories, and writes its parts next."""
-        packed = self._packers.submit(work)
-
-        def write() -> None:
-            for part in packed.result():
+    def _write(self, finished: Callable[[], list[Bytes]], lent: list[Memory]) -> None:
+        parts: list[Bytes] = []
+        try:
+            parts = finished()
+            for part in parts:
                 self._shards.write(part)
-
-        self._submit(write, memories)
+        finally:  # the reader may be waiting for room, and must hear of the error
+            self._pool.give_back(lent, [part for part in parts if isinstance(part, np.ndarray)])
 
     def finish(self) -> dict[str, str]:
         """Waits for all writes.
@@ -139,20 +127,9 @@ class Conveyor:
             self._writes.popleft().result()
         return self._shards.digests
 
-    def _submit(self, write: Callable[[], None], memories: list[memoryview]) -> None:
-        def task() -> None:
-            try:
-                write()
-            finally:
-                with self._room:
-                    self._unfinished -= 1
-                    self._lent -= sum(map(len, memories))
-                    self._free += memories
-                    self._room.notify()
-
-        with self._room:
-            self._unfinished += 1
-        self._writes.append(self._writer.submit(task))
+    def _submit(self, finished: Callable[[], list[Bytes]], lent: list[Memory]) -> None:
+        self._pool.expect(lent)
+        self._writes.append(self._writer.submit(self._write, finished, lent))
         while self._writes and self._writes[0].done():
             self._writes.popleft().result()
 
@@ -164,30 +141,39 @@ class _ShardWriter:
         self.digests: dict[str, str] = {}
         self._pending = deque(shards.items())
         self._out = out
-        self._file: IO[bytes] | None = None
-        self._name = ""
-        self._left = 0
+        self._file: io.FileIO | None = None
 
     def write(self, data: Bytes) -> None:
         """Appends bytes of the tensor that is due; no call crosses the end of a tensor."""
-        if self._file is None:
-            self._name, specs = self._pending.popleft()
-            self._left = sum(spec.nbytes for spec in specs)
-            self._hash = hashlib.sha256()
-            self._file = (self._out / self._name).open("xb")
-            self._put(self._file, tensorfile.header_bytes(specs))
-        self._put(self._file, data)
-        self._left -= memoryview(data).nbytes
-        if not self._left:
+        file = self._file or self._begin()
+        self._put(file, data)
+        if file.tell() == self._size:
+            self._behind.finish(self._size)
             self.digests[self._name] = self._hash.hexdigest()
             self.close()
 
     def close(self) -> None:
         """Closes the shard that is open, if any."""
         if self._file is not None:
+            self._behind.close()
             self._file.close()
             self._file = None
 
-    def _put(self, file: IO[bytes], data: Bytes) -> None:
-        file.write(data)
-        self._hash.update(data)
+    def _begin(self) -> io.FileIO:
+        self._name, specs = self._pending.popleft()
+        header = tensorfile.header_bytes(specs)
+        self._size = len(header) + sum(spec.nbytes for spec in specs)
+        self._hash = hashlib.sha256()
+        self._file = file = io.FileIO(self._out / self._name, "x")
+        self._behind = WriteBehind(file.fileno())
+        self._put(file, header)
+        return file
+
+    def _put(self, file: io.FileIO, data: Bytes) -> None:
+        """Writes and hashes piece by piece, while the core has it at hand."""
+        view = np.frombuffer(data, dtype=np.uint8).data
+        while view:
+            written = file.write(view[:PIECE])
+            self._hash.update(view[:written])
+            view = view[written:]
+            self._behind.passed(file.tell())
