@@ -1,34 +1,41 @@
 """Step dress: everything beside the weights, and the whole checkpoint in one folder.
 
 The files of the base are carried over as they are, but for those that must differ: the index, the
-quantization config (in both places where engines look for it, with the same ignore list), the
-chat template, and keys that the recipe strips.
+quantization config (in every place where engines look for it, with the same ignore list), the
+chat template where the recipe replaces it, and keys that the recipe strips.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forge import layout, store, tensorfile
+from forge import layout, matching, rules, store, tensorfile
 from forge.errors import DressError
 from forge.layout import CONFIG, QUANT_CONFIG, TEMPLATE
 from forge.pipeline import Job, Needed
 from forge.recipe import Recipe
+from forge.rules import Plan
+from forge.tensorfile import Tensor
 
 
 def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
     """What is edited; the files themselves count through the needed results' digests."""
+    recipe = job.recipe
     return {
-        "architecture": job.recipe.architecture,
-        "loader": job.recipe.layout.loader,
-        "strip": {path: list(keys) for path, keys in job.recipe.strip.items()},
+        "architecture": recipe.architecture,
+        "layout": recipe.layout.model_dump(mode="json"),
+        "quantize": [rule.model_dump(mode="json") for rule in recipe.quantize],
+        "fused": [rule.model_dump(mode="json") for rule in recipe.fused],
+        "strip": {path: list(keys) for path, keys in recipe.strip.items()},
+        "template": recipe.template is not None,
     }
 
 
 def run(job: Job, needed: Needed, out: Path) -> Mapping[str, str]:
     """Assembles the checkpoint; the shards are linked, not copied."""
+    recipe = job.recipe
     digests = {}
     for step in ("quantize", "graft"):
         for name, digest in needed[step].digests.items():
@@ -40,21 +47,38 @@ def run(job: Job, needed: Needed, out: Path) -> Mapping[str, str]:
         for tensor in tensorfile.read_header(path)
     ]
     base = needed["fetch"].files / "base"
-    _carry(job.recipe, base, out)
-    shutil.copyfile(needed["fetch"].files / "template" / TEMPLATE, out / TEMPLATE)
-    ignore = layout.ignored_modules(tensor for _, tensor in placed)
+    made = layout.made_files(recipe)
+    _carry(recipe, base, out, made)
+    if recipe.template is not None:
+        shutil.copyfile(needed["fetch"].files / "template" / TEMPLATE, out / TEMPLATE)
+    ignore = layout.ignore_list(recipe, (tensor for _, tensor in placed))
     _write_json(
         out / tensorfile.INDEX,
         tensorfile.index_json((file, tensor.spec) for file, tensor in placed),
     )
-    _write_json(out / QUANT_CONFIG, layout.quant_config(ignore))
-    _write_json(out / CONFIG, _config(job.recipe, base / CONFIG, ignore))
+    if QUANT_CONFIG in made:
+        _write_json(out / QUANT_CONFIG, layout.quant_config(recipe, ignore))
+    config = _config(recipe, base / CONFIG, layout.quantization_config(recipe, ignore))
+    plan = rules.plan(recipe, tensorfile.read_checkpoint(base))
+    _require_understood(recipe, config["quantization_config"], plan, [t for _, t in placed])
+    _write_json(out / CONFIG, config)
     return digests
 
 
-def _carry(recipe: Recipe, base: Path, out: Path) -> None:
+def _require_understood(
+    recipe: Recipe, config: Mapping[str, Any], plan: Plan, stored: Sequence[Tensor]
+) -> None:
+    """Refuses a config with which the engine would not find what is stored."""
+    if wrong := matching.mistaken(config, layout.linears(stored, plan)):
+        raise DressError(
+            f"{recipe.name}.toml: with the ignore list {config['ignore']}, vLLM takes "
+            f"{len(wrong)} layer(s) for something else than is stored, first {wrong[0]!r}. "
+            "Correct layout.ignore, or leave it out to list every module by name."
+        )
+
+
+def _carry(recipe: Recipe, base: Path, out: Path, made: Collection[str]) -> None:
     """Copies the base's other files, with the recipe's keys stripped."""
-    made = {CONFIG, QUANT_CONFIG, TEMPLATE, tensorfile.INDEX}
     for path in sorted(base.iterdir()):
         if path.suffix == ".safetensors" or path.name in made:
             continue
@@ -71,7 +95,7 @@ def _carry(recipe: Recipe, base: Path, out: Path) -> None:
         )
 
 
-def _config(recipe: Recipe, path: Path, ignore: list[str]) -> dict[str, Any]:
+def _config(recipe: Recipe, path: Path, quantization: Mapping[str, Any]) -> dict[str, Any]:
     config = _read_json(path)
     if config.get("architectures") != [recipe.architecture]:
         raise DressError(
@@ -80,7 +104,7 @@ def _config(recipe: Recipe, path: Path, ignore: list[str]) -> dict[str, Any]:
         )
     if "quantization_config" in config:
         raise DressError(f"{path}: the base is quantized already; take the BF16 checkpoint.")
-    return {**config, "quantization_config": layout.quantization_config(ignore)}
+    return {**config, "quantization_config": quantization}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Step graft: the MTP head, byte for byte, in a shard of its own.
 
 transformers never instantiates `mtp.*`, so every save drops the head; here it is copied from the
-file that holds it, as the exact set of tensors that the recipe declares.
+file that holds it, as the exact set of tensors that the recipe declares. A recipe may drop it on
+purpose; then there is no shard.
 """
 
 import hashlib
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from forge import tensorfile
+from forge import rules, tensorfile
 from forge.errors import GraftError
 from forge.pipeline import Job, Needed
 from forge.tensorfile import Tensor
@@ -24,8 +25,13 @@ def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
 
 def run(job: Job, needed: Needed, out: Path) -> Mapping[str, str]:
     """Writes the head's shard and returns its digest."""
-    source = tensorfile.read_checkpoint(needed["fetch"].files / job.recipe.mtp.source)
-    return {FILE: graft(source, job.recipe.mtp.tensors, out / FILE)}
+    inputs = needed["fetch"].files
+    base = tensorfile.read_checkpoint(inputs / "base")
+    source = rules.head_source(job.recipe, base)
+    if source is None:
+        return {}
+    head = base if source == "base" else tensorfile.read_checkpoint(inputs / source)
+    return {FILE: graft(head, job.recipe.mtp.tensors, out / FILE)}
 
 
 def graft(source: Mapping[str, Tensor], declared: tuple[str, ...], path: Path) -> str:

@@ -11,6 +11,8 @@ integers only, so no compiler can give other bytes.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,29 +58,14 @@ def _e4m3_values() -> Floats:
 E4M3_VALUES = _e4m3_values()
 
 
-def _fresh(count: int) -> Bytes:
+def fresh(count: int) -> Bytes:
+    """Memory of so many bytes, where nothing better is at hand."""
     return np.empty(count, dtype=np.uint8)
 
 
 def global_scale(amax: float | np.float32) -> np.float32:
     """`weight_scale_2` or `input_scale` of a largest magnitude: amax * (1 / 2688) in float32."""
     return np.float32(amax) * _RECIPROCAL
-
-
-def check_shape(name: str, dtype: str, shape: tuple[int, ...]) -> None:
-    """Refuses a weight that NVFP4 cannot hold.
-
-    Raises:
-        QuantizeError: the dtype is not BF16, F16 or F32, the weight is no matrix, or its columns
-            are no multiple of 16.
-    """
-    if dtype not in _NUMPY_DTYPES:
-        raise QuantizeError(f"{name}: dtype {dtype} cannot be quantized; BF16, F16 or F32 can.")
-    if len(shape) != 2 or shape[1] % BLOCK or 0 in shape:
-        raise QuantizeError(
-            f"{name}: shape {list(shape)} cannot be quantized; NVFP4 needs a matrix with a "
-            f"multiple of {BLOCK} columns."
-        )
 
 
 def as_weight(data: bytes | memoryview, dtype: str, shape: tuple[int, ...]) -> Weight:
@@ -94,7 +81,7 @@ def amax(weight: Weight, name: str) -> np.float32:
     """
     if weight.dtype == np.uint16:
         # The bits of magnitudes sort as the magnitudes do, infinity and NaN above all.
-        value = np.float32(_widen_bf16(np.array([_largest_magnitude(weight.reshape(-1))]))[0])
+        value = np.float32(widen_bf16(np.array([_largest_magnitude(weight.reshape(-1))]))[0])
     else:
         value = np.float32(np.max(np.abs(weight)))
     if not np.isfinite(value):
@@ -102,23 +89,65 @@ def amax(weight: Weight, name: str) -> np.float32:
     return value
 
 
+@dataclass(frozen=True, kw_only=True)
+class Arithmetic:
+    """How a library's global scale enters; the rest of NVFP4 is the same in all of them.
+
+    `block_scales` gives the E4M3 bits of the scales of blocks with these largest magnitudes, and
+    `steps` what a weight is divided by to get its code, by the bits of its block scale [127].
+    """
+
+    block_scales: Callable[[Floats, np.float32], Bytes]
+    steps: Callable[[np.float32], Floats]
+
+
+def nearest_e4m3(values: Floats) -> Bytes:
+    """The E4M3 bits nearest to values from 0 to 448, ties to even."""
+    grid = E4M3_VALUES[:0x7F]  # the finite codes, ascending
+    above = np.searchsorted(grid, values)
+    below = np.maximum(above - 1, 0)
+    down, up = values - grid[below], grid[above] - values  # exact in float32
+    take_above = (up < down) | ((up == down) & (above % 2 == 0))
+    nearest: Bytes = np.where(take_above, above, below).astype(np.uint8)
+    return nearest
+
+
+def _block_scales(largest: Floats, scale_2: np.float32) -> Bytes:
+    """modelopt's: e4m3(amax / (6 scale_2)), zero replaced by 1, clamped to what E4M3 holds."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = largest / (np.float32(E2M1_MAX) * scale_2)
+    scale[scale == 0] = 1
+    return nearest_e4m3(np.clip(scale, np.float32(2.0**-9), np.float32(E4M3_MAX)))
+
+
+def _steps(scale_2: np.float32) -> Floats:
+    return E4M3_VALUES[:0x7F] * scale_2
+
+
+MODELOPT = Arithmetic(block_scales=_block_scales, steps=_steps)
+
+
 def pack(
-    weight: Weight, scale_2: np.float32, allocate: Callable[[int], Bytes] = _fresh
+    weight: Weight,
+    scale: np.float32,
+    arithmetic: Arithmetic = MODELOPT,
+    allocate: Callable[[int], Bytes] = fresh,
 ) -> tuple[Bytes, Bytes]:
     """Packs a finite weight [rows, columns] under its global scale, which is not zero.
 
     Args:
         weight: as :func:`as_weight` gives it.
-        scale_2: the global scale.
+        scale: the global scale.
+        arithmetic: how the global scale enters.
         allocate: gives memory of so many bytes for each of the results.
 
     Returns:
         The codes [rows, columns / 2] and the E4M3 bits of the block scales [rows, columns / 16].
     """
     if weight.dtype == np.float32:
-        return _pack_float32(weight, scale_2)
-    widen = _widen_bf16 if weight.dtype == np.uint16 else _widen_f16
-    scale_of, thresholds = _tables(scale_2, widen)
+        return _pack_float32(weight, scale, arithmetic)
+    widen = widen_bf16 if weight.dtype == np.uint16 else _widen_f16
+    scale_of, thresholds = _tables(scale, widen, arithmetic)
     rows, columns = weight.shape
     codes = allocate(rows * columns // 2).reshape(rows, columns // 2)
     scales = allocate(rows * columns // BLOCK).reshape(rows, columns // BLOCK)
@@ -133,30 +162,13 @@ def dequantize(codes: Bytes, scales: Bytes, scale_2: np.float32) -> Floats:
     return E2M1_VALUES[nibbles] * np.repeat(steps, BLOCK, axis=-1)
 
 
-def _widen_bf16(bits: npt.NDArray[np.uint16]) -> Floats:
+def widen_bf16(bits: npt.NDArray[np.uint16]) -> Floats:
+    """The values of BF16 bits."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _widen_f16(bits: npt.NDArray[np.uint16]) -> Floats:
     return bits.view(np.float16).astype(np.float32)
-
-
-def _block_scales(largest: Floats, scale_2: np.float32) -> Bytes:
-    """E4M3 bits of the scales of blocks with these largest magnitudes: e4m3(amax / (6 scale_2)).
-
-    Zero is replaced by 1, the rest clamped to what E4M3 holds, and rounded to nearest even.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        scale = largest / (np.float32(E2M1_MAX) * scale_2)
-    scale[scale == 0] = 1
-    scale = np.clip(scale, np.float32(2.0**-9), np.float32(E4M3_MAX))
-    grid = E4M3_VALUES[:0x7F]  # the finite codes, ascending
-    above = np.searchsorted(grid, scale)
-    below = np.maximum(above - 1, 0)
-    down, up = scale - grid[below], grid[above] - scale  # exact in float32
-    take_above = (up < down) | ((up == down) & (above % 2 == 0))
-    nearest: Bytes = np.where(take_above, above, below).astype(np.uint8)
-    return nearest
 
 
 def _reached(quotient: Floats) -> npt.NDArray[np.bool_]:
@@ -165,8 +177,12 @@ def _reached(quotient: Floats) -> npt.NDArray[np.bool_]:
     return np.where(_TIE_STAYS_BELOW, magnitude > _MIDPOINTS, magnitude >= _MIDPOINTS)
 
 
+# The maxima of BF16 weights repeat: a model's experts have a few hundred between them.
+@lru_cache(maxsize=512)
 def _tables(
-    scale_2: np.float32, widen: Callable[[npt.NDArray[np.uint16]], Floats]
+    scale: np.float32,
+    widen: Callable[[npt.NDArray[np.uint16]], Floats],
+    arithmetic: Arithmetic,
 ) -> tuple[Bytes, npt.NDArray[np.int16]]:
     """What a kernel needs to know about a global scale, for weights of 16 bits.
 
@@ -178,7 +194,7 @@ def _tables(
     magnitudes = np.arange(1 << 15, dtype=np.uint16)
     # What is not finite has no scale; amax() has refused it.
     finite = np.nan_to_num(widen(magnitudes), nan=0.0, posinf=0.0)
-    steps = (E4M3_VALUES[:0x7F] * scale_2)[:, None]
+    steps = arithmetic.steps(scale)[:, None]
     low = np.zeros((0x7F, len(_MIDPOINTS)), dtype=np.int32)
     high = np.full_like(low, 0x7FFF)
     columns = np.arange(len(_MIDPOINTS))
@@ -188,15 +204,15 @@ def _tables(
             reached = _reached(widen(middle.astype(np.uint16)) / steps)[:, columns, columns]
             high = np.where(reached, middle, high)
             low = np.where(reached, low, np.minimum(middle + 1, high))
-    return _block_scales(finite, scale_2), high.astype(np.int16)
+    return arithmetic.block_scales(finite, scale), high.astype(np.int16)
 
 
-def _pack_float32(weight: Floats, scale_2: np.float32) -> tuple[Bytes, Bytes]:
+def _pack_float32(weight: Floats, scale: np.float32, arithmetic: Arithmetic) -> tuple[Bytes, Bytes]:
     """The definition itself, for the rare base that is not stored in 16 bits."""
     blocks = weight.reshape(weight.shape[0], -1, BLOCK)
-    scales = _block_scales(np.abs(blocks).max(axis=-1), scale_2)
+    scales = arithmetic.block_scales(np.abs(blocks).max(axis=-1), scale)
     with np.errstate(over="ignore"):
-        quotient = blocks / (E4M3_VALUES[scales] * scale_2)[..., None]
+        quotient = blocks / arithmetic.steps(scale)[scales][..., None]
     reached = _reached(quotient)
     sign = reached[..., -1] & (quotient < 0)
     nibbles = reached[..., :-1].sum(axis=-1, dtype=np.uint8) | sign.astype(np.uint8) << 3

@@ -5,29 +5,38 @@ read is hashed and compared with the fetched digests, packed or copied, hashed a
 The result depends on the arguments alone, not on the machine: no torch, no GPU, no clock.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from forge import console, layout, nvfp4, record, rules, tensorfile
+from forge import console, nvfp4, record, rules, tensorfile
 from forge.errors import QuantizeError
 from forge.memory import Memory
 from forge.pipeline import Job, Needed
-from forge.rules import WEIGHT, Plan
-from forge.stream import CHUNK, Bytes, Conveyor, Reader, Work
-from forge.tensorfile import Spec, Tensor
+from forge.rules import Linear, Plan
+from forge.stream import CHUNK, Bytes, Conveyor, Reader
+from forge.tensorfile import DTYPE_BYTES, Spec, Tensor
 
 
 def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
     """The rules and the layout; base and record count through their digests."""
+    recipe = job.recipe
+    rules_ = {"fused": recipe.fused, "quantize": recipe.quantize, "keep": recipe.keep}
     return {
-        "quantize": [rule.model_dump(mode="json") for rule in job.recipe.quantize],
-        "keep": [rule.model_dump(mode="json") for rule in job.recipe.keep],
-        "mtp": list(job.recipe.mtp.tensors),
-        "layout": job.recipe.layout.model_dump(mode="json"),
+        **{
+            key: [rule.model_dump(mode="json") for rule in group]
+            for key, group in {**rules_, "remove": recipe.remove}.items()
+        },
+        "mtp": list(recipe.mtp.tensors),
+        "layout": recipe.layout.model_dump(mode="json"),
     }
 
 
@@ -36,7 +45,7 @@ def run(job: Job, needed: Needed, out: Path) -> Mapping[str, str]:
     inputs = needed["fetch"]
     base = tensorfile.read_checkpoint(inputs.files / "base")
     plan = rules.plan(job.recipe, base)
-    maxima = record.read(needed["calibrate"].files / record.FILE, plan.quantized)
+    maxima = record.read(needed["calibrate"].files / record.FILE, plan.calibrated)
     digests = {Path(path).name: digest for path, digest in inputs.digests.items()}
     return quantize(base, digests, plan, maxima, job.recipe.layout.shard_bytes, out)
 
@@ -54,8 +63,8 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
     Args:
         base: its tensors by name, in the order of their data.
         digests: the sha256 that each base file must have, by file name.
-        plan: which tensors are quantized, kept, or left to the graft.
-        maxima: the largest input magnitude of each quantized linear, by module name.
+        plan: which tensors are quantized, kept, removed, or left to the graft.
+        maxima: the largest input magnitudes of the calibrated linears, by module name.
         shard_bytes: the largest shard; a larger tensor gets a shard of its own.
         out: an empty folder.
 
@@ -66,30 +75,67 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
         QuantizeError: a weight that cannot be quantized, or a base file whose bytes are not those
             that were fetched.
     """
-    group_of = {module + WEIGHT: group for group in plan.groups for module in group}
-    shards = _fill_shards(list(_emitted(base, plan, group_of)), shard_bytes)
-    mtp = set(plan.mtp)
-    waiting: dict[tuple[str, ...], dict[str, Memory]] = {}
+    group_of = {module: group for group in plan.groups for module in group}
+    parts = plan.by_tensor()
+    shards = _fill_shards(list(_emitted(base, plan, parts, group_of)), shard_bytes)
+    passed_over = {*plan.mtp, *plan.removed}
+    waiting: dict[tuple[str, ...], list[_Member]] = defaultdict(list)
     total = sum(tensor.nbytes for tensor in base.values())
     with console.bytes_bar("quantize", total) as advance, Conveyor(shards, out) as conveyor:
         for path, tensors in groupby(base.values(), key=lambda tensor: tensor.file):
             with Reader(path, digests, advance) as reader:
                 for tensor in tensors:
-                    group = group_of.get(tensor.name)
-                    if tensor.name in mtp:
+                    if tensor.name in passed_over:
                         reader.skip(tensor)
-                    elif group is None:
+                    elif tensor.name not in parts:
                         _copy(tensor, reader, conveyor)
-                    else:
-                        members = waiting.setdefault(group, {})
-                        memory = conveyor.lend(tensor.nbytes)
-                        reader.read(tensor, memory[: tensor.nbytes])
-                        members[tensor.name.removesuffix(WEIGHT)] = memory
-                        if len(members) == len(group):
-                            del waiting[group]
-                            work = _pack_group(base, members, maxima)
-                            conveyor.pack(work, list(members.values()))
+                    for linear in parts.get(tensor.name, ()):
+                        group = group_of[linear.module]
+                        waiting[group].append(_read(linear, tensor, reader, conveyor))
+                        if len(waiting[group]) == len(group):
+                            members = waiting.pop(group)
+                            for member in members:
+                                work = partial(_pack, member, members, maxima)
+                                conveyor.pack(work, [member.memory])
         return conveyor.finish()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Member:
+    """A linear of a group whose other members may still have to be read."""
+
+    linear: Linear
+    memory: Memory
+    weight: nvfp4.Weight
+    maximum: Future[np.float32]
+
+
+def _read(linear: Linear, tensor: Tensor, reader: Reader, conveyor: Conveyor) -> _Member:
+    """Reads a linear's weight, maybe a slice of a tensor that is never in memory as a whole."""
+    itemsize = DTYPE_BYTES[tensor.dtype]
+    count = prod(linear.place.shape) * itemsize
+    memory = conveyor.lend(count)
+    reader.read(tensor, memory[:count], linear.place.start * itemsize)
+    weight = nvfp4.as_weight(memory[:count].data, tensor.dtype, linear.place.shape)
+    maximum = conveyor.soon(partial(nvfp4.amax, weight, linear.module))
+    return _Member(linear=linear, memory=memory, weight=weight, maximum=maximum)
+
+
+def _pack(
+    member: _Member,
+    group: Sequence[_Member],
+    inputs: Mapping[str, np.float32],
+    allocate: Callable[[int], Memory],
+) -> list[Bytes]:
+    """Packs one linear of a group under the maximum that all of its members share."""
+    module = member.linear.module
+    maximum = max(other.maximum.result() for other in group)
+    if maximum == 0:
+        raise QuantizeError(
+            f"{module}: the weight is zero throughout, so it has no scale; name it under [[keep]] "
+            "if that is meant."
+        )
+    return member.linear.format.pack(module, member.weight, maximum, inputs, allocate)
 
 
 def _copy(tensor: Tensor, reader: Reader, conveyor: Conveyor) -> None:
@@ -102,21 +148,24 @@ def _copy(tensor: Tensor, reader: Reader, conveyor: Conveyor) -> None:
 
 
 def _emitted(
-    base: Mapping[str, Tensor], plan: Plan, group_of: Mapping[str, tuple[str, ...]]
+    base: Mapping[str, Tensor],
+    plan: Plan,
+    parts: Mapping[str, Sequence[Linear]],
+    group_of: Mapping[str, tuple[str, ...]],
 ) -> Iterator[Spec]:
     """What is written, in order: a kept tensor at its place, a group where its last member lies."""
     keep = set(plan.keep)
-    seen: dict[tuple[str, ...], list[str]] = {group: [] for group in plan.groups}
+    seen: dict[tuple[str, ...], list[Linear]] = {group: [] for group in plan.groups}
     for name, tensor in base.items():
         if name in keep:
             yield tensor.spec
-        elif name in group_of:
-            group = group_of[name]
-            nvfp4.check_shape(name, tensor.dtype, tensor.shape)
-            seen[group].append(name.removesuffix(WEIGHT))
-            if len(seen[group]) == len(group):
-                for module in seen[group]:
-                    yield from layout.quantized_specs(module, *base[module + WEIGHT].shape)
+        for linear in parts.get(name, ()):
+            linear.format.check(linear.module, tensor.dtype, linear.place.shape)
+            members = seen[group_of[linear.module]]
+            members.append(linear)
+            if len(members) == len(group_of[linear.module]):
+                for member in members:
+                    yield from member.format.specs(member.module, member.place.shape)
 
 
 def _fill_shards(specs: Sequence[Spec], shard_bytes: int) -> dict[str, list[Spec]]:
@@ -133,31 +182,3 @@ def _fill_shards(specs: Sequence[Spec], shard_bytes: int) -> dict[str, list[Spec
         f"model-{number:05d}-of-{len(shards):05d}.safetensors": shard
         for number, shard in enumerate(shards, start=1)
     }
-
-
-def _pack_group(
-    base: Mapping[str, Tensor], members: Mapping[str, Memory], maxima: Mapping[str, np.float32]
-) -> Work:
-    """The work of packing linears that share their maxima, to be done by another thread."""
-
-    def work(allocate: Callable[[int], Memory]) -> list[Bytes]:
-        weights = {}
-        for module, memory in members.items():
-            tensor = base[module + WEIGHT]
-            data = memory[: tensor.nbytes]
-            weights[module] = nvfp4.as_weight(data.data, tensor.dtype, tensor.shape)
-        largest = max(nvfp4.amax(weight, module) for module, weight in weights.items())
-        scale_2 = nvfp4.global_scale(largest)
-        if scale_2 == 0:
-            raise QuantizeError(
-                f"{next(iter(members))}: the weight is zero throughout (largest magnitude "
-                f"{largest}), so it has no scale; name it under [[keep]] if that is meant."
-            )
-        parts: list[Bytes] = []
-        for module, weight in weights.items():
-            codes, scales = nvfp4.pack(weight, scale_2, allocate)
-            input_scale = nvfp4.global_scale(maxima[module])
-            parts += [codes, scales, scale_2.tobytes(), input_scale.tobytes()]
-        return parts
-
-    return work

@@ -68,17 +68,36 @@ class Calibration(Model):
     )
 
 
-class Quantize(Model):
-    """Linears stored as NVFP4; those of one place share their maxima if `shared_input`.
+class Fused(Model):
+    """Experts that lie in one tensor [experts, rows, columns], read as linears of their own.
 
-    `modules` are patterns over module names (see :mod:`forge.rules`). With `shared_input`, the
-    linears that the wildcards place under the same parent receive the same tensor, so they carry
-    one weight maximum and one input maximum, as the engines' fused kernels need.
+    The rows of each expert are split evenly among `linears`, in that order. They are named
+    `<parent of the tensor>.<expert>.<linear>`, and rules name them so.
     """
 
-    format: Literal["nvfp4"]
+    tensors: tuple[str, ...] = Field(min_length=1)
+    linears: tuple[str, ...] = Field(min_length=1)
+
+
+class Quantize(Model):
+    """Linears stored in a format; those of one place share their maxima if `shared_input`.
+
+    `nvfp4` is W4A4 with the input maxima of the calibration, `fp8` W8A8 with a scale a row and
+    inputs scaled as they come. `modules` are patterns over module names (see :mod:`forge.rules`).
+    With `shared_input`, the linears that the wildcards place under the same parent receive the
+    same tensor, so they carry one weight maximum and one input maximum, as the engines' fused
+    kernels need.
+    """
+
+    format: Literal["nvfp4", "fp8"]
     modules: tuple[str, ...] = Field(min_length=1)
     shared_input: bool = False
+
+    @model_validator(mode="after")
+    def _nothing_to_share(self) -> Self:
+        if self.format == "fp8" and self.shared_input:
+            raise ValueError("`shared_input` has no meaning for 'fp8': every row has its own scale")
+        return self
 
 
 class Keep(Model):
@@ -116,7 +135,7 @@ class Layout(Model):
     `loader` is the engine's loader that it is for, `shard_bytes` the largest shard. `kv_cache`
     declares the engine's KV cache as FP8 with a constant scale of one, which stores no tensor.
     `ignore` replaces the list of exact names that are not quantized by the patterns of a
-    published card; they must match the same modules.
+    published card; the engine must find the same modules with them (see :mod:`forge.matching`).
     """
 
     loader: Literal["modelopt", "compressed-tensors"]
@@ -180,6 +199,7 @@ class Recipe(Model):
     template: Template | None = None  # the base's own where there is none
     mtp: Mtp
     calibration: Calibration
+    fused: tuple[Fused, ...] = ()
     quantize: tuple[Quantize, ...] = Field(min_length=1)
     keep: tuple[Keep, ...] = Field(min_length=1)
     remove: tuple[Remove, ...] = ()
@@ -193,6 +213,12 @@ class Recipe(Model):
     def _head_served_iff_there(self) -> Self:
         if (self.mtp.source == "dropped") != (self.serve.speculative_tokens is None):
             raise ValueError("`serve.speculative_tokens` must be given exactly when a head is kept")
+        return self
+
+    @model_validator(mode="after")
+    def _loader_reads_the_formats(self) -> Self:
+        if self.layout.loader == "modelopt" and any(r.format != "nvfp4" for r in self.quantize):
+            raise ValueError("the modelopt layout holds 'nvfp4' alone; use 'compressed-tensors'")
         return self
 
     @field_validator("strip")

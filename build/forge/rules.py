@@ -7,31 +7,78 @@ renamed, new or missing tensor in a base is an error before anything is built.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+from forge import formats
 from forge.errors import RecipeError
+from forge.formats import Format, Shape
 from forge.recipe import Recipe
 
 WEIGHT = ".weight"
+MTP = "mtp."
+
+
+class Shaped(Protocol):
+    """What is asked of a base's tensors here."""
+
+    @property
+    def shape(self) -> Shape:
+        """Its dimensions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a matrix lies: `shape` of `tensor`, after `start` elements of it."""
+
+    tensor: str
+    start: int
+    shape: Shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear:
+    """A linear that is quantized: its module name, its format, and where its weight lies."""
+
+    module: str
+    format: Format
+    place: Place
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What happens to each tensor of a base.
+    """What happens to each tensor of a base, in the order of the base.
 
-    `groups` are the quantized linears (module names); those in one group share their maxima.
-    `keep` and `mtp` are tensor names. All in the order of the base.
+    `groups` are the quantized linears (module names); those in one group share their maxima and
+    their format. `linears` has them by module name. `keep`, `mtp` and `removed` are tensor names.
     """
 
     groups: tuple[tuple[str, ...], ...]
+    linears: Mapping[str, Linear]
     keep: tuple[str, ...]
     mtp: tuple[str, ...]
+    removed: tuple[str, ...]
 
     @property
     def quantized(self) -> tuple[str, ...]:
         """The quantized linears' module names."""
         return tuple(module for group in self.groups for module in group)
+
+    @property
+    def calibrated(self) -> tuple[str, ...]:
+        """The modules of those linears whose inputs have a scale, hence a maximum."""
+        return tuple(module for module in self.quantized if self.linears[module].format.input_scale)
+
+    def by_tensor(self) -> dict[str, list[Linear]]:
+        """The linears by the tensor that holds their weights, in the order of the data."""
+        found: dict[str, list[Linear]] = defaultdict(list)
+        for linear in self.linears.values():
+            found[linear.place.tensor].append(linear)
+        return {
+            name: sorted(linears, key=lambda linear: linear.place.start)
+            for name, linears in found.items()
+        }
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -40,41 +87,95 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile(r"\.".join(parts.get(part, re.escape(part)) for part in pattern.split(".")))
 
 
-def plan(recipe: Recipe, tensors: Iterable[str]) -> Plan:
-    """Assigns every tensor name of a base to its rule.
+def plan(recipe: Recipe, tensors: Mapping[str, Shaped]) -> Plan:
+    """Assigns every tensor of a base to its rule.
 
     Raises:
-        RecipeError: a tensor has no rule or two, a pattern matches nothing, or the MTP tensors of
-            the base are not those that the recipe declares.
+        RecipeError: a tensor has no rule or two, a pattern matches nothing, a tensor cannot be
+            split as [[fused]] says, or the MTP tensors of the base are not those that the recipe
+            declares.
     """
-    names = list(tensors)
+    fused = _split(recipe, tensors)
+    whole = {
+        name: Place(tensor=name, start=0, shape=tuple(tensor.shape))
+        for name, tensor in tensors.items()
+        if name not in fused
+    }
+    weights = {**whole, **{name: place for part in fused.values() for name, place in part.items()}}
     claims: dict[str, list[str]] = defaultdict(list)
     groups: list[tuple[str, ...]] = []
+    linears: dict[str, Linear] = {}
     for rule in recipe.quantize:
-        places: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        kind = formats.find(recipe.layout.loader, rule.format)
+        shared: dict[tuple[str, ...], list[str]] = defaultdict(list)
         for pattern in rule.modules:
-            for name, place in _matches(recipe, pattern, names, suffix=WEIGHT):
+            for name, wildcards in _matches(recipe, pattern, weights, suffix=WEIGHT):
                 claims[name].append(pattern)
                 module = name.removesuffix(WEIGHT)
-                places[place if rule.shared_input else (module,)].append(module)
-        groups.extend(tuple(modules) for modules in places.values())
-    for kept in recipe.keep:
-        for pattern in kept.tensors:
-            for name, _ in _matches(recipe, pattern, names):
-                claims[name].append(pattern)
-    mtp = _claim_mtp(recipe, names, claims)
-    _check_claims(recipe, names, claims)
-    quantized = {module + WEIGHT for group in groups for module in group}
-    position = {name: number for number, name in enumerate(names)}
+                linears[module] = Linear(module=module, format=kind, place=weights[name])
+                shared[wildcards if rule.shared_input else (module,)].append(module)
+        groups.extend(tuple(modules) for modules in shared.values())
+    _claim(recipe, claims, whole, [p for rule in recipe.keep for p in rule.tensors])
+    removed = _claim(recipe, claims, whole, [p for rule in recipe.remove for p in rule.tensors])
+    mtp = _claim_mtp(recipe, whole, claims)
+    _check_claims(recipe, weights, claims)
+    position = {name: number for number, name in enumerate(tensors)}
+    elsewhere = {*mtp, *removed, *(linear.place.tensor for linear in linears.values())}
+
+    def order(group: tuple[str, ...]) -> tuple[int, int]:
+        places = (linears[module].place for module in group)
+        return min((position[place.tensor], place.start) for place in places)
+
     return Plan(
-        groups=tuple(sorted(groups, key=lambda group: min(position[m + WEIGHT] for m in group))),
-        keep=tuple(name for name in names if name not in quantized and name not in mtp),
-        mtp=tuple(name for name in names if name in mtp),
+        groups=tuple(sorted(groups, key=order)),
+        linears=linears,
+        keep=tuple(name for name in tensors if name not in elsewhere),
+        mtp=tuple(name for name in tensors if name in mtp),
+        removed=tuple(name for name in tensors if name in removed),
     )
 
 
+def head_source(recipe: Recipe, tensors: Collection[str]) -> str | None:
+    """Where the head is taken from, given the base's tensors: "base", "donor", or None."""
+    if recipe.mtp.source == "dropped":
+        return None
+    if recipe.mtp.source == "base-else-donor":
+        return "base" if any(name.startswith(MTP) for name in tensors) else "donor"
+    return recipe.mtp.source
+
+
+def _split(recipe: Recipe, tensors: Mapping[str, Shaped]) -> dict[str, dict[str, Place]]:
+    """The fused tensors, each with the weights that lie in it, by their names."""
+    found: dict[str, dict[str, Place]] = {}
+    for rule in recipe.fused:
+        for pattern in rule.tensors:
+            for name, _ in _matches(recipe, pattern, tensors):
+                found[name] = _slices(recipe, name, tuple(tensors[name].shape), rule.linears)
+    return found
+
+
+def _slices(recipe: Recipe, name: str, shape: Shape, linears: Sequence[str]) -> dict[str, Place]:
+    if len(shape) != 3 or shape[1] % len(linears):
+        raise RecipeError(
+            f"{recipe.name}.toml: [[fused]] splits {name!r} into {len(linears)} linear(s) an "
+            f"expert, but its shape is {list(shape)}; it must be [experts, rows, columns] with "
+            f"a multiple of {len(linears)} rows."
+        )
+    experts, rows, columns = shape[0], shape[1] // len(linears), shape[2]
+    parent = name.rpartition(".")[0]
+    return {
+        f"{parent}.{expert}.{linear}{WEIGHT}": Place(
+            tensor=name,
+            start=(expert * len(linears) + number) * rows * columns,
+            shape=(rows, columns),
+        )
+        for expert in range(experts)
+        for number, linear in enumerate(linears)
+    }
+
+
 def _matches(
-    recipe: Recipe, pattern: str, names: Sequence[str], suffix: str = ""
+    recipe: Recipe, pattern: str, names: Iterable[str], suffix: str = ""
 ) -> list[tuple[str, tuple[str, ...]]]:
     """The names that a pattern covers, each with what its wildcards stand for."""
     regex = compile_pattern(pattern + suffix)
@@ -87,31 +188,45 @@ def _matches(
     return found
 
 
-def _claim_mtp(
-    recipe: Recipe, names: Sequence[str], claims: Mapping[str, list[str]]
+def _claim(
+    recipe: Recipe,
+    claims: Mapping[str, list[str]],
+    names: Collection[str],
+    patterns: Iterable[str],
 ) -> frozenset[str]:
-    """Claims the MTP tensors that lie in the base; with a donor the base may have none."""
-    there = {name for name in names if name.startswith("mtp.")}
+    """Claims the tensors that patterns cover."""
+    found = [(name, p) for p in patterns for name, _ in _matches(recipe, p, names)]
+    for name, pattern in found:
+        claims[name].append(pattern)
+    return frozenset(name for name, _ in found)
+
+
+def _claim_mtp(
+    recipe: Recipe, names: Collection[str], claims: Mapping[str, list[str]]
+) -> frozenset[str]:
+    """Claims the MTP tensors that lie in the base; a base that a donor helps may have none."""
     declared = frozenset(recipe.mtp.tensors)
-    missing = sorted(declared - there) if recipe.mtp.source == "base" else []
-    if missing:
+    there = declared & set(names)
+    whole = recipe.mtp.source != "donor" and head_source(recipe, names) != "donor"
+    if whole and (missing := sorted(declared - there)):
         raise RecipeError(
             f"{recipe.name}.toml: mtp.tensors declares {missing[0]!r}, which the base does not "
             f"have ({len(missing)} missing). Take the head from a donor, or correct the list."
         )
-    for name in sorted(there & declared):
+    for name in sorted(there):
         claims[name].append("mtp.tensors")
-    return frozenset(there & declared)
+    return there
 
 
 def _check_claims(
-    recipe: Recipe, names: Sequence[str], claims: Mapping[str, Sequence[str]]
+    recipe: Recipe, names: Iterable[str], claims: Mapping[str, Sequence[str]]
 ) -> None:
     unclaimed = [name for name in names if name not in claims]
     if unclaimed:
         raise RecipeError(
             f"{recipe.name}.toml: no rule covers the tensor {unclaimed[0]!r} of the base "
-            f"({len(unclaimed)} uncovered). Name it under [[quantize]], [[keep]] or mtp.tensors."
+            f"({len(unclaimed)} uncovered). Name it under [[quantize]], [[keep]], [[remove]] or "
+            "mtp.tensors."
         )
     for name in names:
         if len(claims[name]) > 1:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from forge.memory import Memory, Pool
 from forge.pagecache import PIECE, ReadBehind, WriteBehind
 from forge.tensorfile import Spec, Tensor
 
+T = TypeVar("T")
 Bytes = bytes | memoryview | npt.NDArray[Any]
 # What packs: given a source of memory for its results, it returns the parts to be written. Arrays
 # among them are views of that memory, which is used again once they are written.
@@ -99,6 +100,10 @@ class Conveyor:
         self._packers.shutdown(cancel_futures=True)
         self._writer.shutdown(cancel_futures=True)
         self._shards.close()
+
+    def soon(self, work: Callable[[], T]) -> "Future[T]":
+        """Runs `work` before what is packed later."""
+        return self._packers.submit(work)
 
     def copy(self, memory: Memory, count: int) -> None:
         """Writes the first `count` bytes of lent memory next."""

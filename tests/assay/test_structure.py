@@ -76,7 +76,7 @@ def rewrite(checkpoint, file, keep):
 def test_the_real_artifact_passes(built, checkpoint):
     checks = structure.run(built.job.recipe, checkpoint, built.inputs)
     assert not failed(built, checkpoint)
-    assert len(checks) == 8
+    assert len(checks) == 9
     assert all(check.measured for check in checks)
 
 

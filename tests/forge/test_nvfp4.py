@@ -94,15 +94,6 @@ def test_nan_in_float32_is_refused():
         nvfp4.amax(weight, "w")
 
 
-@pytest.mark.parametrize(
-    ("dtype", "shape", "message"),
-    [("I32", (2, 16), "dtype I32"), ("BF16", (2, 24), "multiple of 16"), ("BF16", (16,), "matrix")],
-)
-def test_unfit_weights_are_refused(dtype, shape, message):
-    with pytest.raises(QuantizeError, match=message):
-        nvfp4.check_shape("w", dtype, shape)
-
-
 @given(bits=weights)
 def test_wider_dtypes_give_the_same_bytes(bits):
     """A weight that BF16 holds exactly packs to the same bytes when it is stored as F32."""

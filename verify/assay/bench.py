@@ -30,7 +30,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from forge import canonical, identity, nvfp4, quantize, recipe, rules, tensorfile
+from forge import canonical, formats, identity, nvfp4, quantize, recipe, rules, tensorfile
 from forge.tensorfile import INDEX, Spec
 
 VARIANT = "qwen36-27b-vlm-mtp"
@@ -122,7 +122,16 @@ def mlp_only(base: Path, out: Path) -> None:
     modules = [name.removesuffix(".weight") for name in tensors]
     shared = tuple(name for name in modules if not name.endswith("down_proj"))
     down = tuple(name for name in modules if name.endswith("down_proj"))
-    plan = rules.Plan(groups=(down, shared), keep=(), mtp=())
+    stored = formats.find("modelopt", "nvfp4")
+    linears = {
+        name.removesuffix(".weight"): rules.Linear(
+            module=name.removesuffix(".weight"),
+            format=stored,
+            place=rules.Place(tensor=name, start=0, shape=tensor.shape),
+        )
+        for name, tensor in tensors.items()
+    }
+    plan = rules.Plan(groups=(down, shared), linears=linears, keep=(), mtp=(), removed=())
     maxima = dict.fromkeys(plan.quantized, np.float32(1))
     digests = json.loads((base / "digests.json").read_text())
     out.mkdir()

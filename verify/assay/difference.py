@@ -17,12 +17,18 @@ Content = TypeVar("Content")
 Fault = Literal["values", "form", "missing", "extra"]
 Steps = npt.NDArray[np.int64]
 
-# What a tensor of an NVFP4 linear is, by the end of its name and its dtype (see forge.layout).
+# What a tensor of a quantized linear is, by the end of its name and its dtype (see forge.formats).
+# compressed-tensors' global scales are divisors, where ModelOpt's are factors.
 KINDS = {
     (".weight", "U8"): "packed weight",
+    (".weight_packed", "U8"): "packed weight",
     (".weight_scale", "F8_E4M3"): "block scale",
     (".weight_scale_2", "F32"): "global scale",
+    (".weight_global_scale", "F32"): "global divisor",
     (".input_scale", "F32"): "input scale",
+    (".input_global_scale", "F32"): "input divisor",
+    (".weight", "F8_E4M3"): "FP8 weight",
+    (".weight_scale", "BF16"): "row scale",
 }
 COPIED = "copied tensor"
 # Bounds the memory: a position takes 8 bytes, and half a byte of a chunk can have one.
@@ -78,7 +84,7 @@ class Entry(Generic[Content]):
 
     @property
     def kind(self) -> str:
-        """What the tensor is for an NVFP4 linear, or that it is a copy."""
+        """What the tensor is for a quantized linear, or that it is a copy."""
         matches = (k for (end, dtype), k in KINDS.items() if self._is(end, dtype))
         return next(matches, COPIED)
 

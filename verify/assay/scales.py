@@ -5,12 +5,14 @@ be off: that is reported, and is no failure of the release.
 """
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from assay import tables
-from forge import console, nvfp4, pipeline, record, rules, tensorfile
+from forge import console, pipeline, record, rules, tensorfile
 from forge.errors import CalibrationError
 from forge.pipeline import Job
 from forge.store import Result
@@ -52,15 +54,21 @@ def compare(job: Job, fetched: Result, released: Path) -> tuple[Scale, ...]:
     devices = [record.origin(path).get("device") for path in records]
     console.say(f"the released record is from {devices[0]}, the new one from {devices[1]}")
     base = tensorfile.read_checkpoint(fetched.files / "base")
-    modules = rules.plan(job.recipe, base).quantized
-    then, now = (record.read(path, modules) for path in records)
+    plan = rules.plan(job.recipe, base)
+    then, now = (record.read(path, plan.calibrated) for path in records)
+
+    def stored(module: str, maxima: Mapping[str, np.float32]) -> float:
+        # Calibrated linears are those whose format stores a scale of the input.
+        scale = plan.linears[module].format.input_scale
+        return float(scale(maxima[module])) if scale else 0.0
+
     return tuple(
         Scale(
             module=module,
-            released=float(nvfp4.global_scale(then[module])),
-            here=float(nvfp4.global_scale(now[module])),
+            released=stored(module, then),
+            here=stored(module, now),
         )
-        for module in modules
+        for module in plan.calibrated
     )
 
 

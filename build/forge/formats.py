@@ -1,0 +1,201 @@
+"""The formats of quantized linears: what each stores, and how a group of them is packed.
+
+A recipe's loader and a rule's format choose one. Writer, layout and assay know a format by what
+it says here and nowhere else.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from forge import compressed, nvfp4
+from forge.errors import QuantizeError
+from forge.nvfp4 import BLOCK, E4M3_VALUES, Floats, Weight
+from forge.tensorfile import Spec
+
+Shape = tuple[int, ...]
+Loader = Literal["modelopt", "compressed-tensors"]
+Maxima = Mapping[str, np.float32]
+Allocate = Callable[[int], npt.NDArray[np.uint8]]
+Parts = list[bytes | memoryview | npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """How linears are stored for a loader; all that differs between formats.
+
+    Attributes:
+        name: as the recipe writes it.
+        label: as the quantization config does.
+        dtypes: what a weight may be stored in.
+        block: the columns of a weight are a multiple of it.
+        specs: the tensors that stand for a linear of a shape [rows, columns], in their order.
+        pack: the data of these tensors for a finite weight. Takes the module's name, its weight,
+            the largest magnitude among the weights that share it (not zero), the input maxima by
+            module name, and a source of memory for what is large.
+        scales: how the values of the scale tensors are read, by the last part of their name.
+        input_scale: what is stored of an input maximum; None if inputs are scaled as they come.
+        scheme: what compressed-tensors' config says of weights and inputs; empty for modelopt.
+    """
+
+    name: str
+    label: str
+    dtypes: tuple[str, ...]
+    block: int
+    specs: Callable[[str, Shape], list[Spec]]
+    pack: Callable[[str, Weight, np.float32, Maxima, Allocate], Parts]
+    scales: Mapping[str, Callable[[bytes], Floats]]
+    input_scale: Callable[[np.float32], np.float32] | None
+    scheme: Mapping[str, Any]
+
+    def check(self, name: str, dtype: str, shape: Shape) -> None:
+        """Refuses a weight that this format cannot hold.
+
+        Raises:
+            QuantizeError: its dtype is not among `dtypes`, it is no matrix, or its columns are
+                no multiple of the block.
+        """
+        if dtype not in self.dtypes:
+            raise QuantizeError(
+                f"{name}: dtype {dtype} cannot be quantized; {', '.join(self.dtypes)} can."
+            )
+        if len(shape) != 2 or shape[1] % self.block or 0 in shape:
+            raise QuantizeError(
+                f"{name}: shape {list(shape)} cannot be quantized; {self.name} needs a matrix with "
+                f"a multiple of {self.block} columns."
+            )
+
+
+def find(loader: Loader, name: str) -> Format:
+    """The format of this name as a loader reads it; the recipe allows no other."""
+    return FORMATS[loader, name]
+
+
+def _modelopt_specs(module: str, shape: Shape) -> list[Spec]:
+    return [
+        *_packed(module, "weight", shape),
+        Spec(name=f"{module}.weight_scale_2", dtype="F32", shape=()),
+        Spec(name=f"{module}.input_scale", dtype="F32", shape=()),
+    ]
+
+
+def _modelopt_pack(
+    module: str, weight: Weight, maximum: np.float32, inputs: Maxima, allocate: Allocate
+) -> Parts:
+    scale = nvfp4.global_scale(maximum)
+    if scale == 0:
+        raise QuantizeError(
+            f"{module}: its largest magnitude {maximum} is too small for a scale; "
+            "name it under [[keep]] if that is meant."
+        )
+    codes, scales = nvfp4.pack(weight, scale, nvfp4.MODELOPT, allocate)
+    return [codes, scales, scale.tobytes(), nvfp4.global_scale(inputs[module]).tobytes()]
+
+
+def _compressed_specs(module: str, shape: Shape) -> list[Spec]:
+    return [
+        *_packed(module, "weight_packed", shape),
+        Spec(name=f"{module}.weight_global_scale", dtype="F32", shape=(1,)),
+        Spec(name=f"{module}.input_global_scale", dtype="F32", shape=(1,)),
+    ]
+
+
+def _compressed_pack(
+    module: str, weight: Weight, maximum: np.float32, inputs: Maxima, allocate: Allocate
+) -> Parts:
+    scale = compressed.divisor(maximum)
+    codes, scales = nvfp4.pack(weight, scale, compressed.ARITHMETIC, allocate)
+    return [codes, scales, scale.tobytes(), compressed.divisor(inputs[module]).tobytes()]
+
+
+def _fp8_specs(module: str, shape: Shape) -> list[Spec]:
+    return [
+        Spec(name=f"{module}.weight", dtype="F8_E4M3", shape=shape),
+        Spec(name=f"{module}.weight_scale", dtype="BF16", shape=(shape[0], 1)),
+    ]
+
+
+def _fp8_pack(
+    _module: str, weight: Weight, _maximum: np.float32, _inputs: Maxima, allocate: Allocate
+) -> Parts:
+    codes, scales = compressed.pack_fp8(weight, allocate)
+    return [codes, scales.tobytes()]
+
+
+def _packed(module: str, name: str, shape: Shape) -> list[Spec]:
+    rows, columns = shape
+    return [
+        Spec(name=f"{module}.{name}", dtype="U8", shape=(rows, columns // 2)),
+        Spec(name=f"{module}.weight_scale", dtype="F8_E4M3", shape=(rows, columns // BLOCK)),
+    ]
+
+
+def _read_e4m3(data: bytes) -> Floats:
+    return E4M3_VALUES[np.frombuffer(data, dtype=np.uint8)]
+
+
+def _read_bf16(data: bytes) -> Floats:
+    return nvfp4.widen_bf16(np.frombuffer(data, dtype="<u2"))
+
+
+def _read_f32(data: bytes) -> Floats:
+    return np.frombuffer(data, dtype="<f4")
+
+
+# The presets NVFP4 and FP8_DYNAMIC of compressed-tensors.
+_FLOAT4 = {
+    "num_bits": 4, "type": "float", "symmetric": True, "strategy": "tensor_group",
+    "group_size": BLOCK, "scale_dtype": "torch.float8_e4m3fn",
+}  # fmt: skip
+_FLOAT8 = {"num_bits": 8, "type": "float", "symmetric": True}
+
+FORMATS: Mapping[tuple[Loader, str], Format] = {
+    ("modelopt", "nvfp4"): Format(
+        name="nvfp4",
+        label="NVFP4",
+        dtypes=("BF16", "F16", "F32"),
+        block=BLOCK,
+        specs=_modelopt_specs,
+        pack=_modelopt_pack,
+        scales={
+            "weight_scale": _read_e4m3, "weight_scale_2": _read_f32, "input_scale": _read_f32,
+        },
+        input_scale=nvfp4.global_scale,
+        scheme={},
+    ),
+    ("compressed-tensors", "nvfp4"): Format(
+        name="nvfp4",
+        label="nvfp4-pack-quantized",
+        dtypes=("BF16",),
+        block=BLOCK,
+        specs=_compressed_specs,
+        pack=_compressed_pack,
+        scales={
+            "weight_scale": _read_e4m3,
+            "weight_global_scale": _read_f32,
+            "input_global_scale": _read_f32,
+        },
+        input_scale=compressed.divisor,
+        scheme={
+            "weights": {**_FLOAT4, "dynamic": False},
+            "input_activations": {**_FLOAT4, "dynamic": "local", "observer": "static_minmax"},
+        },
+    ),
+    ("compressed-tensors", "fp8"): Format(
+        name="fp8",
+        label="float-quantized",
+        dtypes=("BF16",),
+        block=1,
+        specs=_fp8_specs,
+        pack=_fp8_pack,
+        scales={"weight_scale": _read_bf16},
+        input_scale=None,
+        scheme={
+            "weights": {**_FLOAT8, "strategy": "channel", "dynamic": False},
+            "input_activations": {**_FLOAT8, "strategy": "token", "dynamic": True},
+        },
+    ),
+}  # fmt: skip
