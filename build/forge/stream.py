@@ -4,11 +4,11 @@ One thread reads and hashes, two pack, one hashes and writes; sha256, numba's ke
 access all release the interpreter lock. What lies between reader and writer is bounded.
 """
 
-import hashlib
 import io
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -41,7 +41,7 @@ class Reader:
         self._path = path
         self._expected = digests[path.name]
         self._progress = progress
-        self._hash = hashlib.sha256()
+        self._hash = sha256()
         self._file = path.open("rb", buffering=0)
         self._behind = ReadBehind(self._file.fileno())
 
@@ -168,7 +168,7 @@ class _ShardWriter:
         self._name, specs = self._pending.popleft()
         header = tensorfile.header_bytes(specs)
         self._size = len(header) + sum(spec.nbytes for spec in specs)
-        self._hash = hashlib.sha256()
+        self._hash = sha256()
         self._file = file = io.FileIO(self._out / self._name, "x")
         self._behind = WriteBehind(file.fileno())
         self._put(file, header)
