@@ -26,7 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 FLAGSHIP = "qwen36-27b-vlm-mtp"
-HIDDEN, WIDE = 32, 48
+MIXED = "qwen36-35b-a3b-nvfp4-fp8-mtp"
+HIDDEN, WIDE, EXPERTS = 32, 48, 3
 LAYERS = ("linear_attn", "self_attn")
 Arrays = Mapping[str, np.ndarray]
 
@@ -37,9 +38,10 @@ def bf16(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return (values.view(np.uint32) >> 16).astype(np.uint16)
 
 
-def base_arrays(seed: int = 0) -> dict[str, np.ndarray]:
-    """Every tensor of a two-layer model with the names of Qwen3.6, as bits of BF16."""
+def base_arrays(seed: int = 0, variant: str = FLAGSHIP) -> dict[str, np.ndarray]:
+    """Every tensor of a two-layer model with a variant's names, as bits of BF16."""
     rng = np.random.default_rng(seed)
+    wanted = recipe.find(variant)
     prefix = "model.language_model.layers"
     shapes: dict[str, tuple[int, ...]] = {
         "lm_head.weight": (64, HIDDEN),
@@ -52,10 +54,8 @@ def base_arrays(seed: int = 0) -> dict[str, np.ndarray]:
     for number in range(len(LAYERS)):
         for norm in ("input_layernorm", "post_attention_layernorm"):
             shapes[f"{prefix}.{number}.{norm}.weight"] = (HIDDEN,)
-        for part, shape in {
-            "gate_proj": (WIDE, HIDDEN), "up_proj": (WIDE, HIDDEN), "down_proj": (HIDDEN, WIDE),
-        }.items():  # fmt: skip
-            shapes[f"{prefix}.{number}.mlp.{part}.weight"] = shape
+        mlp = moe_shapes() if "Moe" in wanted.architecture else mlp_shapes()
+        shapes |= {f"{prefix}.{number}.mlp.{part}": shape for part, shape in mlp.items()}
     delta, full = f"{prefix}.0.linear_attn", f"{prefix}.1.self_attn"
     shapes |= {
         f"{delta}.A_log": (4,), f"{delta}.dt_bias": (4,), f"{delta}.norm.weight": (8,),
@@ -66,9 +66,31 @@ def base_arrays(seed: int = 0) -> dict[str, np.ndarray]:
         f"{full}.v_proj.weight": (16, HIDDEN), f"{full}.o_proj.weight": (HIDDEN, 32),
         f"{full}.q_norm.weight": (8,), f"{full}.k_norm.weight": (8,),
     }  # fmt: skip
-    for name in recipe.find(FLAGSHIP).mtp.tensors:
-        shapes[name] = (16, 16) if name.endswith(("proj.weight", "fc.weight")) else (16,)
+    for name in wanted.mtp.tensors:
+        shapes[name] = (
+            (16, 16) if name.endswith(("proj.weight", "fc.weight", "gate.weight")) else (16,)
+        )
+        if ".experts." in name:
+            shapes[name] = (EXPERTS, 16, 16)
     return {name: bf16(rng, *shape) for name, shape in sorted(shapes.items())}
+
+
+def mlp_shapes() -> dict[str, tuple[int, ...]]:
+    return {
+        "gate_proj.weight": (WIDE, HIDDEN), "up_proj.weight": (WIDE, HIDDEN),
+        "down_proj.weight": (HIDDEN, WIDE),
+    }  # fmt: skip
+
+
+def moe_shapes() -> dict[str, tuple[int, ...]]:
+    """Routed experts fused on disk, gate above up, as Qwen3.6-35B-A3B has them."""
+    return {
+        "experts.gate_up_proj": (EXPERTS, 2 * WIDE, HIDDEN),
+        "experts.down_proj": (EXPERTS, HIDDEN, WIDE),
+        "gate.weight": (EXPERTS, HIDDEN),
+        "shared_expert_gate.weight": (1, HIDDEN),
+        **{f"shared_expert.{part}": shape for part, shape in mlp_shapes().items()},
+    }
 
 
 def write_checkpoint(folder: Path, arrays: Arrays, shards: int = 2) -> Path:
@@ -123,10 +145,10 @@ class Built:
         return self.results["dress"].files
 
 
-def build_small(root: Path, arrays: Arrays) -> Built:
+def build_small(root: Path, arrays: Arrays, wanted: Recipe | None = None) -> Built:
     """Runs quantize, graft and dress on a small base; inputs and record are written by hand."""
-    flagship = recipe.find(FLAGSHIP)
-    job = Job(recipe=flagship, store=Store(root / "store"), rehearsal=True, level="structure")
+    wanted = wanted or recipe.find(FLAGSHIP)
+    job = Job(recipe=wanted, store=Store(root / "store"), rehearsal=True, level="structure")
     results: dict[str, Result] = {}
 
     def make(step: str, work: Callable[[Path], Mapping[str, str] | None]) -> None:
@@ -136,20 +158,24 @@ def build_small(root: Path, arrays: Arrays) -> Built:
 
     def fetched(out: Path) -> None:
         base = write_checkpoint(out / "base", arrays)
-        canonical.write(base / "config.json", {"architectures": [flagship.architecture]})
+        canonical.write(base / "config.json", {"architectures": [wanted.architecture]})
         canonical.write(base / "tokenizer_config.json", {"backend": "tokenizers", "model": 1})
         canonical.write(base / "vocab.json", {"a": 0})
         (base / "chat_template.jinja").write_text("of the base")
-        (out / "template").mkdir()
-        (out / "template" / "chat_template.jinja").write_text("of the recipe")
+        if wanted.template is not None:
+            (out / "template").mkdir()
+            (out / "template" / "chat_template.jinja").write_text("of the recipe")
+        if wanted.mtp.donor is not None:
+            head = {name: array for name, array in base_arrays(9).items() if name[:4] == "mtp."}
+            write_checkpoint(out / "donor", head)
         canonical.write(
             out / "inputs.json",
             {"sources": {"base": {"uri": "standin:x", "kind": "standin"}}, "files": []},
         )
 
     def calibrated(out: Path) -> None:
-        plan = rules.plan(flagship, tensorfile.read_checkpoint(results["fetch"].files / "base"))
-        record.write(out / record.FILE, dict.fromkeys(plan.quantized, 3.0), {"device": "none"})
+        plan = rules.plan(wanted, tensorfile.read_checkpoint(results["fetch"].files / "base"))
+        record.write(out / record.FILE, dict.fromkeys(plan.calibrated, 3.0), {"device": "none"})
 
     make("fetch", fetched)
     make("calibrate", calibrated)

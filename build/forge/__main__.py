@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from forge import console, identity, pins, pipeline, recipe, release, summary
+from forge import catalogue, console, identity, pins, pipeline, recipe, release, summary
 from forge.pipeline import Job
 from forge.store import Store
 
@@ -69,13 +69,16 @@ def fetch(
 
 
 @app.command(name="list")
-def list_variants() -> None:
-    """Prints the variants, one a line: name, base, format, what is kept."""
+def list_variants(
+    *,
+    markdown: Annotated[bool, typer.Option(help="As the table of the README.")] = False,
+) -> None:
+    """Prints the variants, one a line: base, what is quantized and kept, calibration, MTP."""
+    if markdown:
+        print(catalogue.table(), end="")  # noqa: T201
+        return
     for name in recipe.names():
-        variant = recipe.find(name)
-        formats = "+".join(sorted({rule.format for rule in variant.quantize}))
-        kept = "; ".join(rule.why for rule in variant.keep)
-        print(f"{name}  {variant.base.repo}  {formats} ({variant.layout.loader})  keeps {kept}")  # noqa: T201
+        print(catalogue.line(recipe.find(name)))  # noqa: T201
 
 
 @app.command()

@@ -55,32 +55,47 @@ def target(pattern: str) -> str:
     return REGEX + head + r"\.".join(parts) + "$"
 
 
+def taken(config: Mapping[str, Any], modules: Modules) -> dict[str, str | None]:
+    """What an engine takes each layer for, by its own names: the label of a format, or None.
+
+    Args:
+        config: the `quantization_config` of a checkpoint.
+        modules: the linears by the checkpoint's names, as :func:`mistaken` takes them.
+    """
+    return {layer: found for layer, found, _ in _layers(config, modules)}
+
+
 def mistaken(config: Mapping[str, Any], modules: Modules) -> list[str]:
     """The layers that an engine takes for something else than they are, sorted.
 
     Args:
         config: the `quantization_config` of a checkpoint.
         modules: the format of each linear, as that config calls it, or None, by the checkpoint's
-            names. Of an expert that lies in a tensor with others, the module that holds it.
+            names. Of experts that lie in one tensor, the module that holds it.
     """
+    found = _layers(config, modules)
+    return sorted({layer for layer, kind, stored in found if stored != {kind}})
+
+
+def _layers(
+    config: Mapping[str, Any], modules: Modules
+) -> list[tuple[str, str | None, set[str | None]]]:
+    """Each layer of body and head, what it is taken for, and what its parts are."""
     head = {name: kind for name, kind in modules.items() if name.startswith(HEAD)}
     body = {_renamed(name): kind for name, kind in modules.items() if name not in head}
-    wrong = _wrong(_reading(config, renamed=True), body)
     if head:
-        shared = {name: kind for name, kind in modules.items() if name == SHARED}
-        wrong += _wrong(_reading(config, renamed=False), {**head, **shared})
-    return sorted(set(wrong))
-
-
-def _wrong(reading: Reading, modules: Modules) -> list[str]:
-    layers: dict[str, list[str]] = defaultdict(list)
-    for name in modules:
-        layers[_layer(name)].append(name)
-    return [
-        layer
-        for layer, parts in layers.items()
-        if {reading(layer, parts)} != {modules[part] for part in parts}
-    ]
+        head |= {name: kind for name, kind in modules.items() if name == SHARED}
+    found = []
+    for part, renamed in ((body, True), (head, False)):
+        reading = _reading(config, renamed=renamed)
+        layers: dict[str, list[str]] = defaultdict(list)
+        for name in part:
+            layers[_layer(name)].append(name)
+        found += [
+            (layer, reading(layer, parts), {part[name] for name in parts})
+            for layer, parts in layers.items()
+        ]
+    return found
 
 
 def _layer(name: str) -> str:

@@ -46,7 +46,12 @@ def run(job: Job, needed: Needed, out: Path) -> Mapping[str, str]:
     base = tensorfile.read_checkpoint(inputs.files / "base")
     plan = rules.plan(job.recipe, base)
     maxima = record.read(needed["calibrate"].files / record.FILE, plan.calibrated)
-    digests = {Path(path).name: digest for path, digest in inputs.digests.items()}
+    # The donor's files are called like the base's.
+    digests = {
+        Path(path).name: digest
+        for path, digest in inputs.digests.items()
+        if path.startswith("base/")
+    }
     return quantize(base, digests, plan, maxima, job.recipe.layout.shard_bytes, out)
 
 

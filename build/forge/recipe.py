@@ -101,10 +101,15 @@ class Quantize(Model):
 
 
 class Keep(Model):
-    """Tensors copied byte for byte, and why."""
+    """Tensors copied byte for byte; `why` begins with what they are, and a colon if it goes on."""
 
     tensors: tuple[str, ...] = Field(min_length=1)
     why: str
+
+    @property
+    def what(self) -> str:
+        """What they are, in a few words."""
+        return self.why.partition(":")[0]
 
 
 class Remove(Keep):

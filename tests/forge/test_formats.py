@@ -1,0 +1,190 @@
+"""Each format stores what its library stores: names, dtypes, shapes, and every byte."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from forge import compressed, formats, nvfp4
+from forge.errors import QuantizeError
+
+COMPRESSED = formats.find("compressed-tensors", "nvfp4")
+FP8 = formats.find("compressed-tensors", "fp8")
+FINITE = st.integers(0, 0xFFFF).filter(lambda bits: bits & 0x7FFF < 0x7F80)
+WEIGHTS = hnp.arrays(
+    np.uint16,
+    st.tuples(st.integers(1, 6), st.integers(1, 6).map(lambda blocks: 16 * blocks)),
+    elements=FINITE,
+)
+ALL_FINITE = np.array(
+    [bits for bits in range(1 << 16) if bits & 0x7FFF < 0x7F80], dtype=np.uint16
+).reshape(-1, 16)
+# BF16 bits of largest magnitudes: subnormal, normal of every kind, the largest.
+LARGEST = [0x0001, 0x007F, 0x0080, 0x0700, 0x3A12, 0x3F80, 0x3FC1, 0x4128, 0x7F00, 0x7F7F]
+
+
+def awkward():
+    """Zero blocks and rows, -0.0, 1e-30 beside an outlier, subnormals, ties."""
+    rng = np.random.default_rng(3)
+    weight = (rng.standard_normal((12, 64), dtype=np.float32).view(np.uint32) >> 16).astype(
+        np.uint16
+    )
+    weight[0], weight[1], weight[2, :16] = 0, 0x8000, 0x8000
+    weight[3, :16] = compressed.bf16_bits(np.full(16, 1e-30, dtype=np.float32))
+    weight[4, 5] = compressed.bf16_bits(np.float32([-50]))[0]
+    weight[5] = rng.integers(0, 0x7F, 64) | rng.integers(0, 2, 64) << 15
+    weight[6, :32:2], weight[6, 1:32:2] = 0x3F00, 0xBF00
+    weight[7, 16:32] = 0x8001
+    return weight
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "shape", "message"),
+    [
+        (COMPRESSED, "F32", (2, 16), "dtype F32"),
+        (COMPRESSED, "BF16", (2, 24), "multiple of 16"),
+        (COMPRESSED, "BF16", (16,), "matrix"),
+        (FP8, "F16", (2, 16), "dtype F16"),
+        (FP8, "BF16", (2, 3, 16), "matrix"),
+        (FP8, "BF16", (0, 16), "matrix"),
+        (formats.find("modelopt", "nvfp4"), "I32", (2, 16), "dtype I32"),
+        (formats.find("modelopt", "nvfp4"), "BF16", (2, 24), "multiple of 16"),
+    ],
+)
+def test_unfit_weights_are_refused(kind, dtype, shape, message):
+    with pytest.raises(QuantizeError, match=message):
+        kind.check("w", dtype, shape)
+
+
+@pytest.mark.parametrize("kind", formats.FORMATS.values(), ids=lambda kind: kind.label)
+def test_parts_are_the_bytes_of_the_specs(kind):
+    """Every part has the size that its spec declares."""
+    weight = awkward()
+    specs = kind.specs("a", weight.shape)
+    maximum = nvfp4.amax(weight, "a")
+    parts = kind.pack("a", weight, maximum, {"a": np.float32(3)}, nvfp4.fresh)
+    assert [spec.nbytes for spec in specs] == [memoryview(part).nbytes for part in parts]
+
+
+@pytest.mark.parametrize("fault", [0x7F80, 0x7FC0, 0xFF80])
+def test_nan_and_infinity_name_the_linear(fault):
+    weight = awkward()
+    weight[3, 3] = fault
+    with pytest.raises(QuantizeError, match=r"experts\.7\.up_proj: holds a NaN or an infinity"):
+        nvfp4.amax(weight, "experts.7.up_proj")
+
+
+def test_divisor_of_the_largest_magnitude():
+    """In BF16, reciprocal and product both rounded: 29056, where float32 has 29127.1."""
+    amax = compressed.bf16_bits(np.float32([2688 / 29127.1]))
+    assert np.float32(29056) == compressed.divisor(nvfp4.widen_bf16(amax)[0])
+
+
+@pytest.mark.libraries
+class TestAgainstCompressedTensors:
+    """Its own functions, as llm-compressor's observers and compressors call them, on a CPU."""
+
+    def scheme(self, preset):
+        from compressed_tensors.quantization import preset_name_to_scheme
+
+        return preset_name_to_scheme(preset, ["Linear"])
+
+    def compress(self, preset, bits, maximum=None):
+        """The state dict that llm-compressor stores of a weight under a maximum."""
+        import torch
+        from compressed_tensors.compressors import BaseCompressor
+        from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
+        from llmcompressor.observers.helpers import flatten_for_calibration
+
+        scheme = self.scheme(preset)
+        weight = torch.from_numpy(bits.copy()).view(torch.bfloat16)
+        seen = flatten_for_calibration(weight, "weight", scheme.weights)
+        low, high = torch.amin(seen, dim=(0, -1)), torch.amax(seen, dim=(0, -1))
+        state = {"weight": weight}
+        if maximum is not None:
+            amax = torch.tensor([maximum]).bfloat16()
+            state["weight_global_scale"] = generate_gparam(-amax, amax)
+        scale, zero_point = calculate_qparams(
+            low, high, scheme.weights, state.get("weight_global_scale")
+        )
+        state |= {"weight_scale": scale, "weight_zero_point": zero_point}
+        kind = "nvfp4-pack-quantized" if preset == "NVFP4" else "float-quantized"
+        return BaseCompressor.get_value_from_registry(kind).compress(state, scheme)
+
+    def check_nvfp4(self, bits, maximum):
+        import torch
+
+        theirs = self.compress("NVFP4", bits, maximum)
+        scale = compressed.divisor(maximum)
+        codes, scales = nvfp4.pack(bits, scale, arithmetic=compressed.ARITHMETIC)
+        assert scale == theirs["weight_global_scale"].item()
+        their_scales = theirs["weight_scale"].view(torch.uint8).numpy()
+        np.testing.assert_array_equal(their_scales, scales)
+        np.testing.assert_array_equal(theirs["weight_packed"].numpy(), codes)
+
+    def check_fp8(self, bits):
+        import torch
+
+        theirs = self.compress("FP8_DYNAMIC", bits)
+        codes, scales = compressed.pack_fp8(bits)
+        np.testing.assert_array_equal(theirs["weight_scale"].view(torch.uint16).numpy(), scales)
+        np.testing.assert_array_equal(theirs["weight"].view(torch.uint8).numpy(), codes)
+
+    @given(bits=WEIGHTS)
+    @example(bits=awkward())
+    def test_nvfp4(self, bits):
+        maximum = nvfp4.amax(bits, "w")
+        if maximum:
+            self.check_nvfp4(bits, maximum)
+
+    @pytest.mark.parametrize("largest", LARGEST)
+    def test_nvfp4_of_every_finite_value(self, largest):
+        """Under a maximum of each kind, whether or not the values keep to it."""
+        self.check_nvfp4(ALL_FINITE, nvfp4.widen_bf16(np.array([largest], dtype=np.uint16))[0])
+
+    def test_nvfp4_of_thousands_of_blocks(self):
+        rng = np.random.default_rng(5)
+        for spread in (1e-3, 1.0, 30.0):
+            values = rng.standard_normal((512, 256), dtype=np.float32)
+            values *= np.exp(np.clip(spread * rng.standard_normal((512, 16)), -80, 80)).repeat(
+                16, 1
+            )
+            bits = compressed.bf16_bits(values.astype(np.float32))
+            self.check_nvfp4(bits, nvfp4.amax(bits, "w"))
+
+    @given(bits=WEIGHTS)
+    @example(bits=awkward())
+    def test_fp8(self, bits):
+        self.check_fp8(bits)
+
+    @pytest.mark.parametrize("largest", LARGEST)
+    def test_fp8_of_every_finite_value(self, largest):
+        """All magnitudes up to the row's largest, of either sign, with each kind of largest."""
+        row = np.arange(largest + 1, dtype=np.uint16)
+        self.check_fp8(np.stack([row, row | 0x8000]))
+
+    @given(values=hnp.arrays(np.float32, 8, elements=st.floats(width=32, allow_nan=False)))
+    def test_bf16_bits(self, values):
+        import torch
+
+        theirs = torch.from_numpy(values.copy()).bfloat16().view(torch.uint16).numpy()
+        np.testing.assert_array_equal(theirs, compressed.bf16_bits(values))
+
+    def test_divisor_of_every_magnitude(self):
+        import torch
+        from compressed_tensors.quantization.utils import generate_gparam
+
+        bits = np.arange(0x7F80, dtype=np.uint16)
+        values = torch.from_numpy(bits.copy()).view(torch.bfloat16)
+        theirs = [generate_gparam(-v, v).item() for v in values.reshape(-1, 1)[::7]]
+        ours = [compressed.divisor(value) for value in nvfp4.widen_bf16(bits)[::7]]
+        assert theirs == ours
+
+    @pytest.mark.parametrize(("preset", "kind"), [("NVFP4", COMPRESSED), ("FP8_DYNAMIC", FP8)])
+    def test_the_scheme_is_the_librarys_preset(self, preset, kind):
+        from compressed_tensors.quantization import QuantizationScheme
+
+        theirs = self.scheme(preset)
+        ours = QuantizationScheme(targets=["Linear"], **kind.scheme)
+        assert theirs == ours
