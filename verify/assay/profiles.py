@@ -48,6 +48,7 @@ def _problem(profile: Profile) -> str | None:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.entrypoints.launchers.launcher import validate_api_server_args
     from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
+    from vllm.reasoning import ReasoningParserManager
     from vllm.utils.argparse_utils import FlexibleArgumentParser
     from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
@@ -59,7 +60,9 @@ def _problem(profile: Profile) -> str | None:
         read = make_arg_parser(Parser(add_help=False)).parse_args(arguments(profile.args))
         validate_parsed_serve_args(read)
         validate_api_server_args(read)
-        # These two are looked at only when a model is loaded.
+        # These are looked at only when a model is loaded.
+        parsers = ReasoningParserManager.list_registered()
+        _one_of("reasoning-parser", read.reasoning_parser or None, [None, *parsers])
         _one_of("quantization", read.quantization, [None, *QUANTIZATION_METHODS])
         _one_of("attention-backend", read.attention_backend, [None, *AttentionBackendEnum])
     except (KeyError, TypeError, ValueError) as error:
