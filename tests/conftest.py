@@ -94,14 +94,18 @@ def moe_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def write_checkpoint(folder: Path, arrays: Arrays, shards: int = 2) -> Path:
-    """Writes BF16 arrays as a sharded checkpoint with an index, in the given order."""
+    """Writes a sharded checkpoint with an index, in the given order; uint16 stands for BF16."""
+    dtypes = {"uint16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}
     folder.mkdir(parents=True, exist_ok=True)
     names = list(arrays)
     size = -(-len(names) // shards)
     placed = []
     for number in range(shards):
         part = names[number * size : (number + 1) * size]
-        specs = [Spec(name=name, dtype="BF16", shape=arrays[name].shape) for name in part]
+        specs = [
+            Spec(name=name, dtype=dtypes[arrays[name].dtype.name], shape=arrays[name].shape)
+            for name in part
+        ]
         file = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
         data = b"".join(arrays[name].tobytes() for name in part)
         (folder / file).write_bytes(tensorfile.header_bytes(specs) + data)

@@ -10,7 +10,8 @@ import sys
 import pytest
 from conftest import FLAGSHIP
 
-from assay import perplexity
+from assay import engine, perplexity, smoke
+from assay.perplexity import Perplexity, Text
 from forge import identity, recipe, tensorfile
 
 pytestmark = pytest.mark.engine
@@ -68,7 +69,8 @@ def test_nothing_passed_by_default(checks):
     assert {
         "structure.mtp", "structure.kept", "structure.quantized", "structure.scales",
         "structure.ignore", "structure.index", "structure.names", "structure.files",
-        "perplexity", "smoke.health", "smoke.chat.thinking_on", "smoke.chat.thinking_off",
+        "perplexity", "smoke.profiles", "smoke.health",
+        "smoke.chat.thinking_on", "smoke.chat.thinking_off",
         "smoke.tool_call", "smoke.tool_parser", "smoke.image", "smoke.mtp",
         "smoke.greedy_identical",
     } == checks.keys()  # fmt: skip
@@ -116,17 +118,23 @@ def test_shuffled_layer_fails_the_perplexity_gate(rehearsed, tmp_path):
         with tensor.file.open("r+b") as file:
             file.seek(tensor.offset)
             file.write(b"".join(reversed(rows)))
-    gate = recipe.find(FLAGSHIP).perplexity
-    text = next((root / "store" / "fetch").glob("*/files/perplexity/text.txt"))
-    check = perplexity.compare(
-        identity.ROOT / "build/standins/qwen36-dense/checkpoint",
-        broken,
-        text.read_text(encoding="utf-8"),
-        window=gate.window,
-        max_ratio=gate.max_ratio,
-        text_name="part of it",
-        workdir=tmp_path,
-        max_windows=8,
+    (stored,) = (root / "store" / "perplexity").glob("*/files/perplexity.json")
+    (scored,) = (root / "store" / "fetch").glob("*/files/perplexity/text.txt")
+    flagship = recipe.find(FLAGSHIP)
+    text = Text(
+        name="t", content=scored.read_text(encoding="utf-8"), window=flagship.perplexity.window
     )
+    fitted = smoke.fit(broken, flagship.serve)
+    log = tmp_path / "log"
+    with engine.serve(
+        broken, fitted.args, env=fitted.env, speculative_tokens=None, log=log
+    ) as server:
+        check = perplexity.compare(
+            server.ready(),
+            base=Perplexity(**json.loads(stored.read_text())),
+            text=text,
+            max_ratio=flagship.perplexity.max_ratio,
+            settings={},
+        )
     assert not check.passed
-    assert check.measured["ratio"] > gate.max_ratio
+    assert check.measured["ratio"] > flagship.perplexity.max_ratio

@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from forge import compressed, nvfp4
 from forge.errors import QuantizeError
-from forge.memory import Memory
 from forge.nvfp4 import BLOCK, E4M3_VALUES, Floats, Weight
-from forge.stream import Bytes
 from forge.tensorfile import Spec
 
 Shape = tuple[int, ...]
 Loader = Literal["modelopt", "compressed-tensors"]
 Maxima = Mapping[str, np.float32]
-Weights = Mapping[str, Weight]
-Allocate = Callable[[int], Memory]
+Allocate = Callable[[int], npt.NDArray[np.uint8]]
+Parts = list[bytes | memoryview | npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +33,9 @@ class Format:
         dtypes: what a weight may be stored in.
         block: the columns of a weight are a multiple of it.
         specs: the tensors that stand for a linear of a shape [rows, columns], in their order.
-        pack: the bytes of these tensors, linear by linear, for linears that share their maxima.
-            Takes the weights by module name, their largest magnitude (finite, not zero), the
-            input maxima by module name, and a source of memory for the results.
+        pack: the data of these tensors for a finite weight. Takes the module's name, its weight,
+            the largest magnitude among the weights that share it (not zero), the input maxima by
+            module name, and a source of memory for what is large.
         scales: how the values of the scale tensors are read, by the last part of their name.
         input_scale: what is stored of an input maximum; None if inputs are scaled as they come.
         scheme: what compressed-tensors' config says of weights and inputs; empty for modelopt.
@@ -47,7 +46,7 @@ class Format:
     dtypes: tuple[str, ...]
     block: int
     specs: Callable[[str, Shape], list[Spec]]
-    pack: Callable[[Weights, np.float32, Maxima, Allocate], list[Bytes]]
+    pack: Callable[[str, Weight, np.float32, Maxima, Allocate], Parts]
     scales: Mapping[str, Callable[[bytes], Floats]]
     input_scale: Callable[[np.float32], np.float32] | None
     scheme: Mapping[str, Any]
@@ -70,21 +69,6 @@ class Format:
             )
 
 
-def largest(weights: Weights) -> np.float32:
-    """The largest magnitude of weights that share it.
-
-    Raises:
-        QuantizeError: a weight holds a NaN or an infinity, or all are zero throughout.
-    """
-    found = max(nvfp4.amax(weight, module) for module, weight in weights.items())
-    if found == 0:
-        raise QuantizeError(
-            f"{next(iter(weights))}: the weight is zero throughout, so it has no scale; name it "
-            "under [[keep]] if that is meant."
-        )
-    return found
-
-
 def find(loader: Loader, name: str) -> Format:
     """The format of this name as a loader reads it; the recipe allows no other."""
     return FORMATS[loader, name]
@@ -99,19 +83,16 @@ def _modelopt_specs(module: str, shape: Shape) -> list[Spec]:
 
 
 def _modelopt_pack(
-    weights: Weights, maximum: np.float32, inputs: Maxima, allocate: Allocate
-) -> list[Bytes]:
+    module: str, weight: Weight, maximum: np.float32, inputs: Maxima, allocate: Allocate
+) -> Parts:
     scale = nvfp4.global_scale(maximum)
     if scale == 0:
         raise QuantizeError(
-            f"{next(iter(weights))}: its largest magnitude {maximum} is too small for a scale; "
+            f"{module}: its largest magnitude {maximum} is too small for a scale; "
             "name it under [[keep]] if that is meant."
         )
-    parts: list[Bytes] = []
-    for module, weight in weights.items():
-        parts += nvfp4.pack(weight, scale, allocate)
-        parts += [scale.tobytes(), nvfp4.global_scale(inputs[module]).tobytes()]
-    return parts
+    codes, scales = nvfp4.pack(weight, scale, nvfp4.MODELOPT, allocate)
+    return [codes, scales, scale.tobytes(), nvfp4.global_scale(inputs[module]).tobytes()]
 
 
 def _compressed_specs(module: str, shape: Shape) -> list[Spec]:
@@ -123,14 +104,11 @@ def _compressed_specs(module: str, shape: Shape) -> list[Spec]:
 
 
 def _compressed_pack(
-    weights: Weights, maximum: np.float32, inputs: Maxima, allocate: Allocate
-) -> list[Bytes]:
+    module: str, weight: Weight, maximum: np.float32, inputs: Maxima, allocate: Allocate
+) -> Parts:
     scale = compressed.divisor(maximum)
-    parts: list[Bytes] = []
-    for module, weight in weights.items():
-        parts += nvfp4.pack(weight, scale, allocate, compressed.ARITHMETIC)
-        parts += [scale.tobytes(), compressed.divisor(inputs[module]).tobytes()]
-    return parts
+    codes, scales = nvfp4.pack(weight, scale, compressed.ARITHMETIC, allocate)
+    return [codes, scales, scale.tobytes(), compressed.divisor(inputs[module]).tobytes()]
 
 
 def _fp8_specs(module: str, shape: Shape) -> list[Spec]:
@@ -141,13 +119,10 @@ def _fp8_specs(module: str, shape: Shape) -> list[Spec]:
 
 
 def _fp8_pack(
-    weights: Weights, _maximum: np.float32, _inputs: Maxima, allocate: Allocate
-) -> list[Bytes]:
-    parts: list[Bytes] = []
-    for weight in weights.values():
-        codes, scales = compressed.pack_fp8(weight, allocate)
-        parts += [codes, scales.tobytes()]
-    return parts
+    _module: str, weight: Weight, _maximum: np.float32, _inputs: Maxima, allocate: Allocate
+) -> Parts:
+    codes, scales = compressed.pack_fp8(weight, allocate)
+    return [codes, scales.tobytes()]
 
 
 def _packed(module: str, name: str, shape: Shape) -> list[Spec]:

@@ -5,6 +5,7 @@ What is allocated for results does not wait, or nothing would ever come back: re
 than what they are made from.
 """
 
+import mmap
 import threading
 from collections.abc import Iterable
 
@@ -63,4 +64,15 @@ class Pool:
                 return self._free.pop(place)
         while self._free and self._lent + count + sum(map(len, self._free)) > self._limit:
             self._free.pop()
-        return np.empty(max(count, _SMALLEST), dtype=np.uint8)
+        return _map(max(count, _SMALLEST))
+
+
+def _map(count: int) -> Memory:
+    """Memory straight from the system, in huge pages where it has them.
+
+    The C library would keep pieces of what is freed, and with them more than the limit.
+    """
+    pages = mmap.mmap(-1, count)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, dtype=np.uint8)

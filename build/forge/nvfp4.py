@@ -59,7 +59,7 @@ E4M3_VALUES = _e4m3_values()
 
 
 def fresh(count: int) -> Bytes:
-    """New memory of so many bytes."""
+    """Memory of so many bytes, where nothing better is at hand."""
     return np.empty(count, dtype=np.uint8)
 
 
@@ -130,16 +130,16 @@ MODELOPT = Arithmetic(block_scales=_block_scales, steps=_steps)
 def pack(
     weight: Weight,
     scale: np.float32,
-    allocate: Callable[[int], Bytes] = fresh,
     arithmetic: Arithmetic = MODELOPT,
+    allocate: Callable[[int], Bytes] = fresh,
 ) -> tuple[Bytes, Bytes]:
     """Packs a finite weight [rows, columns] under its global scale, which is not zero.
 
     Args:
         weight: as :func:`as_weight` gives it.
         scale: the global scale.
+        arithmetic: how the global scale enters.
         allocate: gives memory of so many bytes for each of the results.
-        arithmetic: the library's.
 
     Returns:
         The codes [rows, columns / 2] and the E4M3 bits of the block scales [rows, columns / 16].

@@ -5,7 +5,11 @@ read is hashed and compared with the fetched digests, packed or copied, hashed a
 The result depends on the arguments alone, not on the machine: no torch, no GPU, no clock.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from math import prod
 from pathlib import Path
@@ -13,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from forge import console, formats, nvfp4, record, rules, tensorfile
+from forge import console, nvfp4, record, rules, tensorfile
+from forge.errors import QuantizeError
 from forge.memory import Memory
 from forge.pipeline import Job, Needed
 from forge.rules import Linear, Plan
-from forge.stream import CHUNK, Bytes, Conveyor, Reader, Work
+from forge.stream import CHUNK, Bytes, Conveyor, Reader
 from forge.tensorfile import DTYPE_BYTES, Spec, Tensor
 
 
@@ -79,7 +84,7 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
     parts = plan.by_tensor()
     shards = _fill_shards(list(_emitted(base, plan, parts, group_of)), shard_bytes)
     passed_over = {*plan.mtp, *plan.removed}
-    waiting: dict[tuple[str, ...], dict[str, Memory]] = {}
+    waiting: dict[tuple[str, ...], list[_Member]] = defaultdict(list)
     total = sum(tensor.nbytes for tensor in base.values())
     with console.bytes_bar("quantize", total) as advance, Conveyor(shards, out) as conveyor:
         for path, tensors in groupby(base.values(), key=lambda tensor: tensor.file):
@@ -91,22 +96,51 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
                         _copy(tensor, reader, conveyor)
                     for linear in parts.get(tensor.name, ()):
                         group = group_of[linear.module]
-                        members = waiting.setdefault(group, {})
-                        members[linear.module] = _read(linear, tensor, reader, conveyor)
-                        if len(members) == len(group):
-                            del waiting[group]
-                            work = _pack_group(base, plan, members, maxima)
-                            conveyor.pack(work, list(members.values()))
+                        waiting[group].append(_read(linear, tensor, reader, conveyor))
+                        if len(waiting[group]) == len(group):
+                            members = waiting.pop(group)
+                            for member in members:
+                                work = partial(_pack, member, members, maxima)
+                                conveyor.pack(work, [member.memory])
         return conveyor.finish()
 
 
-def _read(linear: Linear, tensor: Tensor, reader: Reader, conveyor: Conveyor) -> Memory:
-    """A linear's weight, which may be a slice of a tensor that is never in memory as a whole."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Member:
+    """A linear of a group whose other members may still have to be read."""
+
+    linear: Linear
+    memory: Memory
+    weight: nvfp4.Weight
+    maximum: Future[np.float32]
+
+
+def _read(linear: Linear, tensor: Tensor, reader: Reader, conveyor: Conveyor) -> _Member:
+    """Reads a linear's weight, maybe a slice of a tensor that is never in memory as a whole."""
     itemsize = DTYPE_BYTES[tensor.dtype]
     count = prod(linear.place.shape) * itemsize
     memory = conveyor.lend(count)
     reader.read(tensor, memory[:count], linear.place.start * itemsize)
-    return memory
+    weight = nvfp4.as_weight(memory[:count].data, tensor.dtype, linear.place.shape)
+    maximum = conveyor.soon(partial(nvfp4.amax, weight, linear.module))
+    return _Member(linear=linear, memory=memory, weight=weight, maximum=maximum)
+
+
+def _pack(
+    member: _Member,
+    group: Sequence[_Member],
+    inputs: Mapping[str, np.float32],
+    allocate: Callable[[int], Memory],
+) -> list[Bytes]:
+    """Packs one linear of a group under the maximum that all of its members share."""
+    module = member.linear.module
+    maximum = max(other.maximum.result() for other in group)
+    if maximum == 0:
+        raise QuantizeError(
+            f"{module}: the weight is zero throughout, so it has no scale; name it under [[keep]] "
+            "if that is meant."
+        )
+    return member.linear.format.pack(module, member.weight, maximum, inputs, allocate)
 
 
 def _copy(tensor: Tensor, reader: Reader, conveyor: Conveyor) -> None:
@@ -153,23 +187,3 @@ def _fill_shards(specs: Sequence[Spec], shard_bytes: int) -> dict[str, list[Spec
         f"model-{number:05d}-of-{len(shards):05d}.safetensors": shard
         for number, shard in enumerate(shards, start=1)
     }
-
-
-def _pack_group(
-    base: Mapping[str, Tensor],
-    plan: Plan,
-    members: Mapping[str, Memory],
-    maxima: Mapping[str, np.float32],
-) -> Work:
-    """The work of packing linears that share their maxima, to be done by another thread."""
-    linears = [plan.linears[module] for module in members]
-
-    def work(allocate: Callable[[int], Memory]) -> list[Bytes]:
-        weights = {}
-        for linear in linears:
-            dtype, shape = base[linear.place.tensor].dtype, linear.place.shape
-            data = members[linear.module][: prod(shape) * DTYPE_BYTES[dtype]]
-            weights[linear.module] = nvfp4.as_weight(data.data, dtype, shape)
-        return linears[0].format.pack(weights, formats.largest(weights), maxima, allocate)
-
-    return work

@@ -4,13 +4,13 @@ One thread reads and hashes, two pack, one hashes and writes; sha256, numba's ke
 access all release the interpreter lock. What lies between reader and writer is bounded.
 """
 
-import hashlib
 import io
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from forge.memory import Memory, Pool
 from forge.pagecache import PIECE, ReadBehind, WriteBehind
 from forge.tensorfile import Spec, Tensor
 
+T = TypeVar("T")
 Bytes = bytes | memoryview | npt.NDArray[Any]
 # What packs: given a source of memory for its results, it returns the parts to be written. Arrays
 # among them are views of that memory, which is used again once they are written.
@@ -40,7 +41,7 @@ class Reader:
         self._path = path
         self._expected = digests[path.name]
         self._progress = progress
-        self._hash = hashlib.sha256()
+        self._hash = sha256()
         self._file = path.open("rb", buffering=0)
         self._behind = ReadBehind(self._file.fileno())
 
@@ -99,6 +100,10 @@ class Conveyor:
         self._packers.shutdown(cancel_futures=True)
         self._writer.shutdown(cancel_futures=True)
         self._shards.close()
+
+    def soon(self, work: Callable[[], T]) -> "Future[T]":
+        """Runs `work` before what is packed later."""
+        return self._packers.submit(work)
 
     def copy(self, memory: Memory, count: int) -> None:
         """Writes the first `count` bytes of lent memory next."""
@@ -163,7 +168,7 @@ class _ShardWriter:
         self._name, specs = self._pending.popleft()
         header = tensorfile.header_bytes(specs)
         self._size = len(header) + sum(spec.nbytes for spec in specs)
-        self._hash = hashlib.sha256()
+        self._hash = sha256()
         self._file = file = io.FileIO(self._out / self._name, "x")
         self._behind = WriteBehind(file.fileno())
         self._put(file, header)

@@ -8,10 +8,10 @@ import torch
 from conversations import COLOUR_REQUESTS, COLOURS, Render, colour_question
 from inference import IGNORED, Inputs
 from modeling import CONTEXT, PATCH, SPATIAL_MERGE, TEMPORAL_PATCH
+from shapes import Model
 from texts import IN_DOMAIN_FILE
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import Qwen3_5ForConditionalGeneration
 
 CHAT_SHARE = 0.25
 IN_DOMAIN_REPEATS = 2
@@ -66,7 +66,7 @@ class Pictures:
     tokenizer: Tokenizer
     rng: random.Random
 
-    def draw(self, model: Qwen3_5ForConditionalGeneration) -> Inputs:
+    def draw(self, model: Model) -> Inputs:
         """A batch of conversations whose pictures all have one size."""
         side = self.rng.choice(PICTURE_SIDES)
         colours = self.rng.choices(list(COLOURS), k=PICTURES)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from modeling import CONTEXT, MtpHead
+from shapes import Model
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import DynamicCache, Qwen3_5ForConditionalGeneration
+from transformers import DynamicCache
 
 # Drafts that the head learns to chain, each with the weight of its loss.
 DRAFT_WEIGHTS = (1.0, 0.4, 0.2)
@@ -28,20 +29,20 @@ class Inputs:
     positions: Tensor
 
 
-def text_inputs(model: Qwen3_5ForConditionalGeneration, ids: Tensor) -> Inputs:
+def text_inputs(model: Model, ids: Tensor) -> Inputs:
     """Plain text, at positions 0, 1, ... in all three directions."""
     positions = torch.arange(ids.shape[1], device=ids.device).expand(3, *ids.shape)
     return Inputs(labels=ids, embeddings=model.get_input_embeddings()(ids), positions=positions)
 
 
-def hidden_states(model: Qwen3_5ForConditionalGeneration, inputs: Inputs) -> Tensor:
+def hidden_states(model: Model, inputs: Inputs) -> Tensor:
     """Hidden states after the final norm, which are also what the MTP head reads."""
     return model.model.language_model(
         inputs_embeds=inputs.embeddings, position_ids=inputs.positions, use_cache=False
     ).last_hidden_state
 
 
-def next_token_loss(model: Qwen3_5ForConditionalGeneration, inputs: Inputs) -> Tensor:
+def next_token_loss(model: Model, inputs: Inputs) -> Tensor:
     """Mean cross-entropy of each token but the first."""
     logits = model.lm_head(hidden_states(model, inputs)[:, :-1]).float()
     labels = inputs.labels[:, 1:]
@@ -49,7 +50,7 @@ def next_token_loss(model: Qwen3_5ForConditionalGeneration, inputs: Inputs) -> T
 
 
 def chained_drafts(
-    head: MtpHead, model: Qwen3_5ForConditionalGeneration, inputs: Inputs, states: Tensor
+    head: MtpHead, model: Model, inputs: Inputs, states: Tensor
 ) -> Iterator[tuple[int, Tensor]]:
     """Each draft's offset, 1, 2, ..., and logits whose column t is about token t + 1 + offset.
 
@@ -65,7 +66,7 @@ def chained_drafts(
         yield offset, model.lm_head(states)
 
 
-def draft_loss(head: MtpHead, model: Qwen3_5ForConditionalGeneration, inputs: Inputs) -> Tensor:
+def draft_loss(head: MtpHead, model: Model, inputs: Inputs) -> Tensor:
     """Weighted cross-entropy of all drafts against the model's own distribution."""
     with torch.no_grad():
         states = hidden_states(model, inputs)
@@ -79,9 +80,7 @@ def draft_loss(head: MtpHead, model: Qwen3_5ForConditionalGeneration, inputs: In
 
 
 @torch.no_grad()
-def continue_greedily(
-    model: Qwen3_5ForConditionalGeneration, prompts: Tensor, length: int
-) -> Tensor:
+def continue_greedily(model: Model, prompts: Tensor, length: int) -> Tensor:
     """The prompts, all of one length, each followed by the model's `length` likeliest tokens."""
     rows, cache = [prompts], DynamicCache(config=model.config.text_config)
     with half_precision(model):
@@ -94,7 +93,7 @@ def continue_greedily(
 
 
 @torch.no_grad()
-def perplexity(model: Qwen3_5ForConditionalGeneration, tokens: Tensor) -> float:
+def perplexity(model: Model, tokens: Tensor) -> float:
     """Perplexity over non-overlapping windows; an incomplete last window is left out."""
     windows = tokens[: len(tokens) // CONTEXT * CONTEXT].view(-1, 1, CONTEXT)
     with half_precision(model):
@@ -104,7 +103,7 @@ def perplexity(model: Qwen3_5ForConditionalGeneration, tokens: Tensor) -> float:
 
 @torch.no_grad()
 def draft_acceptance(
-    head: MtpHead, model: Qwen3_5ForConditionalGeneration, generated: Tensor, prompt_length: int
+    head: MtpHead, model: Model, generated: Tensor, prompt_length: int
 ) -> list[float]:
     """The share of generated tokens at which the first, first two, ... drafts are all right."""
     inputs = text_inputs(model, generated)

@@ -15,9 +15,10 @@ from inference import (
     text_inputs,
 )
 from modeling import CONTEXT, MtpHead
+from routing import balanced
+from shapes import Model
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import Qwen3_5ForConditionalGeneration
 
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.1
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def train_language_model(
-    model: Qwen3_5ForConditionalGeneration,
+    model: Model,
     rows: Rows,
     pictures: Pictures,
     held_out: Tensor,
@@ -61,7 +62,7 @@ def train_language_model(
 
 def train_mtp_head(
     head: MtpHead,
-    model: Qwen3_5ForConditionalGeneration,
+    model: Model,
     rows: Rows,
     pictures: Pictures,
     *,
@@ -92,7 +93,7 @@ def train_mtp_head(
             log.info("MTP step %d: loss %.3f", step, value)
 
 
-def held_out_generations(model: Qwen3_5ForConditionalGeneration, held_out: Tensor) -> Tensor:
+def held_out_generations(model: Model, held_out: Tensor) -> Tensor:
     """Greedy continuations of every PROMPT_TOKENS tokens of the held-out text."""
     whole = len(held_out) // PROMPT_TOKENS * PROMPT_TOKENS
     return continue_greedily(model, held_out[:whole].view(-1, PROMPT_TOKENS), CONTEXT // 4)
@@ -103,6 +104,7 @@ def optimize(
 ) -> Iterator[tuple[int, float]]:
     """Take `steps` AdamW steps down `loss(step)`; yields each step, from 1, and its loss.
 
+    The loss of the routing is added, where the module has a mixture of experts.
     The learning rate climbs to LEARNING_RATE and falls to zero along a cosine. Only matrices decay.
     """
     matrices = [parameter for parameter in module.parameters() if parameter.ndim > 1]
@@ -116,9 +118,9 @@ def optimize(
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * schedule(step / steps)
         module.train()
-        with half_precision(module):
+        with half_precision(module), balanced(module) as routing:
             value = loss(step)
-        value.backward()
+        sum(routing, value).backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -131,7 +133,7 @@ def schedule(progress: float) -> float:
     return min(progress / WARMUP_SHARE, 0.5 + 0.5 * math.cos(math.pi * progress))
 
 
-def add_dropout(model: Qwen3_5ForConditionalGeneration, rate: float) -> Callable[[], None]:
+def add_dropout(model: Model, rate: float) -> Callable[[], None]:
     """Drop inputs of every block while training, which the architecture has no setting for.
 
     Returns the function that takes the dropout away again.

@@ -1,13 +1,13 @@
-"""The architecture: Qwen3.6-27B at 1/4700 of its size, and the MTP head that transformers lacks."""
+"""The architecture: Qwen3.6 at a thousandth of its size or less, and its MTP head."""
 
 import copy
 from typing import Any
 
 import torch
 import transformers
+from shapes import Model, Shape
 from torch import Tensor, nn
-from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
-from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5DecoderLayer, Qwen3_5RMSNorm
+from transformers import PretrainedConfig
 
 CONTEXT = 512
 HEAD_DIM = 64
@@ -17,27 +17,27 @@ SPATIAL_MERGE = 2
 TEMPORAL_PATCH = 2
 
 
-def config_dict(token_ids: dict[str, int], vocab_size: int) -> dict[str, Any]:
+def config_dict(shape: Shape, token_ids: dict[str, int], vocab_size: int) -> dict[str, Any]:
     """config.json with the published file's keys; `token_ids` maps added tokens to their ids."""
     return {
-        "architectures": ["Qwen3_5ForConditionalGeneration"],
+        "architectures": [shape.model.__name__],
         "dtype": "bfloat16",
         "image_token_id": token_ids["<|image_pad|>"],
         "language_model_only": False,
-        "model_type": "qwen3_5",
-        "text_config": text_config_dict(token_ids["<|endoftext|>"], vocab_size),
+        "model_type": shape.config.model_type,
+        "text_config": text_config_dict(shape, token_ids["<|endoftext|>"], vocab_size),
         "tie_word_embeddings": False,
         "transformers_version": transformers.__version__,
         "video_token_id": token_ids["<|video_pad|>"],
-        "vision_config": vision_config_dict(),
+        "vision_config": vision_config_dict(shape),
         "vision_end_token_id": token_ids["<|vision_end|>"],
         "vision_start_token_id": token_ids["<|vision_start|>"],
     }
 
 
-def text_config_dict(end_of_text: int, vocab_size: int) -> dict[str, Any]:
+def text_config_dict(shape: Shape, end_of_text: int, vocab_size: int) -> dict[str, Any]:
     """The language model: three gated delta nets and one full attention, untied embeddings."""
-    return {
+    common = {
         "attention_bias": False,
         "attention_dropout": 0.0,
         "attn_output_gate": True,
@@ -49,7 +49,6 @@ def text_config_dict(end_of_text: int, vocab_size: int) -> dict[str, Any]:
         "hidden_act": "silu",
         "hidden_size": HIDDEN,
         "initializer_range": 0.02,
-        "intermediate_size": 512,
         "layer_types": ["linear_attention"] * 3 + ["full_attention"],
         "linear_conv_kernel_dim": 4,
         "linear_key_head_dim": HEAD_DIM,
@@ -58,7 +57,7 @@ def text_config_dict(end_of_text: int, vocab_size: int) -> dict[str, Any]:
         "linear_value_head_dim": HEAD_DIM,
         "mamba_ssm_dtype": "float32",
         "max_position_embeddings": 32768,
-        "model_type": "qwen3_5_text",
+        "model_type": f"{shape.config.model_type}_text",
         "mtp_num_hidden_layers": 1,
         "mtp_use_dedicated_embeddings": False,
         "num_attention_heads": 4,
@@ -80,9 +79,10 @@ def text_config_dict(end_of_text: int, vocab_size: int) -> dict[str, Any]:
         "use_cache": True,
         "vocab_size": vocab_size,
     }
+    return dict(sorted((common | shape.text).items()))
 
 
-def vision_config_dict() -> dict[str, Any]:
+def vision_config_dict(shape: Shape) -> dict[str, Any]:
     """A vision tower of two blocks."""
     return {
         "deepstack_visual_indexes": [],
@@ -92,7 +92,7 @@ def vision_config_dict() -> dict[str, Any]:
         "in_channels": 3,
         "initializer_range": 0.02,
         "intermediate_size": 128,
-        "model_type": "qwen3_5",
+        "model_type": shape.config.model_type,
         "num_heads": 2,
         "num_position_embeddings": 256,
         "out_hidden_size": HIDDEN,
@@ -110,19 +110,19 @@ class MtpHead(nn.Module):
     its own output in place of that hidden state, it drafts one token further.
     """
 
-    def __init__(self, config: Qwen3_5Config) -> None:
+    def __init__(self, shape: Shape, config: PretrainedConfig) -> None:
         super().__init__()
         text = copy.deepcopy(config.text_config)
         text.layer_types = ["full_attention"]
         hidden, eps = text.hidden_size, text.rms_norm_eps
-        self.pre_fc_norm_embedding = Qwen3_5RMSNorm(hidden, eps=eps)
-        self.pre_fc_norm_hidden = Qwen3_5RMSNorm(hidden, eps=eps)
+        self.pre_fc_norm_embedding = shape.norm(hidden, eps=eps)
+        self.pre_fc_norm_hidden = shape.norm(hidden, eps=eps)
         self.fc = nn.Linear(2 * hidden, hidden, bias=False)
-        self.layers = nn.ModuleList([Qwen3_5DecoderLayer(text, layer_idx=0)])
-        self.norm = Qwen3_5RMSNorm(hidden, eps=eps)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=text.initializer_range)
+        self.layers = nn.ModuleList([shape.layer(text, layer_idx=0)])
+        self.norm = shape.norm(hidden, eps=eps)
+        for parameter in self.parameters():
+            if parameter.ndim > 1:  # linears, routers and fused experts; norms begin as they are
+                nn.init.normal_(parameter, std=text.initializer_range)
 
     def forward(self, embedding: Tensor, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """Hidden states of the drafts; all inputs are (batch, length, hidden), causal in length."""
@@ -133,15 +133,17 @@ class MtpHead(nn.Module):
         return self.norm(state)
 
 
-def build_model(config: dict[str, Any]) -> tuple[Qwen3_5ForConditionalGeneration, MtpHead]:
+def build_model(shape: Shape, config: dict[str, Any]) -> tuple[Model, MtpHead]:
     """The untrained model and head in float32, drawn from torch's global generator."""
-    model_config = Qwen3_5Config(**copy.deepcopy(config))
+    model_config = shape.config(**copy.deepcopy(config))
     model_config._attn_implementation = "sdpa"
-    model = Qwen3_5ForConditionalGeneration(model_config).float()
-    return model, MtpHead(model.config)
+    # The others multiply in the weights' float32, whatever autocast says.
+    model_config._experts_implementation = "eager"
+    model = shape.model(model_config).float()
+    return model, MtpHead(shape, model.config)
 
 
-def tensors_of(model: Qwen3_5ForConditionalGeneration, head: MtpHead) -> dict[str, Tensor]:
+def tensors_of(model: Model, head: MtpHead) -> dict[str, Tensor]:
     """All weights in BF16 on the CPU under the published names, sorted by name."""
     named = model.state_dict() | {
         f"mtp.{name}": tensor for name, tensor in head.state_dict().items()

@@ -1,6 +1,6 @@
-"""Trains the dense stand-in: a small real checkpoint with the architecture of Qwen3.6-27B.
+"""Trains a stand-in: a small real checkpoint with the architecture of Qwen3.6-27B or 35B-A3B.
 
-    python build/standins/train.py --text ../shared/data/train --out build/standins/qwen36-dense
+    python build/standins/train.py --text DIR --standin qwen36-moe --out build/standins/qwen36-moe
 
 leaves `checkpoint/` and `standin.toml` under --out. Every draw comes from --seed. The defaults are
 for a GPU (--device cuda, three minutes on an H200); `--steps 4 --mtp-steps 4 --batch 4
@@ -29,9 +29,10 @@ from learning import (
     train_mtp_head,
 )
 from modeling import CONTEXT, build_model, config_dict, tensors_of
+from routing import counted, spread
+from shapes import SHAPES
 from texts import ADDED_TOKENS, prose_sentences, read_texts, train_tokenizer
 
-NAME = "qwen36-dense"
 CHAT_TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 CONVERSATIONS = 12_000
 
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 class Options:
     """The command line."""
 
+    standin: str
     text: Path
     out: Path
     steps: int
@@ -73,8 +75,9 @@ def main() -> None:
     log.info("%d tokens of text, %d of chat", rows.text_length, len(rows.tokens) - rows.text_length)
 
     token_ids = {token: tokenizer.token_to_id(token) for token in ADDED_TOKENS}
-    config = config_dict(token_ids, tokenizer.get_vocab_size())
-    model, head = (module.to(options.device) for module in build_model(config))
+    shape = SHAPES[options.standin]
+    config = config_dict(shape, token_ids, tokenizer.get_vocab_size())
+    model, head = (module.to(options.device) for module in build_model(shape, config))
     train_language_model(
         model,
         rows,
@@ -95,12 +98,14 @@ def main() -> None:
         generations=options.generations,
     )
     round_to_bfloat16(head)
-    results = {
-        "held_out_perplexity": round(perplexity(model, held_out), 1),
-        "held_out_acceptance": draft_acceptance(
-            head, model, held_out_generations(model, held_out), PROMPT_TOKENS
-        ),
-    }
+    generated = held_out_generations(model, held_out)
+    with counted(model, head) as loads:
+        results = {
+            "held_out_perplexity": round(perplexity(model, held_out), 1),
+            "held_out_acceptance": draft_acceptance(head, model, generated, PROMPT_TOKENS),
+        }
+    if loads:
+        results["held_out_expert_shares"] = spread(loads)
     log.info("%s", results)
 
     folder = fresh_folder(options.out / "checkpoint")
@@ -109,13 +114,14 @@ def main() -> None:
     write_configs(config, token_ids, folder)
     training = describe(options) | results
     text_digests = {path.name: sha256(path) for path in sorted(options.text.glob("*.txt"))}
-    write_standin(options.out, NAME, config["architectures"][0], training, text_digests)
+    write_standin(options.out, options.standin, config["architectures"][0], training, text_digests)
 
 
 def parse_options() -> Options:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
+    add("--standin", choices=SHAPES, default="qwen36-dense")
     add("--text", type=Path, required=True, metavar="DIR", help="folder of the .txt files")
     add("--out", type=Path, required=True, metavar="DIR", help="gets the results")
     add("--steps", type=int, default=1600, help="of the language model")

@@ -7,6 +7,13 @@ import pytest
 from assay import flags
 from forge import recipe
 
+GPU_ONLY = {
+    "gpu-memory-utilization": 0.9,
+    "tensor-parallel-size": 2,
+    "attention-backend": "TRITON_ATTN",
+    "compilation-config.cudagraph_mode": "PIECEWISE",
+    "linear-backend": "cutlass",
+}
 FLAGSHIP = recipe.find("qwen36-27b-vlm-mtp").serve
 
 
@@ -24,7 +31,7 @@ def test_a_short_model_shortens_the_context_on_a_gpu_too():
 
 
 def test_every_flag_that_differs_on_a_cpu_has_its_sentence():
-    published = {**FLAGSHIP.args, "gpu-memory-utilization": 0.9}
+    published = {**FLAGSHIP.args, **GPU_ONLY}
     used, changes = flags.adapt(published, device="cpu", max_model_len=4096)
     differing = {
         flag for flag in published | used if published.get(flag, "unset") != used.get(flag, "unset")
@@ -34,7 +41,7 @@ def test_every_flag_that_differs_on_a_cpu_has_its_sentence():
     assert used["enforce-eager"] is True
     assert used["enable-prefix-caching"] is False
     assert used["mamba-cache-mode"] == "none"
-    assert "gpu-memory-utilization" not in used
+    assert not GPU_ONLY.keys() & used.keys()
     assert used["tool-call-parser"] == "qwen3_coder"
 
 
@@ -61,3 +68,29 @@ def test_command_line(tmp_path):
     assert "--speculative-config" not in flags.serve_command(
         tmp_path, args, port=1234, speculative_tokens=None
     )
+
+
+def test_variables_for_a_gpu_are_told_too():
+    env = {"VLLM_NVFP4_GEMM_BACKEND": "cutlass", "VLLM_LOGGING_LEVEL": "INFO"}
+    used, changes = flags.adapt_env(env, device="cpu")
+    assert used == {"VLLM_LOGGING_LEVEL": "INFO"}
+    (change,) = changes
+    assert change.startswith("VLLM_NVFP4_GEMM_BACKEND: published cutlass, used unset, because")
+    assert flags.adapt_env(env, device="cuda") == (env, ())
+
+
+def test_a_base_is_scored_alike_for_variants_that_answer_differently():
+    """What decides a probability stays; names of parsers, room for requests and eyes do not."""
+    vlm, _ = flags.adapt(FLAGSHIP.args, device="cpu", max_model_len=4096)
+    text_args = {
+        "quantization": "compressed-tensors", "max-model-len": 262144, "max-num-seqs": 2,
+        "kv-cache-dtype": "fp8", "reasoning-parser": "qwen3", "language-model-only": True,
+        "mamba-cache-mode": "align",
+    }  # fmt: skip
+    text, _ = flags.adapt(text_args, device="cpu", max_model_len=4096)
+    scoring = flags.scoring(vlm, window=512)
+    assert scoring == flags.scoring(text, window=512)
+    assert scoring["max-model-len"] == 513
+    assert "quantization" not in scoring
+    assert scoring != flags.scoring({**vlm, "kv-cache-dtype": "auto"}, window=512)
+    assert scoring != flags.scoring({**vlm, "dtype": "float32"}, window=512)

@@ -1,18 +1,14 @@
 """Perplexity: how a text is cut, what passes, and that damage to a single layer does not."""
 
 import math
-import shutil
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from assay import perplexity
-from assay.perplexity import Perplexity, split, verdict
-from forge import canonical, identity, tensorfile
-
-STANDIN = identity.ROOT / "build/standins/qwen36-dense/checkpoint"
-CORPUS = identity.ROOT / "build/standins/corpus/evaluation"
+from assay.perplexity import Perplexity, Text, split, verdict
+from forge import canonical
 
 
 def figures(value, *, windows=2, tokens=600):
@@ -69,36 +65,44 @@ def test_other_tokens_are_not_compared():
     assert "601" in check.detail
 
 
-@pytest.mark.engine
-def test_shuffled_layer_fails(tmp_path):
-    """One linear of one layer with its rows reversed, which no check of structure can see."""
-    broken = shutil.copytree(STANDIN, tmp_path / "broken")
-    tensor = tensorfile.read_checkpoint(broken)[
-        "model.language_model.layers.1.mlp.down_proj.weight"
-    ]
-    data, row = tensor.read(), tensor.nbytes // tensor.shape[0]
-    rows = [data[start : start + row] for start in range(0, len(data), row)]
-    with tensor.file.open("r+b") as file:
-        file.seek(tensor.offset)
-        file.write(b"".join(reversed(rows)))
-    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(CORPUS.glob("*.txt")))
-    check = perplexity.compare(
-        STANDIN, broken, text, window=128, max_ratio=1.1, text_name="corpus", workdir=tmp_path,
-        max_windows=16,
-    )  # fmt: skip
-    assert not check.passed, check
-    assert check.measured["ratio"] > 1.1
-    assert check.measured["tokens"] == 16 * 128
-    assert check.measured["scored"] == 16 * 127
-    assert check.measured["settings"]["max_windows"] == 16
+class Reader:
+    """A client whose every token but a window's first has the probability 1 / e."""
+
+    def __init__(self):
+        self.asked = []
+
+    def tokenize(self, text):
+        return list(range(len(text)))
+
+    def completion(self, prompts, **options):
+        assert options == {"max_tokens": 1, "prompt_logprobs": 0}
+        self.asked += prompts
+        scored = [
+            [None, *({str(token): {"logprob": -1.0}} for token in prompt[1:])] for prompt in prompts
+        ]
+        choices = [{"index": n, "prompt_logprobs": one} for n, one in enumerate(scored)]
+        return {"choices": choices[::-1]}  # in whatever order
 
 
-@pytest.mark.engine
-def test_engine_that_fails_is_a_failed_check(tmp_path):
-    """The check says which checkpoint, and ends with what the engine said last."""
+@pytest.mark.parametrize(
+    ("length", "most", "windows", "tokens", "scored"),
+    [(200, None, 34, 200, 166), (199, None, 34, 199, 165), (200, 3, 3, 18, 15), (0, None, 0, 0, 0)],
+)
+def test_every_window_is_read_once(length, most, windows, tokens, scored):
+    """A last window of one token has nothing to score, but counts."""
+    reader = Reader()
+    text = Text(name="t", content="x" * length, window=6, max_windows=most)
+    found = perplexity.score(reader, text)
+    assert (windows, tokens, scored) == (found.windows, found.tokens, found.scored)
+    assert [token for window in reader.asked for token in window] == list(
+        range(tokens - tokens % 6 if tokens % 6 == 1 else tokens)
+    )
+    assert math.isnan(found.value) if scored == 0 else found.mean_nll == 1.0
+
+
+def test_a_text_without_tokens_fails():
+    text = Text(name="t", content="", window=6)
     check = perplexity.compare(
-        tmp_path, tmp_path, "text", window=8, max_ratio=1.1, text_name="t", workdir=tmp_path / "w",
-    )  # fmt: skip
+        Reader(), base=figures(8.0), text=text, max_ratio=1.1, settings={"result": {}}
+    )
     assert not check.passed
-    assert f"scoring {tmp_path} ended with exit code 1" in check.detail
-    assert "config.json" in check.detail

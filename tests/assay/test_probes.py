@@ -1,13 +1,10 @@
-"""Each probe against answers good and bad, and the tool parser against the template."""
+"""Each probe against answers good and bad."""
 
 import zlib
 
 import pytest
 
 from assay import probes
-from forge import identity
-
-STANDIN = identity.ROOT / "build/standins/qwen36-dense/checkpoint"
 
 
 class Answers:
@@ -46,24 +43,6 @@ def test_an_empty_answer_fails(thinking, message, passed):
     assert check.name == f"smoke.chat.thinking_{'on' if thinking else 'off'}"
 
 
-@pytest.mark.parametrize(
-    ("calls", "passed"),
-    [
-        ([("get_weather", '{"city": "Paris"}')], True),
-        ([("get_weather", '{"city": "Paris"')], False),
-        ([("get_weather", '{"city": 7}')], False),
-        ([("get_weather", '{"town": "Paris"}')], False),
-        ([("get_time", '{"city": "Paris"}')], False),
-        ([("get_weather", '{"city": "Paris"}')] * 2, False),
-        ([], False),
-    ],
-)
-def test_a_call_must_satisfy_the_schema(calls, passed):
-    functions = [{"function": {"name": name, "arguments": text}} for name, text in calls]
-    check = probes.tool_call(Answers({"content": None, "tool_calls": functions}))
-    assert check.passed is passed
-
-
 def test_a_picture_that_changes_nothing_fails():
     """The same probabilities for red and for blue: the tower's output does not reach the model."""
     check = probes.image(Answers({"content": "Red."}, {"content": "Red."}, {"content": "Red."}))
@@ -78,16 +57,23 @@ def test_the_picture_is_a_png():
     assert zlib.decompress(data[start:-16]) == b"\0\xff\0\0\xff\0\0" * 2
 
 
-@pytest.mark.engine
-def test_tool_parser_and_template_agree():
-    check = probes.tool_parser(STANDIN, "qwen3_coder")
-    assert check.passed, check
-    assert (
-        "<function=get_weather>\n<parameter=city>\nParis\n</parameter>" in check.measured["written"]
-    )
+@pytest.mark.parametrize(
+    ("status", "text", "healthy", "passed"),
+    [
+        (400, "At most 0 image(s) may be provided in one prompt.", True, True),
+        (200, "The image is red.", True, False),  # taken in by a model that has no eyes
+        (500, "image", True, False),
+        (400, "At most 0 image(s) may be provided in one prompt.", False, False),
+        (400, "max_tokens must be positive", True, False),
+    ],
+)
+def test_a_picture_is_refused_cleanly(status, text, healthy, passed):
+    class Refusing:
+        def refused_chat(self, messages):
+            assert messages[0]["content"][0]["type"] == "image_url"
+            return status, text
 
+        def healthy(self):
+            return healthy
 
-@pytest.mark.engine
-@pytest.mark.parametrize("parser", ["hermes", "no_such_parser", ""])
-def test_a_parser_of_another_form_fails(parser):
-    assert not probes.tool_parser(STANDIN, parser).passed
+    assert probes.image_refused(Refusing()).passed is passed

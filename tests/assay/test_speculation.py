@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from assay.engine import Sample
+from assay.client import Sample
 from assay.speculation import Completion, Speculation, acceptance, greedy_identical, speculation
 
 

@@ -59,11 +59,11 @@ def test_unfit_weights_are_refused(kind, dtype, shape, message):
 
 @pytest.mark.parametrize("kind", formats.FORMATS.values(), ids=lambda kind: kind.label)
 def test_parts_are_the_bytes_of_the_specs(kind):
-    """Every part has the size that its spec declares, for linears that share their maxima."""
-    weights = {"a": awkward(), "b": awkward()[:5]}
-    specs = [spec for name, w in weights.items() for spec in kind.specs(name, w.shape)]
-    maxima = {"a": np.float32(3), "b": np.float32(3)}
-    parts = kind.pack(weights, formats.largest(weights), maxima, nvfp4.fresh)
+    """Every part has the size that its spec declares."""
+    weight = awkward()
+    specs = kind.specs("a", weight.shape)
+    maximum = nvfp4.amax(weight, "a")
+    parts = kind.pack("a", weight, maximum, {"a": np.float32(3)}, nvfp4.fresh)
     assert [spec.nbytes for spec in specs] == [memoryview(part).nbytes for part in parts]
 
 
@@ -72,12 +72,7 @@ def test_nan_and_infinity_name_the_linear(fault):
     weight = awkward()
     weight[3, 3] = fault
     with pytest.raises(QuantizeError, match=r"experts\.7\.up_proj: holds a NaN or an infinity"):
-        formats.largest({"experts.7.gate_proj": awkward(), "experts.7.up_proj": weight})
-
-
-def test_zero_throughout_names_the_linear():
-    with pytest.raises(QuantizeError, match=r"experts\.7\.down_proj: the weight is zero"):
-        formats.largest({"experts.7.down_proj": np.full((2, 16), 0x8000, dtype=np.uint16)})
+        nvfp4.amax(weight, "experts.7.up_proj")
 
 
 def test_divisor_of_the_largest_magnitude():

@@ -109,9 +109,10 @@ def test_base_that_changed_since_it_was_fetched(flagship, base, tmp_path):
         run(flagship, base, tmp_path / "out", digests=digests)
 
 
-def test_nan_in_a_weight_names_the_linear(flagship, arrays, tmp_path):
+@pytest.mark.parametrize("bits", [0x7FC0, 0xFFC1, 0x7F80, 0xFF80])
+def test_nan_or_infinity_in_a_weight_names_the_linear(flagship, arrays, tmp_path, bits):
     name = "model.language_model.layers.1.self_attn.o_proj"
-    arrays[f"{name}.weight"][3, 3] = 0x7FC0
+    arrays[f"{name}.weight"][3, 3] = bits
     base = write_checkpoint(tmp_path / "nan", arrays)
     with pytest.raises(QuantizeError, match=f"{name}: holds a NaN"):
         run(flagship, base, tmp_path / "out")
@@ -131,6 +132,27 @@ def test_width_that_is_no_multiple_of_16(flagship, arrays, tmp_path):
     base = write_checkpoint(tmp_path / "odd", arrays)
     with pytest.raises(QuantizeError, match="multiple of 16"):
         run(flagship, base, tmp_path / "out")
+
+
+def test_dtype_that_cannot_be_quantized(flagship, arrays, tmp_path):
+    name = "model.language_model.layers.0.mlp.down_proj.weight"
+    arrays[name] = arrays[name].astype(np.float64)
+    base = write_checkpoint(tmp_path / "double", arrays)
+    with pytest.raises(QuantizeError, match=f"{name.removesuffix('.weight')}: dtype F64 cannot"):
+        run(flagship, base, tmp_path / "out")
+
+
+def test_base_that_shrinks_while_it_is_read(flagship, base, tmp_path):
+    """Its headers were whole when they were read; nothing is left behind as if it were done."""
+    tensors = tensorfile.read_checkpoint(base)
+    digests = {path.name: canonical.sha256_file(path) for path in base.glob("*.safetensors")}
+    shard = base / "model-00002-of-00002.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    plan = rules.plan(flagship, tensors)
+    maxima = dict.fromkeys(plan.quantized, np.float32(1))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(QuantizeError, match="ends early; it changed"):
+        quantize.quantize(tensors, digests, plan, maxima, 1 << 30, tmp_path / "out")
 
 
 def test_full_disk_is_an_error(flagship, base, tmp_path, monkeypatch):

@@ -104,6 +104,19 @@ def test_index_and_files_must_agree(base):
         tensorfile.read_checkpoint(base)
 
 
+def test_tensor_that_two_files_hold(base):
+    """Each file is sound alone, and the index names the tensor once."""
+    first, second = sorted(base.glob("*.safetensors"))
+    index = json.loads((base / tensorfile.INDEX).read_text())["weight_map"]
+    name = next(name for name, file in index.items() if file == first.name)
+    twice = [*tensorfile.read_header(second), tensorfile.read_header(first)[0]]
+    data = b"".join(tensor.read() for tensor in twice)
+    second.write_bytes(tensorfile.header_bytes([tensor.spec for tensor in twice]) + data)
+    with pytest.raises(TensorFileError, match=f"tensor .* lies in {second.name}, the index says"):
+        tensorfile.read_checkpoint(base)
+    assert name in index
+
+
 def test_tensor_that_no_file_holds(base):
     edit_index(base, lambda weights: weights.update({"x": "model-00001-of-00002.safetensors"}))
     with pytest.raises(TensorFileError, match="no file holds, first 'x'"):

@@ -26,9 +26,9 @@ def check(
 ) -> None:
     """Assays a finished folder as it lies there; changes nothing in it."""
     job = release.job(folder, Store(store), base, mirror)
-    inputs = pipeline.run(job, "build", until="fetch")["fetch"].files
+    fetched = pipeline.run(job, "build", until="fetch")["fetch"]
     with tempfile.TemporaryDirectory(prefix="hallmark-assay-") as logs:
-        checks = gate.assay(job.recipe, folder.resolve(), inputs, job.level, Path(logs))
+        checks = gate.assay(job, folder.resolve(), fetched, Path(logs))
     for one in checks:
         console.say(f"{'pass' if one.passed else 'FAIL'}  {one.name}: {one.detail}")
     print(canonical.dumps(gate.report(job.recipe, job.level, checks)))  # noqa: T201

@@ -20,7 +20,22 @@ _GPU_ONLY = {
     "gpu-memory-utilization": "no GPU has memory to share out",
     "tensor-parallel-size": "there is one device",
     "attention-backend": "the CPU has one attention backend",
+    "compilation-config": "nothing is compiled here and there are no CUDA graphs",
+    "linear-backend": "NVFP4 is emulated here",
+    "moe-backend": "NVFP4 is emulated here",
 }
+_GPU_ONLY_VARIABLES = {
+    "VLLM_NVFP4_GEMM_BACKEND": "NVFP4 is emulated here",
+    "TORCH_CUDA_ARCH_LIST": "nothing is compiled for CUDA here",
+}
+# Flags that do not change the probabilities of a text; a base that is only scored goes without.
+_NOT_SCORING = frozenset(
+    {
+        "enable-auto-tool-choice", "max-num-batched-tokens", "max-num-seqs",
+        "mm-processor-kwargs", "limit-mm-per-prompt", "quantization", "reasoning-parser",
+        "tool-call-parser", "default-chat-template-kwargs",
+    }
+)  # fmt: skip
 
 
 def adapt(
@@ -60,9 +75,38 @@ def adapt(
         change("mamba-cache-mode", "none", "the others serve prefix caching, which is off here")
     change("enable-prefix-caching", False, "it needs a Triton kernel that CPUs do not have")
     change("enforce-eager", True, "compiling for a CPU takes longer than these checks run")
-    for flag in sorted(_GPU_ONLY.keys() & args.keys()):
-        change(flag, None, _GPU_ONLY[flag])
+    for flag in args:
+        option = flag.partition(".")[0]  # `compilation-config.mode` is a part of that flag
+        if option in _GPU_ONLY:
+            change(flag, None, _GPU_ONLY[option])
     return used, tuple(changes)
+
+
+def adapt_env(env: Mapping[str, str], *, device: Device) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Fits the published environment variables to this machine, told like the flags."""
+    left_out = (
+        {}
+        if device == "cuda"
+        else {name: env[name] for name in _GPU_ONLY_VARIABLES.keys() & env.keys()}
+    )
+    used = {name: value for name, value in env.items() if name not in left_out}
+    return used, tuple(
+        f"{name}: published {value}, used unset, because {_GPU_ONLY_VARIABLES[name]}."
+        for name, value in sorted(left_out.items())
+    )
+
+
+def scoring(args: Args, *, window: int) -> dict[str, Value]:
+    """The flags that score a base as a result with the adapted flags `args` is scored.
+
+    The base is not quantized and answers nothing but windows of text, so it needs no more room
+    than one of them, and no vision tower. Recipes that differ in other ways share one base.
+    """
+    used = {flag: value for flag, value in args.items() if flag not in _NOT_SCORING}
+    if used.get("kv-cache-dtype") == "fp8":
+        used["kv-cache-dtype"] = "fp8_e4m3"  # vLLM's long name of the same
+    # One token more than a window: vLLM has to generate something.
+    return used | {"max-model-len": window + 1, "language-model-only": True}
 
 
 def serve_command(
@@ -70,15 +114,22 @@ def serve_command(
 ) -> list[str]:
     """The command line that serves a checkpoint on a local port."""
     command = [*_entry_point(checkpoint), "--host", "127.0.0.1", "--port", str(port)]
-    for flag, value in args.items():
-        if isinstance(value, bool):
-            command.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            command += [f"--{flag}", str(value)]
+    command += arguments(args)
     if speculative_tokens is not None:
         config = f'{{"method": "mtp", "num_speculative_tokens": {speculative_tokens}}}'
         command += ["--speculative-config", config]
     return command
+
+
+def arguments(args: Args) -> list[str]:
+    """The flags as they are written on a command line."""
+    written: list[str] = []
+    for flag, value in args.items():
+        if isinstance(value, bool):
+            written.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            written += [f"--{flag}", str(value)]
+    return written
 
 
 def _entry_point(checkpoint: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Step verify: structure first, then perplexity, then a real server; `verification.json`.
+"""Step verify: structure first, then what a real server makes of it; `verification.json`.
 
 A later part runs only if the earlier ones passed: a checkpoint with a damaged structure is not
 worth minutes of an engine. All that was measured is written, also when the verdict is no.
@@ -15,6 +15,7 @@ from forge import canonical
 from forge.errors import VerificationError
 from forge.pipeline import Job, Level, Needed
 from forge.recipe import Recipe
+from forge.store import Result
 
 REPORT = "verification.json"
 
@@ -22,6 +23,7 @@ REPORT = "verification.json"
 def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
     """How far to verify, and the gates."""
     return {
+        "variant": job.recipe.name,  # stands in the report
         "level": job.level,
         "perplexity": job.recipe.perplexity.model_dump(mode="json"),
         "serve": job.recipe.serve.model_dump(mode="json"),
@@ -34,7 +36,7 @@ def run(job: Job, needed: Needed, out: Path) -> None:
     Raises:
         VerificationError: a check failed; report and logs are kept in the store under `failed/`.
     """
-    checks = assay(job.recipe, needed["dress"].files, needed["fetch"].files, job.level, out)
+    checks = assay(job, needed["dress"].files, needed["fetch"], out)
     canonical.write(out / REPORT, report(job.recipe, job.level, checks))
     failed = [check for check in checks if not check.passed]
     if failed:
@@ -50,30 +52,16 @@ def run(job: Job, needed: Needed, out: Path) -> None:
         )
 
 
-def assay(recipe: Recipe, checkpoint: Path, inputs: Path, level: Level, logs: Path) -> list[Check]:
-    """The checks of a level, up to and with the first part that fails."""
-    if level == "none":
+def assay(job: Job, checkpoint: Path, fetched: Result, logs: Path) -> list[Check]:
+    """The checks of the job's level, up to and with the first part that fails."""
+    if job.level == "none":
         return []
-    checks = structure.run(recipe, checkpoint, inputs)
-    if level == "structure" or not passed(checks):
+    checks = structure.run(job.recipe, checkpoint, fetched.files)
+    if job.level == "structure" or not passed(checks):
         return checks
-    from assay import perplexity, smoke  # need what only the engine's environment has
+    from assay import trial  # needs what only the engine's environment has
 
-    sources = canonical.read(inputs / "inputs.json")["sources"]
-    checks.append(
-        perplexity.compare(
-            inputs / "base",
-            checkpoint,
-            (inputs / "perplexity" / "text.txt").read_text(encoding="utf-8"),
-            window=recipe.perplexity.window,
-            max_ratio=recipe.perplexity.max_ratio,
-            text_name=sources["perplexity"]["name"],
-            workdir=logs,
-        )
-    )
-    if not passed(checks):
-        return checks
-    return checks + smoke.run(checkpoint, recipe.serve, workdir=logs)
+    return checks + trial.run(job, checkpoint, fetched, logs)
 
 
 def passed(checks: Sequence[Check]) -> bool:

@@ -2,38 +2,30 @@
 
 The protocol is that of the published wikitext-2 figures: the whole text is tokenized once without
 special tokens and cut into windows that do not overlap; the first token of a window has no context
-and is not scored; the last window is shorter and is kept.
-
-`python -m assay.perplexity` measures one checkpoint in a process of its own, so that its memory is
-free before the next one is loaded; :func:`measure` runs that.
+and is not scored; the last window is shorter and is kept. A server reads the windows, so the
+result is scored as it is served, its KV cache included.
 """
 
-import argparse
-import json
 import math
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from assay import engine
 from assay.checks import Check
-from forge.errors import EngineError
+from assay.client import Client
 
-# Everything that could change a figure or only its cost; the same for base and result.
-SETTINGS: dict[str, Any] = {
-    "dtype": "bfloat16",
-    "kv_cache_dtype": "auto",
-    "enforce_eager": True,
-    "enable_prefix_caching": False,
-    "max_num_seqs": 4,
-    "max_num_batched_tokens": 2048,  # the logits of so many tokens are held at once
-    "limit_mm_per_prompt": {"image": 0, "video": 0},  # text only: the vision tower is not run
-    "seed": 0,
-}
+WINDOWS_AT_ONCE = 16  # in one request, for the engine to batch; no more than a few MB of answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """What is scored: a text as it is, its name, tokens in a window; None scores all windows."""
+
+    name: str
+    content: str
+    window: int
+    max_windows: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,72 +45,46 @@ def split(tokens: Sequence[int], window: int) -> list[list[int]]:
     return [list(tokens[start : start + window]) for start in range(0, len(tokens), window)]
 
 
-def measure(
-    checkpoint: Path, text: str, *, window: int, log: Path, max_windows: int | None = None
-) -> Perplexity:
-    """Scores a text with vLLM in a fresh process.
-
-    Args:
-        checkpoint: the folder to load.
-        text: scored as it is, special tokens neither added nor removed.
-        window: tokens in a window.
-        log: where the engine's output is kept.
-        max_windows: scores only so many windows from the start; None scores all.
+def score(client: Client, text: Text) -> Perplexity:
+    """Scores a text with a running server; `seconds` counts the scoring, not the start.
 
     Raises:
-        EngineError: the process failed; with the end of its log.
+        EngineError: the server refused or died.
     """
-    with tempfile.TemporaryDirectory(prefix="hallmark-perplexity-") as folder:
-        source, outcome = Path(folder, "text.txt"), Path(folder, "figures.json")
-        source.write_text(text, encoding="utf-8", newline="")
-        command = [sys.executable, "-m", "assay.perplexity", str(checkpoint), str(source)]
-        command += [str(outcome), f"--window={window}"]
-        if max_windows is not None:
-            command.append(f"--max-windows={max_windows}")
-        with engine.process(command, log=log, env=_environment()) as child:
-            code = child.wait()
-        if code != 0:
-            ended = f"scoring {checkpoint} ended with exit code {code}"
-            raise EngineError(f"{ended}.\n{engine.tail(log)}")
-        return Perplexity(**json.loads(outcome.read_text(encoding="utf-8")))
-
-
-def _environment() -> dict[str, str]:
-    # One process: a second one of vLLM's own would only import everything once more.
-    return engine.environment() | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    began = time.monotonic()
+    windows = split(client.tokenize(text.content), text.window)[: text.max_windows]
+    prompts = [window for window in windows if len(window) > 1]
+    logprobs: list[float] = []
+    for batch in split(range(len(prompts)), WINDOWS_AT_ONCE):
+        asked = [prompts[number] for number in batch]
+        answer = client.completion(asked, max_tokens=1, prompt_logprobs=0)
+        choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
+        for tokens, choice in zip(asked, choices, strict=True):
+            logprobs += _scored(tokens, choice["prompt_logprobs"])
+    mean_nll = -math.fsum(logprobs) / len(logprobs) if logprobs else math.nan
+    return Perplexity(
+        windows=len(windows),
+        tokens=sum(map(len, windows)),
+        scored=len(logprobs),
+        value=math.exp(mean_nll),
+        mean_nll=mean_nll,
+        seconds=round(time.monotonic() - began, 2),
+    )
 
 
 def compare(
-    base: Path,
-    result: Path,
-    text: str,
-    *,
-    window: int,
-    max_ratio: float,
-    text_name: str,
-    workdir: Path,
-    max_windows: int | None = None,
+    client: Client, *, base: Perplexity, text: Text, max_ratio: float, settings: Mapping[str, Any]
 ) -> Check:
-    """Check `perplexity`: the result's is at most `max_ratio` times the base's.
+    """Check `perplexity`: what `client` serves has at most `max_ratio` times the base's.
 
-    Logs are kept in `workdir`. An engine that fails is a failed check.
+    `settings` tells with which flags either was served; it is recorded beside the figures.
     """
-    settings = {"window": window, "max_windows": max_windows, **SETTINGS}
-    asked = {"text": text_name, "max_ratio": max_ratio, "settings": settings}
-    try:
-        before, after = (
-            measure(
-                checkpoint,
-                text,
-                window=window,
-                log=workdir / f"perplexity-{role}.log",
-                max_windows=max_windows,
-            )
-            for role, checkpoint in (("base", base), ("result", result))
-        )
-    except EngineError as error:
-        return Check(name="perplexity", passed=False, detail=str(error), measured=asked)
-    return verdict(before, after, max_ratio=max_ratio, asked=asked)
+    asked = {
+        "text": text.name,
+        "max_ratio": max_ratio,
+        "settings": {"window": text.window, "max_windows": text.max_windows, **settings},
+    }
+    return verdict(base, score(client, text), max_ratio=max_ratio, asked=asked)
 
 
 def verdict(
@@ -155,55 +121,12 @@ def verdict(
     )
 
 
-def score(checkpoint: Path, text: str, *, window: int, max_windows: int | None) -> Perplexity:
-    """Scores a text in this process; `seconds` counts the scoring, not the loading."""
-    from vllm import LLM, SamplingParams
-
-    # One token more than a window: vLLM has to generate something.
-    llm = LLM(model=str(checkpoint), max_model_len=window + 1, **SETTINGS)
-    tokens = llm.get_tokenizer().encode(text, add_special_tokens=False)
-    windows = split(tokens, window)[:max_windows]
-    prompts = [{"prompt_token_ids": ids} for ids in windows if len(ids) > 1]
-    started = time.monotonic()
-    outputs = llm.generate(
-        prompts, SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0), use_tqdm=False
-    )
-    seconds = time.monotonic() - started
-    logprobs = [value for output in outputs for value in _scored(output)]
-    mean_nll = -math.fsum(logprobs) / len(logprobs) if logprobs else math.nan
-    return Perplexity(
-        windows=len(windows),
-        tokens=sum(map(len, windows)),
-        scored=len(logprobs),
-        value=math.exp(mean_nll),
-        mean_nll=mean_nll,
-        seconds=round(seconds, 2),
-    )
-
-
-def _scored(output: Any) -> Iterator[float]:
-    """The log-probability of each token of a prompt but the first."""
-    pairs = zip(output.prompt_token_ids, output.prompt_logprobs, strict=True)
+def _scored(
+    tokens: Sequence[int], candidates: Sequence[Mapping[str, Any] | None]
+) -> Iterator[float]:
+    """The log-probability of each token of a window but the first."""
+    pairs = zip(tokens, candidates, strict=True)
     next(pairs)
-    for token, candidates in pairs:
-        yield candidates[token].logprob
-
-
-def main() -> None:
-    """Scores one checkpoint and writes the figures as JSON, for :func:`measure`."""
-    parser = argparse.ArgumentParser(prog="assay.perplexity", description=main.__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("text", type=Path)
-    parser.add_argument("outcome", type=Path)
-    parser.add_argument("--window", type=int, required=True)
-    parser.add_argument("--max-windows", type=int)
-    options = parser.parse_args()
-    text = options.text.read_bytes().decode("utf-8")  # line ends as they are
-    figures = score(
-        options.checkpoint, text, window=options.window, max_windows=options.max_windows
-    )
-    options.outcome.write_text(json.dumps(asdict(figures)), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    for token, likely in pairs:
+        assert likely is not None  # noqa: S101 (only the first token of a prompt has none)
+        yield float(likely[str(token)]["logprob"])

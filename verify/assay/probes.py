@@ -1,50 +1,19 @@
-"""The probes of a chat model: a few requests each, and one check of what comes back.
-
-They cover thinking, a tool call and a picture; that the tool parser fits the template is found
-out without a server.
-"""
+"""The probes of a chat model: a few requests each, and one check of what comes back."""
 
 import base64
-import json
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import TemplateError
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from assay.checks import Check
-from assay.engine import Client
+from assay.client import Client
 
 CHAT_TOKENS = 512
 
 # Two pictures of one colour each must not give the same first token with the same probabilities.
 MIN_PICTURE_SHIFT = 0.05
 RED, BLUE = (255, 0, 0), (0, 0, 255)
-
-
-class WeatherArguments(BaseModel):
-    """The arguments of the tool that the checks offer; its schema is what the model is given."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    city: str
-
-
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "Tells the weather in a city.",
-        "parameters": WeatherArguments.model_json_schema(),
-        # Else vLLM holds the model to the name only: small models leave arguments out.
-        "strict": True,
-    },
-}
-WEATHER_QUESTION = {"role": "user", "content": "What is the weather in Paris?"}
-WEATHER_CALL = {"name": "get_weather", "arguments": {"city": "Paris"}}
 
 
 def chat(client: Client, *, thinking: bool) -> Check:
@@ -68,41 +37,6 @@ def chat(client: Client, *, thinking: bool) -> Check:
     )
 
 
-def tool_call(client: Client) -> Check:
-    """A call that the request demands comes back with arguments that satisfy its schema."""
-    answer = client.chat(
-        [WEATHER_QUESTION],
-        max_tokens=CHAT_TOKENS,
-        tools=[WEATHER],
-        tool_choice={"type": "function", "function": {"name": WEATHER_CALL["name"]}},
-        chat_template_kwargs={"enable_thinking": False},
-    )
-    calls = answer["choices"][0]["message"].get("tool_calls") or []
-    functions = [call["function"] for call in calls]
-    problem = _misfit(functions)
-    return Check(
-        name="smoke.tool_call",
-        passed=problem is None,
-        detail=problem or f"called with {functions[0]['arguments']}",
-        measured={"calls": functions},
-    )
-
-
-def tool_parser(checkpoint: Path, parser: str) -> Check:
-    """The recipe's tool parser gives back the call that the checkpoint's template wrote."""
-    try:
-        written, calls = _written_and_read(checkpoint, parser)
-    except (KeyError, OSError, ValueError, TemplateError) as error:
-        failure = f"tool parser {parser!r} and the template of {checkpoint} do not work: {error!r}"
-        return Check(name="smoke.tool_parser", passed=False, detail=failure)
-    return Check(
-        name="smoke.tool_parser",
-        passed=calls == [WEATHER_CALL],
-        detail=f"{parser} read {calls} from the template's own spelling",
-        measured={"parser": parser, "written": written, "read": calls},
-    )
-
-
 def image(client: Client) -> Check:
     """A picture is taken in, and what it shows changes the answer."""
     red, blue = (_look(client, colour) for colour in (RED, BLUE))
@@ -120,6 +54,18 @@ def image(client: Client) -> Check:
             "logprob_shift": round(shift, 4),
             "min_logprob_shift": MIN_PICTURE_SHIFT,
         },
+    )
+
+
+def image_refused(client: Client) -> Check:
+    """A picture, for a checkpoint that has no vision tower, is refused, and the server lives on."""
+    status, text = client.refused_chat([_question(RED)])
+    alive = client.healthy()
+    return Check(
+        name="smoke.image_refused",
+        passed=400 <= status < 500 and "image" in text and alive,
+        detail=f"answered {status}: {text[:200]}; then {'healthy' if alive else 'not healthy'}",
+        measured={"status": status, "answer": text[:500], "healthy": alive},
     )
 
 
@@ -143,35 +89,6 @@ def _reasoning(answer: Mapping[str, Any]) -> str:
 
 def _content(answer: Mapping[str, Any]) -> str:
     return (answer["choices"][0]["message"].get("content") or "").strip()
-
-
-def _written_and_read(checkpoint: Path, parser: str) -> tuple[str, list[dict[str, Any]]]:
-    """The template's own answer that calls the tool, and what the parser makes of it."""
-    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-    from vllm.tokenizers import get_tokenizer
-    from vllm.tool_parsers import ToolParserManager
-
-    tokenizer = get_tokenizer(str(checkpoint))
-    call = {"role": "assistant", "content": "", "tool_calls": [{"function": WEATHER_CALL}]}
-    chat = tokenizer.apply_chat_template([WEATHER_QUESTION, call], tools=[WEATHER], tokenize=False)
-    # What the model would have said itself: after the header of its turn and its thinking.
-    answer = chat.rsplit("assistant\n", 1)[-1].rsplit("</think>", 1)[-1].strip()
-    answer = answer.removesuffix(tokenizer.eos_token)
-    request = ChatCompletionRequest(messages=[WEATHER_QUESTION], tools=[WEATHER])
-    made = ToolParserManager.get_tool_parser(parser)(tokenizer, request.tools)
-    functions = [one.function for one in made.extract_tool_calls(answer, request).tool_calls]
-    return answer, [{"name": one.name, "arguments": json.loads(one.arguments)} for one in functions]
-
-
-def _misfit(functions: Sequence[Mapping[str, Any]]) -> str | None:
-    """What is wrong with the calls that the server returned, if anything."""
-    if [function["name"] for function in functions] != [WEATHER_CALL["name"]]:
-        return f"not one call of {WEATHER_CALL['name']}: {functions}"
-    try:
-        WeatherArguments.model_validate_json(functions[0]["arguments"])
-    except ValidationError as error:
-        return f"the arguments {functions[0]['arguments']!r} break the schema: {error}"
-    return None
 
 
 def _question(colour: tuple[int, int, int] | None = None) -> dict[str, Any]:

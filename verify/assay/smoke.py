@@ -1,24 +1,29 @@
 """A real server with the flags of the published card, asked what its users will ask of it.
 
-1. The tool parser reads a call back that the checkpoint's own chat template wrote.
-2. The server starts with MTP on, thinks and does not think, calls a tool, sees a picture.
+1. vLLM takes the flags of every published profile; the recipe's tool parser reads a call back that
+   the checkpoint's own chat template wrote.
+2. The server starts with MTP on, thinks and does not think, calls a tool, sees a picture, or
+   refuses it if the checkpoint has no vision tower.
 3. The MTP head's drafts are accepted as often as the recipe demands.
-4. A second server, without MTP, writes the same greedy text.
+4. A second server, without MTP, writes the same greedy text, and scores the perplexity.
 
-A check that cannot be made is reported as failed; none is left out.
+Without an MTP head there is one server, and neither 3 nor the text of 4. A check that cannot be
+made is reported as failed; none is left out.
 """
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from assay import engine, flags
+from assay import engine, flags, profiles
 from assay.checks import Check
-from assay.engine import Client
-from assay.probes import chat, image, tool_call, tool_parser
+from assay.client import Client
+from assay.probes import chat, image, image_refused
+from assay.sessions import Probe, Session, ask_all, failed
 from assay.speculation import (
     Completion,
     acceptance,
@@ -27,7 +32,7 @@ from assay.speculation import (
     own_noise,
     speculation,
 )
-from forge.errors import EngineError
+from assay.tools import tool_call, tool_parser
 from forge.recipe import Serve
 
 PROMPTS = (
@@ -44,93 +49,139 @@ PROMPTS = (
 )
 CPU_MAX_MODEL_LEN = 4096
 
+
 CONSTRAINED_WITHOUT_MTP = (
     "smoke.tool_call: asked of the server without MTP, because on a CPU vLLM's gated delta net "
     "fails when a grammar rejects every drafted token (vLLM issue 56419)."
 )
-Probe = Callable[[Client], Check]
+EMULATED = (
+    "NVFP4: vLLM's own emulation, W4A4: weights dequantized when loaded, activations rounded to "
+    "NVFP4, multiplied in BF16, because no CPU multiplies FP4."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """The default profile, fitted to a checkpoint and this machine, and what that changed."""
+
+    device: flags.Device
+    args: flags.Args
+    env: Mapping[str, str]
+    adaptations: tuple[str, ...]
+
+
+def fit(checkpoint: Path, serve: Serve) -> Fitted:
+    """How the published profile is served here.
+
+    Raises:
+        EngineError: no vLLM is installed.
+    """
+    device = engine.device()
+    longest = longest_context(checkpoint, device)
+    args, changes = flags.adapt(serve.args, device=device, max_model_len=longest)
+    env, left_out = flags.adapt_env(serve.env, device=device)
+    notes: tuple[str, ...] = (EMULATED,) if device == "cpu" else ()
+    if device == "cpu" and serve.speculative_tokens is not None:
+        notes += (CONSTRAINED_WITHOUT_MTP,)
+    return Fitted(device=device, args=args, env=env, adaptations=(*changes, *left_out, *notes))
 
 
 def run(
-    checkpoint: Path, serve: Serve, *, workdir: Path, prompts: Sequence[str] = PROMPTS
+    checkpoint: Path,
+    serve: Serve,
+    fitted: Fitted,
+    *,
+    workdir: Path,
+    scoring: Mapping[str, Probe],
+    prompts: Sequence[str] = PROMPTS,
 ) -> list[Check]:
     """Makes every check of this module; the servers' logs are kept in `workdir`.
 
     Args:
         checkpoint: the folder to serve.
-        serve: the published flags, the MTP settings and their floor.
+        serve: the published profiles, the MTP settings and their floor.
+        fitted: the default profile as :func:`fit` has it.
         workdir: where the logs go.
+        scoring: further probes, asked of the server without MTP.
         prompts: what is continued greedily to measure MTP.
-
-    Raises:
-        EngineError: vLLM does not run on this machine at all.
     """
-    device = engine.device()
-    longest = longest_context(checkpoint, device)
-    args, adaptations = flags.adapt(serve.args, device=device, max_model_len=longest)
-    if device == "cpu":
-        adaptations += (CONSTRAINED_WITHOUT_MTP,)
-    drafted: list[Completion] = []
     began = time.monotonic()
-    first: dict[str, Probe] = {
-        "smoke.health": partial(health, began=began, args=args, adaptations=adaptations),
-        **FREE,
-        "smoke.mtp": partial(mtp, serve=serve, prompts=prompts, drafted=drafted),
+    start = partial(engine.serve, checkpoint, fitted.args, env=fitted.env)
+    plain = start(speculative_tokens=None, log=workdir / "serve-plain.log")
+    text_only = serve.args.get("language-model-only", False) is True
+    asked: dict[str, Probe] = {
+        "smoke.health": partial(health, began=began, fitted=fitted),
+        "smoke.chat.thinking_on": partial(chat, thinking=True),
+        "smoke.chat.thinking_off": partial(chat, thinking=False),
+        **({"smoke.image_refused": image_refused} if text_only else {"smoke.image": image}),
     }
-    second: dict[str, Probe] = {
-        "smoke.greedy_identical": partial(rewrite, prompts=prompts, drafted=drafted)
-    }
-    (second if device == "cpu" else first).update(CONSTRAINED)
-    start = partial(engine.serve, checkpoint, args)
-    with_mtp = start(speculative_tokens=serve.speculative_tokens, log=workdir / "serve-mtp.log")
-    without = start(speculative_tokens=None, log=workdir / "serve-plain.log")
-    parser = str(serve.args.get("tool-call-parser", ""))
-    return [tool_parser(checkpoint, parser), *ask(with_mtp, first), *ask(without, second)]
+    constrained: dict[str, Probe] = {"smoke.tool_call": tool_call}
+    if serve.speculative_tokens is None:
+        sessions = [Session(server=plain, probes={**asked, **constrained, **scoring})]
+    else:
+        drafted: Future[list[Completion]] = Future()
+        first: dict[str, Probe] = {
+            **asked,
+            "smoke.mtp": partial(mtp, serve=serve, prompts=prompts, drafted=drafted),
+        }
+        second: dict[str, Probe] = {
+            **scoring,
+            "smoke.greedy_identical": partial(rewrite, prompts=prompts, drafted=drafted),
+        }
+        if fitted.device == "cpu":
+            second = constrained | second
+        else:
+            first = constrained | first
+        with_mtp = start(speculative_tokens=serve.speculative_tokens, log=workdir / "serve-mtp.log")
+        sessions = [
+            Session(server=with_mtp, probes=first, done=drafted.cancel),
+            Session(server=plain, probes=second),
+        ]
+
+    def meanwhile() -> list[Check]:
+        parser = str(serve.args.get("tool-call-parser", ""))
+        return [profiles.check(serve, serve.profiles), tool_parser(checkpoint, parser)]
+
+    return ask_all(sessions, together=fitted.device == "cpu", meanwhile=meanwhile)
 
 
-def ask(server: AbstractContextManager[Client], probes: Mapping[str, Probe]) -> list[Check]:
-    """One check a probe, from one server; all of them failed if it does not start."""
-    try:
-        with server as client:
-            return [_attempt(name, partial(probe, client)) for name, probe in probes.items()]
-    except EngineError as error:
-        return [_failed(name, str(error)) for name in probes]
-
-
-def health(client: Client, *, began: float, args: flags.Args, adaptations: Sequence[str]) -> Check:
+def health(client: Client, *, began: float, fitted: Fitted) -> Check:
     """The server is up; since `began`, with which flags, and what differs from the published."""
     seconds = round(time.monotonic() - began, 1)
     return Check(
         name="smoke.health",
         passed=client.healthy(),
-        detail=f"up after {seconds} s; {len(adaptations)} adaptations to this machine",
+        detail=f"up after {seconds} s; {len(fitted.adaptations)} adaptations to this machine",
         measured={
             "startup_seconds": seconds,
-            "args": dict(args),
-            "adaptations": list(adaptations),
+            "args": dict(fitted.args),
+            "env": dict(fitted.env),
+            "adaptations": list(fitted.adaptations),
         },
     )
 
 
 def mtp(
-    client: Client, *, serve: Serve, prompts: Sequence[str], drafted: list[Completion]
+    client: Client, *, serve: Serve, prompts: Sequence[str], drafted: Future[list[Completion]]
 ) -> Check:
     """The head drafts, and each position is accepted as often as the recipe demands.
 
-    The greedy texts that were measured are left in `drafted`, to be compared.
+    The greedy texts that were measured are the result of `drafted`, to be compared.
     """
     before = speculation(client.metrics())
-    drafted += [complete(client, prompt) for prompt in prompts]
+    drafted.set_result([complete(client, prompt) for prompt in prompts])
     return acceptance(speculation(client.metrics()).since(before), serve.acceptance_floor)
 
 
-def rewrite(client: Client, *, prompts: Sequence[str], drafted: Sequence[Completion]) -> Check:
+def rewrite(client: Client, *, prompts: Sequence[str], drafted: Future[list[Completion]]) -> Check:
     """Writes the texts of :func:`mtp` once more, without MTP, and compares."""
-    if not drafted:
-        return _failed("smoke.greedy_identical", "there is no text with MTP to compare with")
     plain = [complete(client, prompt) for prompt in prompts]
     noise = max(own_noise(client, completion) for completion in plain)
-    return greedy_identical(drafted, plain, noise=noise)
+    try:
+        with_mtp = drafted.result()  # both servers may be writing
+    except CancelledError:
+        return failed("smoke.greedy_identical", "there is no text with MTP to compare with")
+    return greedy_identical(with_mtp, plain, noise=noise)
 
 
 def longest_context(checkpoint: Path, device: flags.Device) -> int:
@@ -138,22 +189,3 @@ def longest_context(checkpoint: Path, device: flags.Device) -> int:
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     positions: int = config.get("text_config", config)["max_position_embeddings"]
     return positions if device == "cuda" else min(positions, CPU_MAX_MODEL_LEN)
-
-
-def _attempt(name: str, probe: Callable[[], Check]) -> Check:
-    try:
-        return probe()
-    except EngineError as error:
-        return _failed(name, str(error))
-
-
-def _failed(name: str, detail: str) -> Check:
-    return Check(name=name, passed=False, detail=detail)
-
-
-FREE: dict[str, Probe] = {
-    "smoke.chat.thinking_on": partial(chat, thinking=True),
-    "smoke.chat.thinking_off": partial(chat, thinking=False),
-    "smoke.image": image,
-}
-CONSTRAINED: dict[str, Probe] = {"smoke.tool_call": tool_call}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from assay.checks import Check
-from assay.engine import Client, Sample
+from assay.client import Client, Sample
 
 COMPLETION_TOKENS = 64
 CANDIDATES = 20  # the most that vLLM gives by default

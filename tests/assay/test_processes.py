@@ -1,0 +1,84 @@
+"""No process outlives the one that started it, however that ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from assay import processes
+from forge.errors import EngineError
+
+DEAF = "trap '' TERM; sleep 60 & echo $!; wait"  # a child that ignores SIGTERM, and its child
+
+
+def gone(pid):
+    """Whether a process has ended, given a moment to do so."""
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, EngineError])
+def test_nothing_outlives_an_interruption(tmp_path, monkeypatch, interruption):
+    """The child of the child, deaf to SIGTERM, goes too."""
+    monkeypatch.setattr(processes, "STOP_SECONDS", 0.2)
+    log = tmp_path / "logs" / "log"
+    pids = []
+
+    def interrupted():
+        with processes.process(["sh", "-c", DEAF], log=log, env=os.environ) as child:
+            while not log.read_text().strip():
+                time.sleep(0.02)
+            pids.extend([child.pid, int(log.read_text())])
+            raise interruption
+
+    with pytest.raises(interruption):
+        interrupted()
+    assert all(gone(pid) for pid in pids)
+
+
+def test_an_error_ends_with_the_last_lines_of_the_log(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("".join(f"line {number}\n" for number in range(100)))
+    assert processes.tail(log).startswith(f"The last lines of {log}:\nline 60\n")
+    assert processes.tail(log).endswith("line 99")
+
+
+STARTER = """
+import os, sys, time
+from pathlib import Path
+from assay import processes
+
+processes.STOP_SECONDS = 0.2
+log = Path(sys.argv[1])
+with processes.process(["sh", "-c", sys.argv[2]], log=log, env=os.environ) as child:
+    while not log.read_text().strip():
+        time.sleep(0.02)
+    print(child.pid, log.read_text().strip(), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_nothing_outlives_sigterm(tmp_path):
+    """A real process, ended from outside while its child runs, says 143 and leaves none behind."""
+    command = [sys.executable, "-c", STARTER, str(tmp_path / "log"), DEAF]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starter:
+        pids = [int(pid) for pid in starter.stdout.readline().split()]
+        starter.send_signal(signal.SIGTERM)
+        assert starter.wait(30) == 128 + signal.SIGTERM
+    assert len(pids) == 2
+    assert all(gone(pid) for pid in pids)
+
+
+def test_sigterm_is_as_it_was_afterwards(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with processes.process(["true"], log=tmp_path / "log", env=os.environ):
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,144 @@
+"""What is reported of servers that fail or die, and which checks are made of whom."""
+
+import threading
+from contextlib import contextmanager, nullcontext
+
+import pytest
+
+from assay import engine, profiles, sessions, smoke, tools
+from assay.checks import Check
+from assay.client import Client
+from assay.sessions import Session
+from forge import identity, recipe
+from forge.errors import EngineError
+
+STANDIN = identity.ROOT / "build/standins/qwen36-dense/checkpoint"
+FLAGSHIP = recipe.find("qwen36-27b-vlm-mtp").serve
+PLAIN = FLAGSHIP.model_copy(update={"speculative_tokens": None, "acceptance_floor": ()})
+TEXT_ONLY = PLAIN.model_copy(update={"args": {**PLAIN.args, "language-model-only": True}})
+
+BOTH = {
+    "smoke.health", "smoke.chat.thinking_on", "smoke.chat.thinking_off", "smoke.image",
+    "smoke.tool_call", "perplexity",
+}  # fmt: skip
+MTP = {"smoke.mtp", "smoke.greedy_identical"}
+
+
+class Dead:
+    """A server that does not start."""
+
+    def ready(self):
+        raise EngineError("vLLM ended with exit code 1")
+
+
+class Up:
+    """A server that is healthy at once."""
+
+    def ready(self):
+        return None
+
+
+def test_a_server_that_is_gone_is_an_engine_error(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("last words\n")
+    client = Client("http://127.0.0.1:9", model="m", log=log)
+    assert not client.healthy()
+    with pytest.raises(EngineError, match="did not answer(.|\n)*last words"):
+        client.chat([])
+    client.close()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("serve", "expected"),
+    [
+        (FLAGSHIP, BOTH | MTP),
+        (PLAIN, BOTH),
+        (TEXT_ONLY, BOTH - {"smoke.image"} | {"smoke.image_refused"}),
+    ],
+)
+def test_servers_that_do_not_start_fail_every_check(tmp_path, monkeypatch, device, serve, expected):
+    """None of the checks is missing from the report, and each says why it failed."""
+    running = []
+
+    @contextmanager
+    def refuse(*_, **__):
+        running.append(device)
+        yield Dead()
+        running.remove(device)
+
+    monkeypatch.setattr(engine, "device", lambda: device)
+    monkeypatch.setattr(engine, "serve", refuse)
+    ok = Check(name="ok", passed=True, detail="", measured={"x": 1})
+    monkeypatch.setattr(profiles, "check", lambda *_: ok)
+    monkeypatch.setattr(smoke, "tool_parser", lambda *_: ok)
+    checks = smoke.run(
+        STANDIN, serve, smoke.fit(STANDIN, serve), workdir=tmp_path, scoring={"perplexity": print}
+    )
+    served = [check for check in checks if check is not ok]
+    assert not any(check.passed for check in served)
+    assert all("exit code 1" in check.detail for check in served)
+    assert expected == {check.name for check in served}
+    assert len(served) == len(expected)
+    assert running == []
+
+
+def test_a_server_that_dies_while_it_is_asked_fails_that_check_and_the_rest():
+    def die(_):
+        raise EngineError("POST: the server did not answer")
+
+    good = {"a": lambda _: Check(name="a", passed=True, detail="", measured={"x": 1})}
+    checks = sessions.ask(Up(), Session(server=nullcontext(), probes={**good, "b": die, "c": die}))
+    assert [(check.name, check.passed) for check in checks] == [
+        ("a", True),
+        ("b", False),
+        ("c", False),
+    ]
+
+
+def test_a_text_that_mtp_never_wrote_fails_the_comparison(monkeypatch, tmp_path):
+    """The other server is up and has written; it does not wait for one that is not."""
+
+    @contextmanager
+    def serve(*_, speculative_tokens, **__):
+        yield Up() if speculative_tokens is None else Dead()
+
+    monkeypatch.setattr(engine, "device", lambda: "cpu")
+    monkeypatch.setattr(engine, "serve", serve)
+    monkeypatch.setattr(smoke, "complete", lambda *_: None)
+    monkeypatch.setattr(smoke, "own_noise", lambda *_: 0.0)
+    monkeypatch.setattr(smoke, "tool_call", lambda _: sessions.failed("smoke.tool_call", ""))
+    monkeypatch.setattr(profiles, "check", lambda *_: sessions.failed("smoke.profiles", ""))
+    monkeypatch.setattr(smoke, "tool_parser", lambda *_: sessions.failed("smoke.tool_parser", ""))
+    fitted = smoke.fit(STANDIN, FLAGSHIP)
+    checks = smoke.run(STANDIN, FLAGSHIP, fitted, workdir=tmp_path, scoring={})
+    (compared,) = [check for check in checks if check.name == "smoke.greedy_identical"]
+    assert compared.detail == "there is no text with MTP to compare with"
+
+
+def test_an_interruption_stops_the_servers_before_it_waits_for_their_answers():
+    stopped = threading.Event()
+
+    class Loading:
+        def ready(self):
+            assert stopped.wait(30), "nobody stopped the server"
+            raise EngineError("stopped")
+
+    @contextmanager
+    def server():
+        try:
+            yield Loading()
+        finally:
+            stopped.set()
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    session = Session(server=server(), probes={"a": print})
+    with pytest.raises(KeyboardInterrupt):
+        sessions.ask_all([session], together=True, meanwhile=interrupt)
+    assert stopped.is_set()
+
+
+def test_names_of_the_tool_probe_and_its_check_agree():
+    assert tools.WEATHER["function"]["name"] == tools.WEATHER_CALL["name"]

@@ -1,0 +1,51 @@
+"""Calls of tools, good and bad, and the tool parser against the template."""
+
+import pytest
+
+from assay import tools
+from forge import identity
+
+STANDIN = identity.ROOT / "build/standins/qwen36-dense/checkpoint"
+
+
+class Answers:
+    """A client whose chat gives one prepared message."""
+
+    def __init__(self, message):
+        self.message = message
+
+    def chat(self, _, **__):
+        return {"choices": [{"message": self.message}]}
+
+
+@pytest.mark.parametrize(
+    ("calls", "passed"),
+    [
+        ([("get_weather", '{"city": "Paris"}')], True),
+        ([("get_weather", '{"city": "Paris"')], False),
+        ([("get_weather", '{"city": 7}')], False),
+        ([("get_weather", '{"town": "Paris"}')], False),
+        ([("get_time", '{"city": "Paris"}')], False),
+        ([("get_weather", '{"city": "Paris"}')] * 2, False),
+        ([], False),
+    ],
+)
+def test_a_call_must_satisfy_the_schema(calls, passed):
+    functions = [{"function": {"name": name, "arguments": text}} for name, text in calls]
+    check = tools.tool_call(Answers({"content": None, "tool_calls": functions}))
+    assert check.passed is passed
+
+
+@pytest.mark.engine
+def test_tool_parser_and_template_agree():
+    check = tools.tool_parser(STANDIN, "qwen3_coder")
+    assert check.passed, check
+    assert (
+        "<function=get_weather>\n<parameter=city>\nParis\n</parameter>" in check.measured["written"]
+    )
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("parser", ["hermes", "no_such_parser", ""])
+def test_a_parser_of_another_form_fails(parser):
+    assert not tools.tool_parser(STANDIN, parser).passed

@@ -1,0 +1,117 @@
+"""NVFP4 on a CPU, from vLLM's own emulation functions: linears, and the experts of a MoE layer.
+
+Weights are dequantized once, when they are loaded, where vLLM's emulation does it in every forward
+pass; activations are rounded to NVFP4 as the hardware would; both are multiplied in BF16. Only
+vLLM's workers import this module, through :mod:`assay.emulation`, and only on a CPU.
+"""
+
+from typing import Any
+
+import torch
+from vllm.model_executor.kernels.linear.nvfp4.emulation import EmulationNvFp4LinearKernel
+from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
+from vllm.model_executor.layers.quantization.utils.nvfp4_emulation_utils import (
+    dequantize_to_dtype,
+    ref_nvfp4_quant_dequant,
+)
+from vllm.model_executor.layers.quantization.utils.quant_utils import kNvfp4Dynamic, kNvfp4Static
+from vllm.model_executor.utils import replace_parameter
+
+BLOCK = 16
+
+
+class CpuNvFp4Linear(EmulationNvFp4LinearKernel):  # type: ignore[misc]  # vLLM has no types
+    """A linear with the arithmetic of its parent, bit for bit."""
+
+    def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
+        """Dequantizes `layer.weight`, [rows, columns / 2] of packed codes, to [rows, columns]."""
+        weight = dequantize_to_dtype(
+            layer.weight.data,
+            layer.weight_scale.data,
+            layer.weight_global_scale,
+            layer.params_dtype,
+            BLOCK,
+            swizzle=False,
+        )
+        replace_parameter(layer, "weight", weight)
+
+    def apply_weights(
+        self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`x` rounded to NVFP4, [tokens, columns], times the weight."""
+        rounded = ref_nvfp4_quant_dequant(x, layer.input_global_scale_inv, BLOCK)
+        out = torch.matmul(rounded, layer.weight.t())
+        return out if bias is None else out + bias
+
+
+class CpuNvFp4Experts(CPUUnquantizedExperts):  # type: ignore[misc]  # vLLM has no types
+    """The routed experts of a MoE layer, W4A4: the scales are those of vLLM's emulation backend.
+
+    That backend gives all experts of a layer one scale for the input of gate and up and one for
+    the input of down, the largest of theirs.
+    """
+
+    @staticmethod
+    def _supports_quant_scheme(weight_key: Any, activation_key: Any) -> bool:
+        return (weight_key, activation_key) == (kNvfp4Static, kNvfp4Dynamic)
+
+    @staticmethod
+    def _supports_parallel_config(moe_parallel_config: Any) -> bool:
+        return not moe_parallel_config.use_ep  # every expert is here
+
+    @classmethod
+    def _supports_grouped_gemm(cls, moe_config: Any) -> tuple[bool, None]:  # noqa: ARG003
+        return True, None  # the shapes that the parent's kernel cannot do are no matter here
+
+    def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
+        """Dequantizes `w13_weight` and `w2_weight`, [experts, rows, columns / 2] of codes."""
+        for name, scale, global_scale in (
+            ("w13_weight", self.w1_scale, self.g1_alphas),
+            ("w2_weight", self.w2_scale, self.g2_alphas),
+        ):
+            weight = dequantize_to_dtype(
+                getattr(layer, name).data,
+                scale,
+                global_scale,
+                self.moe_config.in_dtype,
+                BLOCK,
+                swizzle=False,
+            )
+            replace_parameter(layer, name, weight)
+
+    def apply(
+        self,
+        *,
+        output: torch.Tensor,
+        hidden_states: torch.Tensor,
+        w1: torch.Tensor,
+        w2: torch.Tensor,
+        topk_weights: torch.Tensor,
+        topk_ids: torch.Tensor,
+        activation: Any,
+        apply_router_weight_on_input: bool,
+        **_: Any,
+    ) -> None:
+        """Writes the sum over k of weight[t, k] * expert id[t, k] of hidden[t] to `output`."""
+        tokens, top_k = topk_ids.shape
+        experts = topk_ids.flatten()
+        rounded = ref_nvfp4_quant_dequant(hidden_states, self.a1_gscale, BLOCK)
+        gate_up = _each_by_its_expert(rounded.repeat_interleave(top_k, 0), w1, experts)
+        inner = gate_up.new_empty(len(experts), w2.shape[-1])
+        self.activation(activation, inner, gate_up)
+        rounded = ref_nvfp4_quant_dequant(inner, self.a2_gscale, BLOCK)
+        down = _each_by_its_expert(rounded, w2, experts).view(tokens, top_k, -1)
+        if apply_router_weight_on_input:  # done already
+            topk_weights = torch.ones_like(topk_weights)
+        output.copy_((down.float() * topk_weights.unsqueeze(-1)).sum(dim=1))
+
+
+def _each_by_its_expert(
+    rows: torch.Tensor, weights: torch.Tensor, experts: torch.Tensor
+) -> torch.Tensor:
+    """Row i times the matrix of expert i: [rows, columns], [experts, out, columns], [rows]."""
+    out = rows.new_empty(len(rows), weights.shape[1])
+    for expert in experts.unique().tolist():
+        own = experts == expert
+        out[own] = rows[own] @ weights[expert].t()
+    return out

@@ -1,0 +1,41 @@
+"""What a checkpoint does when it runs: its perplexity beside the base's, and the smoke tests."""
+
+from functools import partial
+from pathlib import Path
+
+from assay import baseline, flags, perplexity, smoke
+from assay.checks import Check
+from assay.perplexity import Text
+from assay.sessions import failed
+from forge import canonical
+from forge.errors import EngineError
+from forge.pipeline import Job
+from forge.store import Result
+
+
+def run(job: Job, checkpoint: Path, fetched: Result, logs: Path) -> list[Check]:
+    """Scores the base unless that was done, and makes every check of a running checkpoint.
+
+    Raises:
+        EngineError: no vLLM is installed here.
+    """
+    gate, serve = job.recipe.perplexity, job.recipe.serve
+    text = Text(
+        name=canonical.read(fetched.files / "inputs.json")["sources"]["perplexity"]["name"],
+        content=(fetched.files / "perplexity" / "text.txt").read_text(encoding="utf-8"),
+        window=gate.window,
+    )
+    fitted = smoke.fit(checkpoint, serve)
+    args = flags.scoring(fitted.args, window=text.window)
+    try:
+        base = baseline.perplexity(fetched, text, args, fitted.env, job.store)
+    except EngineError as error:
+        return [failed("perplexity", str(error))]
+    compare = partial(
+        perplexity.compare,
+        base=base,
+        text=text,
+        max_ratio=gate.max_ratio,
+        settings={"base": args, "result": dict(fitted.args)},
+    )
+    return smoke.run(checkpoint, serve, fitted, workdir=logs, scoring={"perplexity": compare})
