@@ -10,9 +10,8 @@ from collections import defaultdict
 import numpy as np
 import pytest
 from conftest import MIXED, write_checkpoint
-from golden import bases
 
-from forge import canonical, layout, quantize, recipe, rules, tensorfile
+from forge import canonical, compressed, layout, quantize, recipe, rules, tensorfile
 
 pytestmark = pytest.mark.libraries
 DENSE = "qwen36-27b-nvfp4"
@@ -30,6 +29,7 @@ EXPERTS = {
 def configuration(architecture):
     """The golden models' shapes: linears of 16, 48, 80 and 272 inputs, of one row even."""
     import transformers
+    from golden import bases
 
     dense = bases.configuration({**bases.RANDOM, "layer_types": bases.RANDOM["layer_types"][:2]})
     if "Moe" not in architecture:
@@ -47,6 +47,7 @@ def random_base(folder, wanted):
     """A base on disk, experts fused, awkward blocks in every kind of linear."""
     import torch
     import transformers
+    from golden import bases
 
     config = configuration(wanted.architecture)
     with torch.device("meta"):
@@ -68,8 +69,8 @@ def plant(rows):
     if rows.shape[0] < 8:
         return
     rows[0], rows[1], rows[2, :16] = 0, 0x8000, 0x8000
-    rows[3, :16] = bases.bf16(1e-30)
-    rows[4, 5] = bases.bf16(-3.0)
+    rows[3, :16] = compressed.bf16_bits(np.float32([1e-30]))[0]
+    rows[4, 5] = compressed.bf16_bits(np.float32([-3]))[0]
     rows[5, :16] = np.arange(16) + np.where(np.arange(16) % 2, 0x8000, 0)
 
 
@@ -79,6 +80,7 @@ def oneshot(wanted, base, out):
     import torch
     import transformers
     from datasets import Dataset
+    from golden import bases
     from llmcompressor.modeling.moe.linearize import load_quantizable_moe
     from llmcompressor.modifiers.quantization import QuantizationModifier
     from tokenizers import Tokenizer, models
