@@ -59,16 +59,28 @@ def calibrate(recipe: Recipe, plan: Plan, inputs: Path, path: Path, **placed: An
         CalibrationError: a sample does not fit, a linear was reached by no sample, or a maximum
             is no positive number.
     """
+    batches = read_batches(recipe, inputs)
+    maxima, model = observe(recipe, plan, inputs / "base", batches, **placed)
+    record.write(path, maxima, _origin(recipe, plan, model, batches))
+
+
+def observe(
+    recipe: Recipe, plan: Plan, base: Path, batches: Sequence[Batch], **placed: Any
+) -> "tuple[dict[str, float], torch.nn.Module]":
+    """The input maxima of the calibrated linears, by module name, and the model that has them.
+
+    Raises:
+        CalibrationError: as :func:`merge`.
+    """
     import torch
 
     _pin_arithmetic()
     wanted = recipe.calibration
-    batches = read_batches(recipe, inputs)
-    model = observers.load(recipe.architecture, inputs / "base", wanted.attention, **placed)
+    model = observers.load(recipe.architecture, base, wanted.attention, **placed)
     watch = observers.ENGINES[wanted.engine]
     with torch.inference_mode():
         maxima = watch(model, plan.calibrated, _forward(batches), all_experts=wanted.all_experts)
-    record.write(path, merge(plan, maxima), _origin(recipe, plan, model, batches))
+    return merge(plan, maxima), model
 
 
 def merge(plan: Plan, maxima: Mapping[str, float]) -> dict[str, float]:

@@ -1,17 +1,17 @@
 """Whole checkpoints against llm-compressor: what `oneshot` saves of a model is what we write.
 
-It is given our own config, so that targets and ignore lists are held against it as well. Only the
-input maxima are taken over, from hooks on its own forward passes.
+It is given our own config, so that targets and ignore lists are held against it as well, and the
+samples that our calibration has, whose maxima must give the input scales that it stores.
 """
 
 import json
-from collections import defaultdict
 
 import numpy as np
 import pytest
 from conftest import MIXED, write_checkpoint
 
-from forge import canonical, compressed, layout, quantize, recipe, rules, tensorfile
+from forge import calibrate, canonical, compressed, layout, quantize, recipe, rules, tensorfile
+from forge.batches import Batch
 
 pytestmark = pytest.mark.libraries
 DENSE = "qwen36-27b-nvfp4"
@@ -74,13 +74,35 @@ def plant(rows):
     rows[5, :16] = np.arange(16) + np.where(np.arange(16) % 2, 0x8000, 0)
 
 
+def token_ids():
+    from golden import bases
+
+    return np.random.default_rng(1).integers(0, bases.VOCABULARY - 8, (SAMPLES, TOKENS)).tolist()
+
+
+def calibrated(wanted, plan, base):
+    """The input maxima as the calibrate step takes them."""
+    import torch
+
+    batches = [
+        Batch(
+            set="llm",
+            language_model_only=False,
+            inputs={"input_ids": torch.tensor([ids])},
+            pictures=(),
+        )
+        for ids in token_ids()
+    ]
+    maxima, _ = calibrate.observe(wanted, plan, base, batches)
+    return {module: np.float32(value) for module, value in maxima.items()}
+
+
 def oneshot(wanted, base, out):
-    """Runs llm-compressor as its examples do; returns the largest input of every linear."""
+    """Runs llm-compressor as its examples do."""
     import llmcompressor
     import torch
     import transformers
     from datasets import Dataset
-    from golden import bases
     from llmcompressor.modeling.moe.linearize import load_quantizable_moe
     from llmcompressor.modifiers.quantization import QuantizationModifier
     from tokenizers import Tokenizer, models
@@ -91,23 +113,11 @@ def oneshot(wanted, base, out):
             model = kind.from_pretrained(base, dtype=torch.bfloat16)
     else:
         model = kind.from_pretrained(base, dtype=torch.bfloat16)
-    maxima = defaultdict(float)
-
-    def watch(name):
-        def hook(_, args):
-            maxima[name] = max(maxima[name], float(args[0].abs().max()))
-
-        return hook
-
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear):
-            module.register_forward_pre_hook(watch(name))
     ours = layout.quantization_config(wanted, IGNORE)
     groups = {
         name: {key: group[key] for key in ("targets", "weights", "input_activations")}
         for name, group in json.loads(json.dumps(ours["config_groups"])).items()
     }
-    ids = np.random.default_rng(1).integers(0, bases.VOCABULARY - 8, (SAMPLES, TOKENS)).tolist()
     words = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))  # noqa: S106
     llmcompressor.oneshot(
         model=model,
@@ -115,7 +125,7 @@ def oneshot(wanted, base, out):
             tokenizer_object=words,
             pad_token="a",  # noqa: S106
         ),
-        dataset=Dataset.from_dict({"input_ids": ids}),
+        dataset=Dataset.from_dict({"input_ids": token_ids()}),
         recipe=QuantizationModifier(config_groups=groups, ignore=IGNORE),
         pipeline="basic",
         num_calibration_samples=SAMPLES,
@@ -123,7 +133,6 @@ def oneshot(wanted, base, out):
         moe_calibrate_all_experts=wanted.calibration.all_experts,
     )
     model.save_pretrained(out, save_compressed=True)
-    return maxima
 
 
 def contents(folder):
@@ -141,10 +150,10 @@ def both(tmp_path_factory):
             root = tmp_path_factory.mktemp(variant)
             wanted = recipe.find(variant)
             random_base(root / "base", wanted)
-            maxima = oneshot(wanted, root / "base", root / "theirs")
+            oneshot(wanted, root / "base", root / "theirs")
             base = tensorfile.read_checkpoint(root / "base")
             plan = rules.plan(wanted, base)
-            inputs = {module: np.float32(maxima[module]) for module in plan.calibrated}
+            inputs = calibrated(wanted, plan, root / "base")
             digests = {p.name: canonical.sha256_file(p) for p in (root / "base").iterdir()}
             (root / "ours").mkdir()
             quantize.quantize(base, digests, plan, inputs, 100_000, root / "ours")
