@@ -81,6 +81,7 @@ def llmcompressor(
         calibrate_input_hook,
         initialize_observer,
     )
+    from llmcompressor.utils.helpers import calibration_forward_context
 
     watched = {module: model.get_submodule(module) for module in modules}
     for linear in watched.values():
@@ -89,6 +90,7 @@ def llmcompressor(
         linear.register_forward_pre_hook(calibrate_input_hook)
     with ExitStack() as stack:
         stack.enter_context(norm_calibration_context(model))
+        stack.enter_context(calibration_forward_context(model))
         if all_experts:
             stack.enter_context(moe_calibration_context())
         forward(model)

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from conftest import FLAGSHIP
 
-from forge import calibrate, fetch, recipe, record, rules, tensorfile
+from forge import calibrate, fetch, observers, recipe, record, rules, tensorfile
 from forge.errors import CalibrationError
 from forge.pipeline import Job
 from forge.store import Store
@@ -42,6 +42,7 @@ def run(variant, inputs, path, **placed):
     return path.read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore:Accelerate disk-offload writeback:RuntimeWarning")
 def test_offloading_changes_no_byte(fetched, tmp_path):
     """Half of the model on disk, fetched layer by layer, gives the same record."""
     inputs = fetched(FLAGSHIP)
@@ -50,10 +51,11 @@ def test_offloading_changes_no_byte(fetched, tmp_path):
     parts = ("embed_tokens", "norm", "rotary_emb")
     rest |= {f"model.language_model.{part}": "cpu" for part in parts}
     placed = {"model.visual": "cpu", "lm_head": "cpu", **layers, **rest}
-    folder = tmp_path / "offload"
-    there = run(FLAGSHIP, inputs, tmp_path / "a", device_map=placed, offload_folder=folder)
-    assert any(folder.iterdir())
-    assert there == run(FLAGSHIP, inputs, tmp_path / "b")
+    architecture = recipe.find(FLAGSHIP).architecture
+    model = observers.load(architecture, inputs / "base", "sdpa", device_map=placed)
+    assert "meta" in {parameter.device.type for parameter in model.parameters()}
+    offloaded = run(FLAGSHIP, inputs, tmp_path / "a", device_map=placed)
+    assert offloaded == run(FLAGSHIP, inputs, tmp_path / "b")
 
 
 def test_sets_add_to_the_same_maxima(fetched, tmp_path):
@@ -84,9 +86,7 @@ def test_a_picture_that_is_too_long_names_set_and_line(fetched, tmp_path):
     data["calibration"]["sets"]["plotqa-cot"]["max_tokens"] = 60
     short = recipe.Recipe.model_validate_json(json.dumps(data))
     plan = rules.plan(short, tensorfile.read_checkpoint(inputs / "base"))
-    with pytest.raises(
-        CalibrationError, match=r"plotqa-cot.samples\.jsonl, line 1: has \d+ tokens"
-    ):
+    with pytest.raises(CalibrationError, match=r"plotqa-cot.samples\.jsonl, line 1: has \d+"):
         calibrate.calibrate(short, plan, inputs, tmp_path / "record")
     assert not (tmp_path / "record").exists()
 
