@@ -1,5 +1,6 @@
 """What tests share: a small base checkpoint that needs no torch, and the flagship recipe."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,20 @@ def write_checkpoint(folder: Path, arrays: Arrays, shards: int = 2) -> Path:
         (folder / file).write_bytes(tensorfile.header_bytes(specs) + data)
         placed += [(file, spec) for spec in specs]
     canonical.write(folder / tensorfile.INDEX, tensorfile.index_json(placed))
+    return folder
+
+
+def without_head(checkpoint: Path, folder: Path) -> Path:
+    """Copies a checkpoint but for its MTP head, as every fine-tune that transformers saved is."""
+    weights = shutil.ignore_patterns("*.safetensors", tensorfile.INDEX)
+    shutil.copytree(checkpoint, folder, ignore=weights)
+    tensors = tensorfile.read_checkpoint(checkpoint).values()
+    body = [tensor for tensor in tensors if not tensor.name.startswith("mtp.")]
+    file = "model-00001-of-00001.safetensors"
+    header = tensorfile.header_bytes([tensor.spec for tensor in body])
+    (folder / file).write_bytes(header + b"".join(tensor.read() for tensor in body))
+    index = tensorfile.index_json((file, tensor.spec) for tensor in body)
+    canonical.write(folder / tensorfile.INDEX, index)
     return folder
 
 
