@@ -131,5 +131,9 @@ def libraries(session: nox.Session) -> None:
 def engine(session: nox.Session) -> None:
     """The tests with a real vLLM, on a real rehearsal."""
     environment(session, "build")  # rehearsals within the tests run their first steps there
-    where = ("tests/assay", "tests/test_rehearsal.py")  # the rest imports what is not here
+    where = (
+        "tests/assay",
+        "tests/test_rehearsal.py",
+        "tests/test_all_rehearsals.py",
+    )  # the rest imports what is not here
     python(session, verify_environment(), *PYTEST, *where, "-m", "engine", *session.posargs)

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--mirror", type=Path, default=None, help="a folder with inputs, as MIRROR= in the Makefile"
     )
+
+
+@pytest.fixture(scope="session")
+def rehearse(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Rehearses a variant, once a session; all of them share a store."""
+    from rehearsals import Rehearsal
+
+    root = tmp_path_factory.mktemp("rehearsals")
+    mirror = request.config.getoption("--mirror")
+    options = ["--mirror", str(mirror)] if mirror else []
+    made: dict[str, Rehearsal] = {}
+
+    def get(variant: str) -> Rehearsal:
+        if variant not in made:
+            made[variant] = Rehearsal(variant, root, options)
+            assert made[variant].said
+        return made[variant]
+
+    return get
 
 
 FLAGSHIP = "qwen36-27b-vlm-mtp"
