@@ -16,39 +16,35 @@ RUN --mount=type=tmpfs,target=/tmp --mount=type=bind,source=build/image,target=/
     --mount=type=secret,id=certificates,target=/tmp/certificates \
     /mnt/layer installer
 
-FROM system AS build-packages
-RUN --mount=type=tmpfs,target=/tmp --mount=type=cache,target=/tmp/cache \
-    --mount=type=bind,source=build/image,target=/mnt --mount=type=bind,source=lockfiles,target=/media \
-    --mount=type=bind,from=tools,source=/tools,target=/opt \
-    --mount=type=secret,id=certificates,target=/tmp/certificates \
-    --mount=type=secret,id=uv,target=/tmp/uv.toml \
-    /mnt/layer environment build build
-
-FROM build-packages AS verify-packages
-# With a GPU `verify`, without one `verify-cpu`.
-ARG VERIFY=verify
-RUN --mount=type=tmpfs,target=/tmp --mount=type=cache,target=/tmp/cache \
-    --mount=type=bind,source=build/image,target=/mnt --mount=type=bind,source=lockfiles,target=/media \
-    --mount=type=bind,from=tools,source=/tools,target=/opt \
-    --mount=type=secret,id=certificates,target=/tmp/certificates \
-    --mount=type=secret,id=uv,target=/tmp/uv.toml \
-    /mnt/layer environment verify ${VERIFY}
-
 # fetch, calibrate, quantize, graft, dress; with less than the full assay, all steps.
-FROM build-packages AS build
-RUN --mount=type=tmpfs,target=/tmp --mount=type=bind,target=/mnt \
-    /mnt/build/image/layer tree build
-ENV PYTHONDONTWRITEBYTECODE=1
-USER 65534:65534
+FROM system AS build
+RUN --mount=type=tmpfs,target=/tmp --mount=type=bind,source=build/image,target=/mnt \
+    --mount=type=bind,source=lockfiles,target=/media \
+    --mount=type=bind,from=tools,source=/tools,target=/opt \
+    --mount=type=secret,id=certificates,target=/tmp/certificates \
+    --mount=type=secret,id=uv,target=/tmp/uv.toml \
+    /mnt/layer environments build build
+RUN --mount=type=tmpfs,target=/tmp --mount=type=bind,target=/mnt /mnt/build/image/layer tree build
+ENV HF_HUB_OFFLINE=1 HOME=/tmp USER=hallmark \
+    PYTHONPYCACHEPREFIX=/tmp/bytecode NUMBA_CACHE_DIR=/tmp/numba
 WORKDIR /hallmark
+USER 65534:65534
 
 # All of that and the engine; this is the image that builds run in.
-FROM verify-packages AS verify
+FROM system AS verify
+# With a GPU `verify`, without one `verify-cpu`.
+ARG VERIFY=verify
+RUN --mount=type=tmpfs,target=/tmp --mount=type=bind,source=build/image,target=/mnt \
+    --mount=type=bind,source=lockfiles,target=/media \
+    --mount=type=bind,from=tools,source=/tools,target=/opt \
+    --mount=type=secret,id=certificates,target=/tmp/certificates \
+    --mount=type=secret,id=uv,target=/tmp/uv.toml \
+    /mnt/layer environments build build verify ${VERIFY}
 RUN --mount=type=tmpfs,target=/tmp --mount=type=bind,target=/mnt \
     /mnt/build/image/layer tree build verify
 # Blackwell: B200, B300, RTX 50 and RTX PRO, GB10.
 ENV TORCH_CUDA_ARCH_LIST="10.0;10.3;12.0;12.1" CUDA_HOME=/usr/local/cuda \
-    HF_HUB_OFFLINE=1 PYTHONPYCACHEPREFIX=/tmp/bytecode NUMBA_CACHE_DIR=/tmp/numba \
-    HOME=/tmp USER=hallmark
-USER 65534:65534
+    HF_HUB_OFFLINE=1 HOME=/tmp USER=hallmark \
+    PYTHONPYCACHEPREFIX=/tmp/bytecode NUMBA_CACHE_DIR=/tmp/numba
 WORKDIR /hallmark
+USER 65534:65534
