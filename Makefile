@@ -49,8 +49,8 @@ image: .venv/made  ## the pinned image of this tree [IMAGE_BASE=<local image>] [
 
 image-test: VARIANT = qwen36-27b-vlm-mtp
 image-test: .venv/made  ## rehearses the flagship on the host and in the image, and compares SHA256SUMS
-	@$(NOX) -s build -- run $(VARIANT) --rehearse --verify structure --out dist/image-test/host
 	@$(NOX) -s contain -- $(VARIANT) --rehearse $(WHERE) --out dist/image-test/image $(LIMITS)
+	@$(NOX) -s build -- run $(VARIANT) --rehearse --verify structure --out dist/image-test/host
 	@cd dist/image-test && cmp host/provenance/SHA256SUMS image/provenance/SHA256SUMS && echo "host and image: the same SHA256SUMS"
 
 verify: .venv/made  ## the assay alone: DIR=<release> or VARIANT=<v> [BASE=<dir>] [MIRROR=<dir>]
