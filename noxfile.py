@@ -79,6 +79,12 @@ def contain(session: nox.Session) -> None:
 
 
 @nox.session
+def containers(session: nox.Session) -> None:
+    """The tests in real containers; need an engine, and the image of this tree."""
+    python(session, "host", *PYTEST, "tests/image", "-m", "image", *session.posargs)
+
+
+@nox.session
 def assay(session: nox.Session) -> None:
     """The assay alone, on a finished folder."""
     python(session, "build", "-m", "forge", "fetch", *session.posargs)
@@ -130,7 +136,15 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """The tests that need neither torch nor an engine."""
-    python(session, "dev", *PYTEST, "tests", "-m", "not libraries and not engine", *session.posargs)
+    python(
+        session,
+        "dev",
+        *PYTEST,
+        "tests",
+        "-m",
+        "not libraries and not engine and not image",
+        *session.posargs,
+    )
 
 
 @nox.session

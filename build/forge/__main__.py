@@ -138,7 +138,9 @@ def image(
     from forge import image as pinned
     from forge import preflight
 
-    made = pinned.build(preflight.engine(), base=base, snapshot=snapshot)
+    client = preflight.engine()
+    preflight.disk(Path(client.info()["DockerRootDir"]), preflight.IMAGE_DISK, "the image")
+    made = pinned.build(client, base=base, snapshot=snapshot)
     console.say(f"{pinned.name()} is ready: {made.id}, layers {made.layers}")
 
 

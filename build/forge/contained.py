@@ -39,6 +39,7 @@ def run(job: Job, target: Path, limits: Limits) -> int:
             inputs=inputs(results["fetch"]),
             scratch=scratch,
             limits=limits,
+            user=container.caller(client),
             graphics=graphics,
         )
         for environment in ("build", "verify") if job.level == "all" else ("build",):

@@ -43,7 +43,8 @@ class Sandbox:
     """All that decides what commands in the image see and may do.
 
     `store` can be written and lies in the container where it lies here; so do `inputs`, which
-    cannot be written, even inside the store. `scratch` is its /tmp.
+    cannot be written, even inside the store. `scratch` is its /tmp. What is written belongs to
+    `user`, a uid and a gid.
     """
 
     client: DockerClient
@@ -52,6 +53,7 @@ class Sandbox:
     inputs: frozenset[Path]
     scratch: Path
     limits: Limits
+    user: str
     graphics: Graphics | None = None
 
     def run(self, command: Sequence[str]) -> int:
@@ -110,7 +112,7 @@ class Sandbox:
             name=name,
             command=[*leash, *command],
             stdin_open=True,
-            user=_user(self.client),
+            user=self.user,
             environment=self._environment(),
             labels={_LABEL: str(self.store)},
             host_config=api.create_host_config(
@@ -172,8 +174,8 @@ def sweep(client: DockerClient, store: Path) -> None:
         remove(client, old.id)
 
 
-def _user(client: DockerClient) -> str:
-    """Who owns what is written: the caller, who in a rootless engine's containers is root."""
+def caller(client: DockerClient) -> str:
+    """The user that the caller is inside: himself, or root in a rootless engine's containers."""
     options = client.info().get("SecurityOptions") or []
     rootless = any("rootless" in option for option in options)
     return "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"
