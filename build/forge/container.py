@@ -14,7 +14,7 @@ import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -68,15 +68,13 @@ class Sandbox:
         with _signals_as_exceptions(), ThreadPoolExecutor(max_workers=1) as pool:
             try:
                 self._create(name, command)
-                output = api.attach_socket(
-                    name, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-                )
                 # Asked for before the start, since a removed container has no exit code any more.
                 ended = pool.submit(api.wait, name, timeout=None, condition="next-exit")
-                api.start(name)
-                with _limited(self.client, name, self.limits.seconds) as late:
-                    _pass_on(frames_iter(output, tty=False))
-                    code = int(ended.result()["StatusCode"])
+                with _attached(self.client, name) as output:
+                    api.start(name)
+                    with _limited(self.client, name, self.limits.seconds) as late:
+                        _pass_on(frames_iter(output, tty=False))
+                        code = int(ended.result()["StatusCode"])
             except APIError as error:
                 raise _explained(error) from error
             finally:
@@ -158,20 +156,31 @@ class Sandbox:
 
 
 def remove(client: DockerClient, name: str) -> None:
-    """Removes a container, running or not; one that is gone or going is no error."""
-    try:
-        client.api.remove_container(name, force=True)
-    except NotFound:
-        pass
-    except APIError as error:
-        if "in progress" not in str(error):
-            raise
+    """Removes a container, running or not, and returns when it is gone; it may be gone already."""
+    with suppress(NotFound):
+        try:
+            client.api.remove_container(name, force=True)
+        except APIError as error:
+            if "in progress" not in str(error):
+                raise
+        client.api.wait(name, timeout=60, condition="removed")
 
 
 def sweep(client: DockerClient, store: Path) -> None:
     """Removes what runs on this store left behind when the engine itself failed."""
     for old in client.containers.list(all=True, filters={"label": f"{_LABEL}={store}"}):
         remove(client, old.id)
+
+
+@contextmanager
+def _attached(client: DockerClient, name: str) -> Iterator[Any]:
+    """The container's streams: what it says, and our end of its leash."""
+    streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+    output = client.api.attach_socket(name, params=streams)
+    try:
+        yield output
+    finally:
+        output._response.close()  # with the stream; the library leaves it to the collector
 
 
 def caller(client: DockerClient) -> str:
