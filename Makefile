@@ -10,7 +10,7 @@ WHERE = $(if $(BASE),--base '$(abspath $(BASE))') $(if $(MIRROR),--mirror '$(abs
 LIMITS = $(if $(MEMORY),--memory $(MEMORY)) $(if $(SHARED),--shared $(SHARED)) $(if $(HOURS),--hours $(HOURS))
 OPTIONS = $(WHERE) $(if $(OUT),--out '$(abspath $(OUT))') --verify $(VERIFY)
 
-.PHONY: help demo test list rehearse verify reproduce compare bench lock image image-test release $(VARIANTS)
+.PHONY: help demo test list rehearse verify reproduce compare bench lock image image-test container-test release $(VARIANTS)
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ image-test: .venv/made  ## rehearses the flagship on the host and in the image, 
 	@$(NOX) -s contain -- $(VARIANT) --rehearse $(WHERE) --out dist/image-test/image $(LIMITS)
 	@$(NOX) -s build -- run $(VARIANT) --rehearse --verify structure --out dist/image-test/host
 	@cd dist/image-test && cmp host/provenance/SHA256SUMS image/provenance/SHA256SUMS && echo "host and image: the same SHA256SUMS"
+
+container-test: .venv/made  ## the tests in real containers; need an engine, and `make image` before
+	@$(NOX) -s containers
 
 verify: .venv/made  ## the assay alone: DIR=<release> or VARIANT=<v> [BASE=<dir>] [MIRROR=<dir>]
 	@$(NOX) -s assay -- $(or $(abspath $(DIR)),$(firstword $(wildcard dist/$(VARIANT) dist/rehearsal/$(VARIANT)))) $(WHERE)
