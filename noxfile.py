@@ -67,6 +67,24 @@ def verify(session: nox.Session) -> None:
 
 
 @nox.session
+def image(session: nox.Session) -> None:
+    """Makes the pinned image of this tree."""
+    python(session, "host", "-m", "forge", "image", *session.posargs)
+
+
+@nox.session
+def contain(session: nox.Session) -> None:
+    """A whole build or rehearsal in the pinned image; fetch runs here, before it."""
+    python(session, "host", "-m", "forge", "contain", *session.posargs)
+
+
+@nox.session
+def containers(session: nox.Session) -> None:
+    """The tests in real containers; need an engine, and the image of this tree."""
+    python(session, "host", *PYTEST, "tests/image", "-m", "image", *session.posargs)
+
+
+@nox.session
 def assay(session: nox.Session) -> None:
     """The assay alone, on a finished folder."""
     python(session, "build", "-m", "forge", "fetch", *session.posargs)
@@ -98,7 +116,7 @@ def lock(session: nox.Session) -> None:
         python(session, "build", "-m", "forge", "lock", *session.posargs)
         return
     # build before dev: dev takes build's versions as constraints.
-    for name in ("tools", "build", "verify", "verify-cpu", "dev"):
+    for name in ("tools", "build", "verify", "verify-cpu", "host", "dev"):
         source = Path("lockfiles", f"{name}.in")
         override = source.with_suffix(".override")
         uv(session, "pip", "compile", "--universal", "--python-version=3.11", "--no-annotate",
@@ -118,7 +136,15 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """The tests that need neither torch nor an engine."""
-    python(session, "dev", *PYTEST, "tests", "-m", "not libraries and not engine", *session.posargs)
+    python(
+        session,
+        "dev",
+        *PYTEST,
+        "tests",
+        "-m",
+        "not libraries and not engine and not image",
+        *session.posargs,
+    )
 
 
 @nox.session

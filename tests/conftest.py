@@ -188,7 +188,7 @@ def build_small(root: Path, arrays: Arrays, wanted: Recipe | None = None) -> Bui
 
     def make(step: str, work: Callable[[Path], Mapping[str, str] | None]) -> None:
         results[step] = job.store.make(
-            step, "key", work, {"parameters": {}, "needs": {}, "lock": {}}
+            step, "key", work, {"parameters": {}, "needs": {}, "lock": {}, "image": None}
         )
 
     def fetched(out: Path) -> None:

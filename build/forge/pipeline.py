@@ -89,6 +89,7 @@ class Job:
     """What is asked for: a recipe, where its inputs come from, and how far it is verified.
 
     In a rehearsal, `base` replaces the recipe's base by a local checkpoint (None: the stand-in).
+    Of a `contained` job, every step but fetch runs in the image.
     """
 
     recipe: Recipe
@@ -97,6 +98,7 @@ class Job:
     base: Path | None = None
     mirror: Path | None = None
     level: Level = "all"
+    contained: bool = False
 
 
 class Module(Protocol):
@@ -134,6 +136,8 @@ def run(
 
 def environment_of(step: Step, job: Job) -> str:
     """Where a step runs: without the engine's checks, everything runs where the build does."""
+    if job.contained and step.name == "fetch":
+        return "host"
     return step.environment if job.level == "all" else "build"
 
 
@@ -145,6 +149,7 @@ def _run_step(step: Step, job: Job, results: Mapping[str, Result], environment: 
         "needs": step.inputs(needed),
         "code": identity.code_digest(),
         "lock": identity.lock_digests(environment_of(step, job)),
+        "image": identity.image_layers(),
     }
     key = canonical.sha256_text(canonical.dumps({"step": step.name, **facts}))
     with job.store.lock(step.name, key):
