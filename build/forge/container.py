@@ -7,13 +7,13 @@ killed outright, the engine removes it, since its first process (:mod:`forge.lea
 
 import json
 import os
+import queue
 import shutil
 import signal
 import sys
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,9 +21,10 @@ from types import FrameType
 from typing import Any
 
 from docker import DockerClient
-from docker.errors import APIError, NotFound
+from docker.errors import APIError, DockerException, NotFound
 from docker.types import DeviceRequest, Mount
 from docker.utils.socket import STDERR, frames_iter
+from requests import RequestException
 
 from forge import identity
 from forge.errors import ContainerError, NoGpuError
@@ -33,6 +34,7 @@ from forge.preflight import GIB, HOST, Graphics, Limits
 PYTHON = "/hallmark/.nox/{environment}/bin/python"
 _LABEL = "hallmark.run"
 _KILLED = 128 + signal.SIGKILL
+_GRACE = 60  # seconds between the last word of a container and its exit code
 # What the host decides about kernels goes into the container; the rest of ENVIRONMENT is about the
 # hub, which is out of reach, or about devices, which are chosen outside.
 _NOT_HANDED_ON = ("CUDA_VISIBLE_DEVICES", "HF_ENDPOINT", "HF_HUB_OFFLINE")
@@ -65,18 +67,23 @@ class Sandbox:
         """
         name = f"hallmark-{uuid.uuid4().hex[:12]}"
         api = self.client.api
-        with _signals_as_exceptions(), ThreadPoolExecutor(max_workers=1) as pool:
+        with _signals_as_exceptions():
             try:
                 self._create(name, command)
                 # Asked for before the start, since a removed container has no exit code any more.
-                ended = pool.submit(api.wait, name, timeout=None, condition="next-exit")
+                ended = _ending(self.client, name)
                 with _attached(self.client, name) as output:
                     api.start(name)
                     with _limited(self.client, name, self.limits.seconds) as late:
                         _pass_on(frames_iter(output, tty=False))
-                        code = int(ended.result()["StatusCode"])
+                        code = ended.get(timeout=_GRACE)
             except APIError as error:
                 raise _explained(error) from error
+            except queue.Empty as error:
+                raise ContainerError(
+                    "the container said its last, and the engine does not tell how it ended. "
+                    f"Restart the engine and run again, {HOST}."
+                ) from error
             finally:
                 remove(self.client, name)
         if late.is_set():
@@ -181,6 +188,18 @@ def _attached(client: DockerClient, name: str) -> Iterator[Any]:
         yield output
     finally:
         output._response.close()  # with the stream; the library leaves it to the collector
+
+
+def _ending(client: DockerClient, name: str) -> queue.Queue[int]:
+    """Where the exit code will be; nobody waits for the thread, for an engine may never answer."""
+    ended: queue.Queue[int] = queue.Queue()
+
+    def wait() -> None:
+        with suppress(DockerException, RequestException):  # then there is no code to put
+            ended.put(int(client.api.wait(name, timeout=None, condition="next-exit")["StatusCode"]))
+
+    threading.Thread(target=wait, daemon=True).start()
+    return ended
 
 
 def caller(client: DockerClient) -> str:
