@@ -29,19 +29,21 @@ def run(job: Job, target: Path, limits: Limits) -> int:
     preflight.space(job.store.root, limits, rehearsal=job.rehearsal)
     with _scratch(job) as scratch:
         container.sweep(client, job.store.root)
-        results: Needed = pipeline.run(job, "host", until="fetch")
-        ledger = scratch / "ledger.json"
-        handover.write(ledger, results)
         sandbox = Sandbox(
             client=client,
             image=found,
             store=job.store.root,
-            inputs=inputs(results["fetch"]),
+            inputs=frozenset(),
             scratch=scratch,
             limits=limits,
             user=container.caller(client),
             graphics=graphics,
         )
+        sandbox.require_graphics()
+        results: Needed = pipeline.run(job, "host", until="fetch")
+        ledger = scratch / "ledger.json"
+        handover.write(ledger, results)
+        sandbox = replace(sandbox, inputs=inputs(results["fetch"]))
         for environment in ("build", "verify") if job.level == "all" else ("build",):
             code = sandbox.run(_command(job, environment))
             if code:

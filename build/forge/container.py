@@ -99,6 +99,20 @@ class Sandbox:
             )
         return code
 
+    def require_graphics(self) -> None:
+        """Makes sure that the GPUs of this machine are there inside, if they are to be used.
+
+        Raises:
+            NoGpuError: the engine cannot hand them on, or does not, as Podman 4 for one.
+        """
+        look = "from forge import identity; raise SystemExit(not identity.has_gpu())"
+        python = PYTHON.format(environment="build")
+        if self.graphics is not None and self.run([python, "-c", look]):
+            raise NoGpuError(
+                "the container engine cannot hand on the GPU: a container that asked for it has "
+                f"none. Use Docker with the NVIDIA Container Toolkit, {HOST}."
+            )
+
     def facts(self) -> dict[str, Any]:
         """What a manifest says of the container: image, engine, GPUs and their driver."""
         version = self.client.version()
