@@ -97,8 +97,8 @@ def lock(session: nox.Session) -> None:
     if session.posargs:
         python(session, "build", "-m", "forge", "lock", *session.posargs)
         return
-    # build before dev: dev takes build's versions as constraints.
-    for name in ("tools", "build", "verify", "verify-cpu", "dev"):
+    # build before release before dev: each takes the versions of those before as constraints.
+    for name in ("tools", "build", "verify", "verify-cpu", "release", "dev"):
         source = Path("lockfiles", f"{name}.in")
         override = source.with_suffix(".override")
         uv(session, "pip", "compile", "--universal", "--python-version=3.11", "--no-annotate",
