@@ -93,3 +93,21 @@ class ManifestError(HallmarkError):
     """A provenance manifest is malformed, or what it names is not what is here."""
 
     code = 21
+
+
+class SigningError(HallmarkError):
+    """A release cannot be signed: no usable key or identity, or it is not what it lists."""
+
+    code = 30
+
+
+class ReleaseError(HallmarkError):
+    """A release is not what its signed statements say; the message is the first reason."""
+
+    code = 31
+
+
+class UploadError(HallmarkError):
+    """A release cannot be published, or the hub does not hold what was sent."""
+
+    code = 32
