@@ -86,6 +86,12 @@ def reproduce(session: nox.Session) -> None:
 
 
 @nox.session
+def release(session: nox.Session) -> None:
+    """What a publisher does with a finished build, and a stranger with a release."""
+    python(session, "release", "-m", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Speed and memory of the quantizer, beside the libraries that the build environment has."""
     python(session, "build", "-m", "assay.bench", *session.posargs)
