@@ -43,9 +43,7 @@ def assemble(folder: Path, store: Store) -> None:
     if not errors.is_file():
         _measure_errors(folder, store, errors)
     found = facts.read(folder)
-    changed = [
-        _write(folder / name, text.encode()) for name, text in _documents(found).items()
-    ]
+    changed = [_write(folder / name, text.encode()) for name, text in _documents(found).items()]
     changed.append(_write(provenance / CONTENTS, contents(folder)))
     if any(changed):
         for name in SIGNATURES:

@@ -84,8 +84,10 @@ def dots(
         parts.append(_line(LEFT, level, WIDTH - RIGHT, level, "grid"))
         parts.append(_text(LEFT - 8, level, f"{value:.4g}", anchor="end"))
     step = max(1, -(-int(largest) // 16))
-    for number in range(0, int(largest) + 1, step):
-        parts.append(_text(place(number, 0)[0], HEIGHT - BOTTOM + 16, str(number), anchor="middle"))
+    parts += [
+        _text(place(number, 0)[0], HEIGHT - BOTTOM + 16, str(number), anchor="middle")
+        for number in range(0, int(largest) + 1, step)
+    ]
     parts.append(_text(LEFT + wide / 2, HEIGHT - 8, x, anchor="middle"))
     parts.append(
         f'<text transform="translate(12 {TOP + tall / 2:.1f}) rotate(-90)" '

@@ -12,11 +12,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from forge import attest, canonical, identity, record, recipe, release, rules
+from forge import attest, canonical, identity, recipe, record, release, rules
 from forge.errors import RecipeError
 from forge.fidelity import Error, parse
 from forge.recipe import Recipe
-from forge.release import PROVENANCE
 
 WEIGHTS_PER_BYTE = {"U8": 2, "F8_E4M3": 1}
 STORED_AS = {"U8": "NVFP4", "F8_E4M3": "FP8"}

@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from forge import canonical, console, nvfp4, rules, tensorfile
 from forge.nvfp4 import BLOCK, E4M3_VALUES, Floats
@@ -20,14 +22,15 @@ from forge.tensorfile import DTYPE_BYTES, Tensor
 
 # Elements that are worked on at a time.
 CHUNK = 1 << 22
-WIDEN = {
+WIDEN: Mapping[str, Callable[[bytes], Floats]] = {
     "BF16": lambda data: nvfp4.widen_bf16(np.frombuffer(data, dtype="<u2")),
     "F16": lambda data: np.frombuffer(data, dtype="<f2").astype(np.float32),
     "F32": lambda data: np.frombuffer(data, dtype="<f4"),
 }
 
 Parts = Mapping[str, Tensor]
-Rows = Callable[[Parts, str, range, int], Floats]
+Values = npt.NDArray[np.floating[Any]]
+Rows = Callable[[Parts, str, range, int], Values]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,12 +119,12 @@ def _weight(linear: Linear, weight: Tensor, rows: range) -> Floats:
     return WIDEN[weight.dtype](data).reshape(len(rows), columns)
 
 
-def _modelopt_nvfp4(stored: Parts, module: str, rows: range, columns: int) -> Floats:
+def _modelopt_nvfp4(stored: Parts, module: str, rows: range, columns: int) -> Values:
     scale = _scalar(stored[f"{module}.weight_scale_2"])
     return _nvfp4(stored, f"{module}.weight", f"{module}.weight_scale", rows, columns) * scale
 
 
-def _compressed_nvfp4(stored: Parts, module: str, rows: range, columns: int) -> Floats:
+def _compressed_nvfp4(stored: Parts, module: str, rows: range, columns: int) -> Values:
     divisor = _scalar(stored[f"{module}.weight_global_scale"])
     codes, scales = f"{module}.weight_packed", f"{module}.weight_scale"
     return _nvfp4(stored, codes, scales, rows, columns) / divisor

@@ -21,9 +21,7 @@ CONTENTS = "release.json"
 BUNDLES = {STATEMENT: "provenance.sigstore.json", CONTENTS: "release.sigstore.json"}
 MODEL_SIGNATURE = "model.sig"
 SIGNATURES = tuple(f"{PROVENANCE}/{name}" for name in (*BUNDLES.values(), MODEL_SIGNATURE))
-ADDED = frozenset(
-    {*DOCUMENTS, f"{PROVENANCE}/{ERRORS}", f"{PROVENANCE}/{CONTENTS}", *SIGNATURES}
-)
+ADDED = frozenset({*DOCUMENTS, f"{PROVENANCE}/{ERRORS}", f"{PROVENANCE}/{CONTENTS}", *SIGNATURES})
 
 
 def folder(job: Job) -> Path:
