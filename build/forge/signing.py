@@ -84,7 +84,7 @@ def _sign_model(folder: Path, key: Path) -> None:
 
     secret = keys.password()
     hashed = hashing.Config().use_file_serialization()
-    hashed.set_ignored_paths(paths=[PROVENANCE], ignore_git_paths=False)
+    hashed.set_ignored_paths(paths=[PROVENANCE])
     config = signing.Config().set_hashing_config(hashed)
     config.use_elliptic_key_signer(
         private_key=key, password=secret.decode() if secret else None

@@ -78,7 +78,7 @@ def upload(folder: Path, repo: str, *, confirm: bool, rehearsal: bool) -> str | 
 
 def _plan(client: HfApi, repo: str, files: dict[str, File]) -> Plan:
     try:
-        parent = client.repo_info(repo).sha
+        parent = _newest(client, repo)
     except errors.RepositoryNotFoundError:
         return Plan(repo=repo, parent=None, files=files, changed=tuple(files), removed=())
     there = _tree(client, repo, parent)
@@ -91,7 +91,15 @@ def _plan(client: HfApi, repo: str, files: dict[str, File]) -> Plan:
     )
 
 
-def _tree(client: HfApi, repo: str, commit: str | None) -> dict[str, RepoFile]:
+def _newest(client: HfApi, repo: str) -> str:
+    """The newest commit of a repository."""
+    commit = client.repo_info(repo).sha
+    if commit is None:
+        raise UploadError(f"{repo}: the hub names no commit of it. Check HF_ENDPOINT.")
+    return commit
+
+
+def _tree(client: HfApi, repo: str, commit: str) -> dict[str, RepoFile]:
     entries = client.list_repo_tree(repo, revision=commit, recursive=True)
     return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
@@ -109,7 +117,7 @@ def _send(client: HfApi, plan: Plan, name: str) -> str:
     parent = plan.parent
     if parent is None:
         client.create_repo(plan.repo, private=True)
-        parent = client.repo_info(plan.repo).sha
+        parent = _newest(client, plan.repo)
     signatures = [path for path in SIGNATURES if path in plan.files]
     content = [path for path in plan.changed if path not in SIGNATURES]
     stale: list[str] = [*plan.removed]
@@ -117,19 +125,25 @@ def _send(client: HfApi, plan: Plan, name: str) -> str:
         # What was signed is about to change; a signature of before would only confuse.
         there = _tree(client, plan.repo, parent)
         stale += [path for path in signatures if path in there]
-        parent = _commit(client, plan, content, stale, f"Release {name}", parent)
+        parent = _commit(client, plan, parent, f"Release {name}", add=content, remove=stale)
         signed = signatures
     else:
         signed = [path for path in plan.changed if path in SIGNATURES]
     if signed:
-        parent = _commit(client, plan, signed, [], f"Sign {name}", parent)
+        parent = _commit(client, plan, parent, f"Sign {name}", add=signed, remove=())
     _require_there(client, plan, parent)
     console.say(f"{plan.repo} has the release at commit {parent}")
     return parent
 
 
 def _commit(
-    client: HfApi, plan: Plan, add: Sequence[str], remove: Sequence[str], message: str, parent: str
+    client: HfApi,
+    plan: Plan,
+    parent: str,
+    message: str,
+    *,
+    add: Sequence[str],
+    remove: Sequence[str],
 ) -> str:
     additions = [CommitOperationAdd(path, plan.files[path].path) for path in add]
     for addition in additions:
