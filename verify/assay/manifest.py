@@ -163,9 +163,10 @@ def parse(model: type[Parsed], data: bytes, where: str) -> Parsed:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
+        kind, count = model.__name__.lower(), error.error_count()
         raise ManifestError(
-            f"{where}: not as Hallmark writes it, {error.error_count()} mistake(s), first "
-            f"{key}: {first['msg']}; the value is {first['input']!r:.200}. Fetch the release again."
+            f"{where}: no {kind} of Hallmark, {count} mistake(s), first {key}: {first['msg']}; "
+            f"the value is {first['input']!r:.200}. Fetch the release again."
         ) from error
     except ValueError as error:
         raise ManifestError(
