@@ -43,9 +43,11 @@ def assemble(folder: Path, store: Store) -> None:
     if not errors.is_file():
         _measure_errors(folder, store, errors)
     found = facts.read(folder)
-    changed = [_write(folder / name, text.encode()) for name, text in _documents(found).items()]
-    changed.append(_write(provenance / CONTENTS, contents(folder)))
-    if any(changed):
+    for name, text in _documents(found).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    listed = contents(folder)
+    if not (provenance / CONTENTS).is_file() or (provenance / CONTENTS).read_bytes() != listed:
+        (provenance / CONTENTS).write_bytes(listed)
         for name in SIGNATURES:
             (folder / name).unlink(missing_ok=True)
     console.say(f"{folder} is a release: {len(names_in(folder))} files")
@@ -116,11 +118,3 @@ def _fetched(predicate: dict[str, Any]) -> dict[str, Any] | None:
     byproducts = predicate["runDetails"]["byproducts"]
     found = (one["annotations"] for one in byproducts if one["name"] == "step/fetch")
     return next(found, None)
-
-
-def _write(path: Path, data: bytes) -> bool:
-    """Writes a file if it is not there with these bytes; whether it was not."""
-    if path.is_file() and path.read_bytes() == data:
-        return False
-    path.write_bytes(data)
-    return True
