@@ -2,18 +2,18 @@
 
 VARIANTS := $(basename $(notdir $(wildcard build/variants/*.toml)))
 PYTHON ?= python3
-RUNNER ?= image
 VERIFY ?= all
 NOX = .venv/bin/python -m nox
 # With less than the full assay nothing needs the engine's environment.
 SESSIONS = build $(if $(filter all,$(VERIFY)),verify)
 WHERE = $(if $(BASE),--base '$(abspath $(BASE))') $(if $(MIRROR),--mirror '$(abspath $(MIRROR))')
+LIMITS = $(if $(MEMORY),--memory $(MEMORY)) $(if $(SHARED),--shared $(SHARED)) $(if $(HOURS),--hours $(HOURS))
 OPTIONS = $(WHERE) $(if $(OUT),--out '$(abspath $(OUT))') --verify $(VERIFY)
 
 RELEASE = '$(abspath $(or $(DIR),$(firstword $(wildcard dist/$(VARIANT) dist/rehearsal/$(VARIANT))),$(error name a built variant with VARIANT=<v>, or a folder with DIR=<dir>)))'
 TRUST = $(if $(KEY),--key '$(abspath $(KEY))') $(if $(IDENTITY),--identity '$(IDENTITY)') $(if $(ISSUER),--issuer '$(ISSUER)') $(if $(UNSIGNED),--unsigned)
 
-.PHONY: help demo test list rehearse verify reproduce compare bench lock image release $(VARIANTS)
+.PHONY: help demo test list rehearse verify reproduce compare bench lock image image-test container-test release $(VARIANTS)
 .PHONY: keygen sign verify-release attest-reproduction publish
 
 help:  ## this list
@@ -35,14 +35,30 @@ list: .venv/made  ## the variants, one a line
 	@$(NOX) -s build -- list
 
 rehearse: .venv/made  ## VARIANT=<v> [BASE=<dir>] [MIRROR=<dir>] [OUT=<dir>] [VERIFY=none|structure|all]
+ifeq ($(or $(RUNNER),host),host)
 	@$(NOX) -s $(SESSIONS) -- run $(VARIANT) --rehearse $(OPTIONS)
+else
+	@$(NOX) -s contain -- $(VARIANT) --rehearse $(OPTIONS) $(LIMITS)
+endif
 
 $(VARIANTS): .venv/made
-ifeq ($(RUNNER),host)
+ifeq ($(or $(RUNNER),image),host)
 	@$(NOX) -s $(SESSIONS) -- run $@ $(OPTIONS)
 else
-	@echo "The pinned image is not there yet; RUNNER=host builds on this machine." >&2; exit 2
+	@$(NOX) -s contain -- $@ $(OPTIONS) $(LIMITS)
 endif
+
+image: .venv/made  ## the pinned image of this tree [IMAGE_BASE=<local image>] [SNAPSHOT=<date>|none]
+	@$(NOX) -s image -- $(if $(IMAGE_BASE),--base '$(IMAGE_BASE)') $(if $(SNAPSHOT),--snapshot '$(SNAPSHOT)')
+
+image-test: VARIANT = qwen36-27b-vlm-mtp
+image-test: .venv/made  ## rehearses the flagship on the host and in the image, and compares SHA256SUMS
+	@$(NOX) -s contain -- $(VARIANT) --rehearse $(WHERE) --out dist/image-test/image $(LIMITS)
+	@$(NOX) -s build -- run $(VARIANT) --rehearse --verify structure --out dist/image-test/host
+	@cd dist/image-test && cmp host/provenance/SHA256SUMS image/provenance/SHA256SUMS && echo "host and image: the same SHA256SUMS"
+
+container-test: .venv/made  ## the tests in real containers; need an engine, and `make image` before
+	@$(NOX) -s containers
 
 verify: .venv/made  ## the assay alone: DIR=<release> or VARIANT=<v> [BASE=<dir>] [MIRROR=<dir>]
 	@$(NOX) -s assay -- $(or $(abspath $(DIR)),$(firstword $(wildcard dist/$(VARIANT) dist/rehearsal/$(VARIANT)))) $(WHERE)
@@ -78,6 +94,3 @@ attest-reproduction: .venv/made  ## reproduce, and sign that it succeeded: FROM=
 publish: .venv/made  ## upload a verified release: DIR=<release> REPO=<owner/name> KEY=<public key> [CONFIRM=1]
 	@$(NOX) -s release -- assay verify-release $(RELEASE) $(TRUST) $(if $(POLICY),--policy '$(abspath $(POLICY))')
 	@$(NOX) -s release -- forge publish $(RELEASE) '$(or $(REPO),$(error name the repository with REPO=<owner/name>))' $(if $(CONFIRM),--confirm) $(if $(REHEARSAL),--rehearsal)
-
-image:
-	@echo "make $@ is not there yet; see 'What is not there yet' in README.md." >&2; exit 2

@@ -67,6 +67,24 @@ def verify(session: nox.Session) -> None:
 
 
 @nox.session
+def image(session: nox.Session) -> None:
+    """Makes the pinned image of this tree."""
+    python(session, "host", "-m", "forge", "image", *session.posargs)
+
+
+@nox.session
+def contain(session: nox.Session) -> None:
+    """A whole build or rehearsal in the pinned image; fetch runs here, before it."""
+    python(session, "host", "-m", "forge", "contain", *session.posargs)
+
+
+@nox.session
+def containers(session: nox.Session) -> None:
+    """The tests in real containers; need an engine, and the image of this tree."""
+    python(session, "host", *PYTEST, "tests/image", "-m", "image", *session.posargs)
+
+
+@nox.session
 def assay(session: nox.Session) -> None:
     """The assay alone, on a finished folder."""
     python(session, "build", "-m", "forge", "fetch", *session.posargs)
@@ -104,7 +122,7 @@ def lock(session: nox.Session) -> None:
         python(session, "build", "-m", "forge", "lock", *session.posargs)
         return
     # build before release before dev: each takes the versions of those before as constraints.
-    for name in ("tools", "build", "verify", "verify-cpu", "release", "dev"):
+    for name in ("tools", "build", "verify", "verify-cpu", "host", "release", "dev"):
         source = Path("lockfiles", f"{name}.in")
         override = source.with_suffix(".override")
         uv(session, "pip", "compile", "--universal", "--python-version=3.11", "--no-annotate",
@@ -124,7 +142,15 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """The tests that need neither torch nor an engine."""
-    python(session, "dev", *PYTEST, "tests", "-m", "not libraries and not engine", *session.posargs)
+    python(
+        session,
+        "dev",
+        *PYTEST,
+        "tests",
+        "-m",
+        "not libraries and not engine and not image",
+        *session.posargs,
+    )
 
 
 @nox.session
@@ -137,5 +163,9 @@ def libraries(session: nox.Session) -> None:
 def engine(session: nox.Session) -> None:
     """The tests with a real vLLM, on a real rehearsal."""
     environment(session, "build")  # rehearsals within the tests run their first steps there
-    where = ("tests/assay", "tests/test_rehearsal.py")  # the rest imports what is not here
+    where = (
+        "tests/assay",
+        "tests/test_rehearsal.py",
+        "tests/test_all_rehearsals.py",
+    )  # the rest imports what is not here
     python(session, verify_environment(), *PYTEST, *where, "-m", "engine", *session.posargs)

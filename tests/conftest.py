@@ -1,8 +1,10 @@
 """What tests share: a small base checkpoint that needs no torch, and the flagship recipe."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--mirror", type=Path, default=None, help="a folder with inputs, as MIRROR= in the Makefile"
     )
+
+
+@pytest.fixture(scope="session")
+def rehearse(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Rehearses a variant, once a session; all of them share a store."""
+    from rehearsals import Rehearsal
+
+    root = tmp_path_factory.mktemp("rehearsals")
+    mirror = request.config.getoption("--mirror")
+    options = ["--mirror", str(mirror)] if mirror else []
+    made: dict[str, Rehearsal] = {}
+
+    def get(variant: str) -> Rehearsal:
+        if variant not in made:
+            made[variant] = Rehearsal(variant, root, options)
+            assert made[variant].said
+        return made[variant]
+
+    return get
 
 
 FLAGSHIP = "qwen36-27b-vlm-mtp"
@@ -114,6 +135,20 @@ def write_checkpoint(folder: Path, arrays: Arrays, shards: int = 2) -> Path:
     return folder
 
 
+def without_head(checkpoint: Path, folder: Path) -> Path:
+    """Copies a checkpoint but for its MTP head, as every fine-tune that transformers saved is."""
+    weights = shutil.ignore_patterns("*.safetensors", tensorfile.INDEX)
+    shutil.copytree(checkpoint, folder, ignore=weights)
+    tensors = tensorfile.read_checkpoint(checkpoint).values()
+    body = [tensor for tensor in tensors if not tensor.name.startswith("mtp.")]
+    file = "model-00001-of-00001.safetensors"
+    header = tensorfile.header_bytes([tensor.spec for tensor in body])
+    (folder / file).write_bytes(header + b"".join(tensor.read() for tensor in body))
+    index = tensorfile.index_json((file, tensor.spec) for tensor in body)
+    canonical.write(folder / tensorfile.INDEX, index)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def flagship() -> Recipe:
     return recipe.find(FLAGSHIP)
@@ -153,7 +188,7 @@ def build_small(root: Path, arrays: Arrays, wanted: Recipe | None = None) -> Bui
 
     def make(step: str, work: Callable[[Path], Mapping[str, str] | None]) -> None:
         results[step] = job.store.make(
-            step, "key", work, {"parameters": {}, "needs": {}, "lock": {}}
+            step, "key", work, {"parameters": {}, "needs": {}, "lock": {}, "image": None}
         )
 
     def fetched(out: Path) -> None:

@@ -31,7 +31,7 @@ def build(root, base):
         "calibrate",
         "by hand",
         lambda out: record.write(out / record.FILE, maxima, {"device": "a hand"}),
-        {"parameters": {}, "needs": {}, "lock": {}},
+        {"parameters": {}, "needs": {}, "lock": {}, "image": None},
     )
     release.publish(pipeline.run(job, "build", given={"calibrate": calibrated}), root / "release")
 

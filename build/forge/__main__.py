@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from forge import catalogue, console, identity, pins, pipeline, recipe, release, summary
+from forge import (
+    catalogue,
+    console,
+    handover,
+    identity,
+    pins,
+    pipeline,
+    recipe,
+    release,
+    summary,
+)
 from forge.pipeline import Job
 from forge.store import Store
 
@@ -21,23 +31,54 @@ Environment = Annotated[
 ]
 
 
+Level = Annotated[
+    Literal["none", "structure", "all"], typer.Option(help="How far the result is verified.")
+]
+Rehearse = Annotated[
+    bool, typer.Option(help="Use the stand-in, or --base, instead of the recipe's base.")
+]
+Out = Annotated[Path | None, typer.Option(help="Where the result goes.")]
+Kept = Annotated[Path, typer.Option(help="Where results of steps are kept.")]
+
+
 @app.command()
 def run(
     variant: str,
     *,
     environment: Environment = "build",
-    rehearse: Annotated[
-        bool, typer.Option(help="Use the stand-in, or --base, instead of the recipe's base.")
-    ] = False,
+    rehearse: Rehearse = False,
     base: Base = None,
     mirror: Mirror = None,
-    out: Annotated[Path | None, typer.Option(help="Where the result goes.")] = None,
-    verify: Annotated[
-        Literal["none", "structure", "all"], typer.Option(help="How far the result is verified.")
-    ] = "all",
-    store: Annotated[Path, typer.Option(help="Where results of steps are kept.")] = identity.STORE,
+    out: Out = None,
+    verify: Level = "all",
+    store: Kept = identity.STORE,
+    ledger: Annotated[
+        Path | None, typer.Option(help="In the image: the keys of results, read and written.")
+    ] = None,
 ) -> None:
     """Runs the steps of a variant that belong to one environment."""
+    job = _job(variant, rehearse=rehearse, base=base, mirror=mirror, verify=verify, store=store)
+    if ledger is not None:
+        results = pipeline.run(job, environment, given=handover.read(ledger, job.store))
+        handover.write(ledger, results)
+        return
+    results = pipeline.run(job, environment)
+    if "attest" in results:
+        target = (out or release.folder(job)).resolve()
+        release.publish(results, target)
+        summary.show(target)
+
+
+def _job(
+    variant: str,
+    *,
+    rehearse: bool,
+    base: Path | None,
+    mirror: Path | None,
+    verify: pipeline.Level,
+    store: Path,
+) -> Job:
+    """What the options ask for, refused where a real build may not begin."""
     job = Job(
         recipe=recipe.find(variant),
         store=Store(store),
@@ -49,11 +90,58 @@ def run(
     if not rehearse:
         job.recipe.require_pins()
         identity.require_commit()
-    results = pipeline.run(job, environment)
-    if "attest" in results:
-        target = (out or release.folder(job)).resolve()
-        release.publish(results, target)
-        summary.show(target)
+    return job
+
+
+@app.command()
+def contain(
+    variant: str,
+    *,
+    rehearse: Rehearse = False,
+    base: Base = None,
+    mirror: Mirror = None,
+    out: Out = None,
+    verify: Level = "all",
+    store: Kept = identity.STORE,
+    memory: Annotated[
+        float | None, typer.Option(help="GiB of memory; all but 2 of this machine's if not given.")
+    ] = None,
+    shared: Annotated[
+        float | None, typer.Option(help="GiB of shared memory; 8, in a rehearsal 1.")
+    ] = None,
+    hours: Annotated[float, typer.Option(help="After how long a container is ended.")] = 24.0,
+) -> None:
+    """Runs all steps of a variant in the pinned image, fetch before it on the host."""
+    from forge import contained, preflight
+
+    job = _job(variant, rehearse=rehearse, base=base, mirror=mirror, verify=verify, store=store)
+    gib = preflight.GIB
+    limits = preflight.Limits(
+        memory=preflight.memory() - 2 * gib if memory is None else int(memory * gib),
+        shared=int((shared or (1 if rehearse else 8)) * gib),
+        seconds=hours * 3600,
+    )
+    raise typer.Exit(contained.run(job, (out or release.folder(job)).resolve(), limits))
+
+
+@app.command()
+def image(
+    *,
+    base: Annotated[
+        str | None, typer.Option(help="Another base than the pinned one: a local image.")
+    ] = None,
+    snapshot: Annotated[
+        str | None, typer.Option(help="Another date of the archive; none: the base's own sources.")
+    ] = None,
+) -> None:
+    """Makes the pinned image of this tree."""
+    from forge import image as pinned
+    from forge import preflight
+
+    client = preflight.engine()
+    preflight.disk(Path(client.info()["DockerRootDir"]), preflight.IMAGE_DISK, "the image")
+    made = pinned.build(client, base=base, snapshot=snapshot)
+    console.say(f"{pinned.name()} is ready: {made.id}, layers {made.layers}")
 
 
 @app.command()
@@ -62,7 +150,7 @@ def fetch(
     *,
     base: Base = None,
     mirror: Mirror = None,
-    store: Annotated[Path, typer.Option(help="Where results of steps are kept.")] = identity.STORE,
+    store: Kept = identity.STORE,
 ) -> None:
     """Fetches the inputs of a finished release, for checking it."""
     pipeline.run(release.job(folder, Store(store), base, mirror), "build", until="fetch")

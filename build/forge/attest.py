@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from forge import canonical, identity, record, statement, store, tensorfile
-from forge.pipeline import STEPS, Job, Needed
+from forge.pipeline import STEPS, Job, Needed, environment_of
 from forge.statement import resource
 from forge.store import Result
 from forge.tensorfile import Tensor
@@ -23,7 +23,12 @@ STATEMENT = "provenance.json"
 VERIFICATION = "verification.json"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:hallmark:build:v1"
-BUILDERS = {"rehearsal": "urn:hallmark:builder:rehearsal", "host": "urn:hallmark:builder:host"}
+BUILDERS = {"host": "urn:hallmark:builder:host", "image": "urn:hallmark:builder:image"}
+# A rehearsal is no release wherever it ran, so its builder is another one in either place.
+REHEARSALS = {
+    "host": "urn:hallmark:builder:rehearsal",
+    "image": "urn:hallmark:builder:rehearsal:image",
+}
 
 
 def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
@@ -33,6 +38,7 @@ def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
         "variant": job.recipe.name,
         "recipe": job.recipe.model_dump(mode="json"),
         "builder": _builder(job),
+        "container": identity.container(),
         "commit": commit,
         "dirty": dirty,
     }
@@ -83,7 +89,8 @@ def _tensor_digest(tensor: Tensor) -> str:
 
 
 def _builder(job: Job) -> str:
-    return BUILDERS["rehearsal" if job.rehearsal else "host"]
+    where = "host" if identity.container() is None else "image"
+    return (REHEARSALS if job.rehearsal else BUILDERS)[where]
 
 
 def _statement(job: Job, needed: Needed, out: Path) -> dict[str, Any]:
@@ -116,8 +123,9 @@ def _definition(job: Job, needed: Needed) -> dict[str, Any]:
         },
         "resolvedDependencies": [
             *_inputs(fetched["files"]),
-            *_own_files(recipe),
+            *_own_files(recipe, job, needed),
             _own_commit(),
+            *_own_image(),
         ],
     }
 
@@ -133,12 +141,12 @@ def _inputs(files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _own_files(recipe: str) -> list[dict[str, Any]]:
+def _own_files(recipe: str, job: Job, needed: Needed) -> list[dict[str, Any]]:
     """The recipe, and every lock file that an environment of this build was made from."""
-    environments = sorted({step.environment for step in STEPS})
-    locks: dict[str, str] = {}
-    for environment in environments:
-        locks |= identity.lock_digests(environment)
+    here = next(step for step in STEPS if step.name == "attest")
+    locks = identity.lock_digests(environment_of(here, job))
+    for result in needed.values():
+        locks |= result.record["lock"]
     own = {recipe: canonical.sha256_file(identity.ROOT / recipe), **locks}
     return [resource(path, digest) for path, digest in sorted(own.items())]
 
@@ -151,6 +159,25 @@ def _own_commit() -> dict[str, Any]:
         "digest": {"gitCommit": commit},
         "annotations": {"uncommitted_changes": dirty},
     }
+
+
+def _own_image() -> list[dict[str, Any]]:
+    """The image that it was built in and the base of that, or nothing on a host."""
+    inside = identity.container()
+    if inside is None:
+        return []
+    image, labels = inside["image"], inside["image"]["labels"]
+    base = labels["org.opencontainers.image.base.name"]
+    annotations = {"layers_sha256": image["layers"], "labels": labels}
+    return [
+        {**_resource("image", _hex(image["id"])), "annotations": annotations},
+        _resource("image/base", _hex(labels["org.opencontainers.image.base.digest"]))
+        | {"uri": f"oci:{base}"},
+    ]
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")
 
 
 def _details(job: Job, needed: Needed, out: Path) -> dict[str, Any]:
@@ -172,8 +199,8 @@ def _details(job: Job, needed: Needed, out: Path) -> dict[str, Any]:
 def _step_record(result: Result) -> dict[str, Any]:
     """What a step did, in full; the digest is that of the annotations as canonical JSON."""
     annotations = {
-        **{key: result.record[key] for key in ("key", "started", "finished", "parameters", "lock")},
-        "needs": result.record["needs"],
+        **{name: result.record[name] for name in ("key", "started", "finished", "parameters")},
+        **{name: result.record[name] for name in ("lock", "image", "needs")},
         "outputs": dict(result.digests),
     }
     digest = canonical.sha256_text(canonical.dumps(annotations))

@@ -2,11 +2,10 @@
 
 The only step whose outcome depends on the hardware, so all that could change it is pinned or
 recorded: one sample a batch whatever the memory, deterministic algorithms, the attention of the
-recipe, PyTorch's own delta rule, every sample's token hash. modelopt watches the inputs; its
-exporter is not used.
+recipe, PyTorch's own delta rule, every sample's token hash. The libraries watch the inputs; their
+exporters are not used.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -14,7 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge import canonical, console, record, rules, tensorfile
+from forge import canonical, console, observers, record, rules, tensorfile
+from forge.batches import Batch
+from forge.batches import read as read_batches
 from forge.errors import CalibrationError
 from forge.pipeline import Job, Needed
 from forge.recipe import Recipe
@@ -30,10 +31,9 @@ FOREIGN_KERNELS = ("fla", "causal_conv1d", "flash_attn")
 
 def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
     """The samples, the engine and which linears are watched."""
-    return {
-        "architecture": job.recipe.architecture,
-        "calibration": job.recipe.calibration.model_dump(mode="json"),
-        "quantize": [rule.model_dump(mode="json") for rule in job.recipe.quantize],
+    rules = {"fused": job.recipe.fused, "quantize": job.recipe.quantize}
+    return _decides(job.recipe) | {
+        key: [rule.model_dump(mode="json") for rule in group] for key, group in rules.items()
     }
 
 
@@ -42,11 +42,45 @@ def run(job: Job, needed: Needed, out: Path) -> None:
     inputs = needed["fetch"].files
     plan = rules.plan(job.recipe, tensorfile.read_checkpoint(inputs / "base"))
     with (out / LOG).open("w") as log, redirect_stdout(log), redirect_stderr(log):
-        _pin_arithmetic()
-        samples = _tokenize(job.recipe, inputs)
-        model = _load(job.recipe, inputs / "base")
-        maxima = _watch(model, plan, samples)
-        record.write(out / record.FILE, maxima, _origin(job.recipe, model, samples))
+        calibrate(job.recipe, plan, inputs, out / record.FILE)
+
+
+def calibrate(recipe: Recipe, plan: Plan, inputs: Path, path: Path, **placed: Any) -> None:
+    """Runs the samples and writes the record.
+
+    Args:
+        recipe: says which samples, through which engine.
+        plan: which linears are watched, and which share a maximum.
+        inputs: what the fetch step left.
+        path: where the record goes.
+        placed: where transformers loads the model, if not where it thinks best.
+
+    Raises:
+        CalibrationError: a sample does not fit, a linear was reached by no sample, or a maximum
+            is no positive number.
+    """
+    batches = read_batches(recipe, inputs)
+    maxima, model = observe(recipe, plan, inputs / "base", batches, **placed)
+    record.write(path, maxima, _origin(recipe, plan, model, batches))
+
+
+def observe(
+    recipe: Recipe, plan: Plan, base: Path, batches: Sequence[Batch], **placed: Any
+) -> "tuple[dict[str, float], torch.nn.Module]":
+    """The input maxima of the calibrated linears, by module name, and the model that has them.
+
+    Raises:
+        CalibrationError: as :func:`merge`.
+    """
+    import torch
+
+    _pin_arithmetic()
+    wanted = recipe.calibration
+    model = observers.load(recipe.architecture, base, wanted.attention, **placed)
+    watch = observers.ENGINES[wanted.engine]
+    with torch.inference_mode():
+        maxima = watch(model, plan.calibrated, _forward(batches), all_experts=wanted.all_experts)
+    return merge(plan, maxima), model
 
 
 def merge(plan: Plan, maxima: Mapping[str, float]) -> dict[str, float]:
@@ -55,10 +89,21 @@ def merge(plan: Plan, maxima: Mapping[str, float]) -> dict[str, float]:
     Raises:
         CalibrationError: a linear that no sample reached, or a maximum that is no positive number.
     """
-    for module in plan.quantized:
+    calibrated = set(plan.calibrated)
+    for module in plan.calibrated:
         record.check(module, maxima.get(module, 0.0))
     return {
-        module: max(maxima[member] for member in group) for group in plan.groups for module in group
+        module: max(maxima[member] for member in group)
+        for group in plan.groups
+        for module in group
+        if module in calibrated
+    }
+
+
+def _decides(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "architecture": recipe.architecture,
+        "calibration": recipe.calibration.model_dump(mode="json"),
     }
 
 
@@ -86,103 +131,43 @@ def _pin_arithmetic() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def _tokenize(recipe: Recipe, inputs: Path) -> list[list[int]]:
-    """The token ids of each sample, set by set, cut to the set's length."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(inputs / "base", trust_remote_code=False)
-    every = []
-    for name, wanted in recipe.calibration.sets.items():
-        path = inputs / "calibration" / name / "samples.jsonl"
-        samples = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            messages = json.loads(line)["messages"]
-            if wanted.chat_template:
-                text = tokenizer.apply_chat_template(messages, tokenize=False)
-            else:
-                text = "\n\n".join(message["content"] for message in messages)
-            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-            samples.append(ids[: wanted.max_tokens])
-        if len(samples) != wanted.samples or not all(samples):
-            raise CalibrationError(
-                f"{path} has {len(samples)} samples, {sum(not ids for ids in samples)} of them "
-                f"empty; the recipe wants {wanted.samples}."
-            )
-        every += samples
-    return every
-
-
-def _load(recipe: Recipe, base: Path) -> "torch.nn.Module":
-    """The base in BF16, on the GPU as far as it fits (accelerate offloads the rest)."""
-    import torch
-    import transformers
-
-    model_class = getattr(transformers, recipe.architecture)
-    model = model_class.from_pretrained(
-        base,
-        dtype=torch.bfloat16,
-        attn_implementation=recipe.calibration.attention,
-        device_map="auto" if torch.cuda.is_available() else "cpu",
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
-    return model.eval()
-
-
-def _watch(model: "torch.nn.Module", plan: Plan, samples: Sequence[list[int]]) -> dict[str, float]:
-    """Runs the samples one by one and reads what modelopt's input quantizers saw."""
-    import modelopt.torch.quantization as mtq
-    import torch
-
-    nvfp4 = {"num_bits": (2, 1), "block_sizes": {-1: 16, "type": "dynamic", "scale_bits": (4, 3)}}
-    config = {
-        "quant_cfg": [
-            {"quantizer_name": "*", "enable": False},
-            *(
-                {"quantizer_name": f"{module}.input_quantizer", "cfg": nvfp4, "enable": True}
-                for module in plan.quantized
-            ),
-        ],
-        "algorithm": "max",
-    }
+def _forward(batches: Sequence[Batch]) -> observers.Forward:
+    """What runs the samples through a model, one by one."""
 
     def forward(model: "torch.nn.Module") -> None:
-        device = next(model.parameters()).device
-        with console.count_bar("samples", len(samples)) as advance:
-            for ids in samples:
-                model(input_ids=torch.tensor([ids], device=device), use_cache=False)
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        with console.count_bar("samples", len(batches)) as advance:
+            for batch in batches:
+                part = model.get_decoder() if batch.language_model_only else model
+                inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
+                part(**inputs, use_cache=False)
                 advance(1)
 
-    with torch.inference_mode():
-        model = mtq.quantize(model, config, forward)
-    maxima = {}
-    for module in plan.quantized:
-        amax = model.get_submodule(module).input_quantizer.amax
-        maxima[module] = float(amax) if amax is not None else 0.0
-    return merge(plan, maxima)
+    return forward
 
 
-def _origin(recipe: Recipe, model: "torch.nn.Module", samples: list[list[int]]) -> dict[str, Any]:
-    """What the record says of itself."""
+def _origin(
+    recipe: Recipe, plan: Plan, model: "torch.nn.Module", batches: Sequence[Batch]
+) -> dict[str, Any]:
+    """What the record says of itself; it names no variant, because several may share it."""
     import torch
 
-    on_gpu = torch.cuda.is_available()
+    engine = recipe.calibration.engine
+    decides = {**_decides(recipe), "groups": plan.groups}
     return {
-        "recipe": recipe.name,
-        "recipe_sha256": canonical.sha256_text(recipe.model_dump_json()),
-        "engine": {"name": recipe.calibration.engine, "version": version("nvidia-modelopt")},
+        "calibration_sha256": canonical.sha256_text(canonical.dumps(decides)),
+        "engine": {"name": engine, "version": version(observers.DISTRIBUTIONS[engine])},
         "torch": torch.__version__,
         "transformers": version("transformers"),
         "kernels": {
             "attention": model.config._attn_implementation,
             "delta_rule": "torch",
         },
-        "device": torch.cuda.get_device_name() if on_gpu else _cpu_name(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name(),
         "threads": torch.get_num_threads(),
-        "samples": [
-            {"tokens": len(ids), "sha256": canonical.sha256_text(canonical.dumps(ids))}
-            for ids in samples
-        ],
+        "samples": [batch.origin() for batch in batches],
     }
 
 

@@ -95,19 +95,61 @@ class ManifestError(HallmarkError):
     code = 21
 
 
+class ContainerError(HallmarkError):
+    """A container was ended before its work was done, at a limit or by someone."""
+
+    code = 30
+
+
+class NoEngineError(HallmarkError):
+    """No container engine answers."""
+
+    code = 31
+
+
+class EnginePermissionError(HallmarkError):
+    """There is a container engine, but this user may not use it."""
+
+    code = 32
+
+
+class ImageError(HallmarkError):
+    """The pinned image cannot be made, is not there, or was made for another machine."""
+
+    code = 33
+
+
+class NoGpuError(HallmarkError):
+    """A GPU is needed, and there is none or the engine cannot hand it on."""
+
+    code = 34
+
+
+class DriverError(HallmarkError):
+    """The GPU's driver is too old for the image's CUDA, or does not answer."""
+
+    code = 35
+
+
+class SpaceError(HallmarkError):
+    """Too little disk, memory or shared memory for what is asked."""
+
+    code = 36
+
+
 class SigningError(HallmarkError):
     """A release cannot be signed: no usable key or identity, or it is not what it lists."""
 
-    code = 30
+    code = 40
 
 
 class ReleaseError(HallmarkError):
     """A release is not what its signed statements say; the message is the first reason."""
 
-    code = 31
+    code = 41
 
 
 class UploadError(HallmarkError):
     """A release cannot be published, or the hub does not hold what was sent."""
 
-    code = 32
+    code = 42

@@ -105,7 +105,7 @@ def read(folder: Path) -> Facts:
     errors = provenance / release.ERRORS
     return Facts(
         recipe=variant,
-        rehearsal=details["builder"]["id"] == attest.BUILDERS["rehearsal"],
+        rehearsal=details["builder"]["id"] in attest.REHEARSALS.values(),
         builder=details["builder"]["id"],
         source=definition["externalParameters"]["source"],
         finished=details["metadata"]["finishedOn"],

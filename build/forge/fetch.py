@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from forge import canonical, console, hub, mirror, standin
+from forge import canonical, console, hub, mirror, samples, standin
 from forge.errors import FetchError
 from forge.files import File, Origin
 from forge.pipeline import Job, Needed
@@ -67,8 +67,7 @@ def run(job: Job, needed: Needed, out: Path) -> dict[str, str]:  # noqa: ARG001 
         _write(out / "template/chat_template.jinja", _template(job, pinned, taken["template"]))
     for name, wanted in job.recipe.calibration.sets.items():
         role = f"calibration.sets.{name}"
-        samples = _samples(job, wanted, origins[role], taken[role])
-        _write(out / "calibration" / name / "samples.jsonl", samples)
+        _samples(job, wanted, origins[role], taken[role], out / "calibration" / name)
     _write(out / "perplexity/text.txt", _text(job, origins, taken))
     taken |= {role: _take(role, origin) for role, origin in origins.items() if role in LINKED}
     canonical.write(out / "inputs.json", _inputs(origins, taken))
@@ -88,7 +87,7 @@ def _choose(job: Job) -> dict[str, Origin]:
         if job.base
         else standin.checkpoint(recipe, base, STANDINS),
         **{
-            f"calibration.sets.{name}": standin.corpus("calibration", STANDINS, wanted.samples)
+            f"calibration.sets.{name}": standin.samples(wanted, STANDINS)
             for name, wanted in recipe.calibration.sets.items()
         },
         "perplexity": _published_text(job) or standin.corpus("evaluation", STANDINS),
@@ -119,6 +118,8 @@ def _globs(source: Source) -> tuple[str, ...]:
     """The files that a recipe takes of a source."""
     if isinstance(source, Checkpoint):
         return source.files
+    if isinstance(source, CalibrationSet):
+        return (escape(source.file), *source.media)
     if isinstance(source, Template | Dataset):
         return (escape(source.file),)
     raise TypeError(f"{type(source).__name__} does not say which files it takes")
@@ -155,20 +156,29 @@ def _template(job: Job, pinned: str, taken: Mapping[str, File]) -> bytes:
     return file.path.read_bytes()
 
 
-def _samples(job: Job, wanted: CalibrationSet, origin: Origin, files: Mapping[str, File]) -> bytes:
-    """The samples of a calibration set, one a line: as many as the recipe says, none twice."""
-    if origin.kind == "standin":
-        samples = [standin.conversation(file.path) for file in files.values()]
+def _samples(
+    job: Job, wanted: CalibrationSet, origin: Origin, files: Mapping[str, File], folder: Path
+) -> None:
+    """Writes a calibration set's samples, none twice: as many as the recipe says.
+
+    A stand-in has fewer; a rehearsal takes those that there are.
+    """
+    paths = [file.path for file in files.values()]
+    if wanted.content == "image-text":
+        (lines,) = (path for path in paths if path.suffix == ".jsonl")
+        media = [path for path in paths if path != lines]
+        found = samples.read_pictures(lines, media, wanted.samples, folder)
+    elif origin.kind == "standin":
+        found = [standin.conversation(path) for path in paths]
     else:
-        (file,) = files.values()
-        rows = _column(file.path, wanted.column, wanted.samples)
-        if len(rows) < wanted.samples:
-            raise FetchError(
-                f"{file.path}: has {len(rows)} rows, {job.recipe.name}.toml takes "
-                f"{wanted.samples} samples; none is used twice. Lower the set's samples."
-            )
-        samples = [_messages(row, number, file.path) for number, row in enumerate(rows)]
-    return "".join(canonical.dumps({"messages": sample}) + "\n" for sample in samples).encode()
+        (table,) = paths
+        found = samples.read_text(table, wanted)
+    if len(found) < wanted.samples and origin.kind != "standin":
+        raise FetchError(
+            f"{origin.name}: has {len(found)} samples, {job.recipe.name}.toml takes "
+            f"{wanted.samples}; none is used twice. Lower the set's samples."
+        )
+    samples.write(found, folder)
 
 
 def _text(job: Job, origins: Mapping[str, Origin], taken: Taken) -> bytes:
@@ -178,7 +188,10 @@ def _text(job: Job, origins: Mapping[str, Origin], taken: Taken) -> bytes:
     if origin.kind == "standin":
         return b"".join(path.read_bytes() for path in paths)
     (path,) = paths
-    text = path.read_bytes() if origin.joined else _joined(_column(path, wanted.column), path)
+    if origin.joined:
+        text = path.read_bytes()
+    else:
+        text = _joined(samples.column(path, wanted.column), path)
     if (found := sha256(text).hexdigest()) != wanted.text_sha256:
         raise FetchError(
             f"{path}: the text of {origin.name} has sha256 {found}, {job.recipe.name}.toml pins "
@@ -187,46 +200,10 @@ def _text(job: Job, origins: Mapping[str, Origin], taken: Taken) -> bytes:
     return text
 
 
-def _column(path: Path, column: str, limit: int | None = None) -> list[Any]:
-    """The first `limit` values of a parquet file's column, or all."""
-    from pyarrow import ArrowException, parquet
-
-    rows: list[Any] = []
-    try:
-        with parquet.ParquetFile(path) as table:
-            names = table.schema_arrow.names
-            if column not in names:
-                raise FetchError(f"{path}: has the columns {names}, none is {column!r}.")
-            for batch in table.iter_batches(batch_size=limit or 1024, columns=[column]):
-                rows += batch.column(0).to_pylist()
-                if limit is not None and len(rows) >= limit:
-                    break
-    except (ArrowException, OSError) as error:
-        raise FetchError(f"{path}: no readable parquet file: {error}") from error
-    return rows[:limit]
-
-
 def _joined(rows: Sequence[object], path: Path) -> bytes:
     if not all(isinstance(row, str) for row in rows):
         raise FetchError(f"{path}: the perplexity column holds more than text; correct the recipe.")
     return "".join(str(row) for row in rows).encode()
-
-
-def _messages(row: object, number: int, path: Path) -> list[dict[str, str]]:
-    rows = row if isinstance(row, list) else []
-    messages = [
-        {"role": item["role"], "content": item["content"]}
-        for item in rows
-        if isinstance(item, dict)
-        and isinstance(item.get("role"), str)
-        and isinstance(item.get("content"), str)
-    ]
-    if not messages or len(messages) < len(rows):
-        raise FetchError(
-            f"{path}, row {number}: is no list of messages with a role and a content in text. "
-            "Correct the calibration set's column or file in the recipe."
-        )
-    return messages
 
 
 def _inputs(origins: Mapping[str, Origin], taken: Taken) -> dict[str, Any]:

@@ -145,7 +145,8 @@ def _read_f32(data: bytes) -> Floats:
     return np.frombuffer(data, dtype="<f4")
 
 
-# The presets NVFP4 and FP8_DYNAMIC of compressed-tensors.
+# As llm-compressor 0.14 writes its presets NVFP4 and FP8_DYNAMIC.
+_WEIGHTS = {"dynamic": False, "observer": "memoryless_minmax"}
 _FLOAT4 = {
     "num_bits": 4, "type": "float", "symmetric": True, "strategy": "tensor_group",
     "group_size": BLOCK, "scale_dtype": "torch.float8_e4m3fn",
@@ -180,7 +181,7 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
         },
         input_scale=compressed.divisor,
         scheme={
-            "weights": {**_FLOAT4, "dynamic": False},
+            "weights": {**_FLOAT4, **_WEIGHTS},
             "input_activations": {**_FLOAT4, "dynamic": "local", "observer": "static_minmax"},
         },
     ),
@@ -194,7 +195,7 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
         scales={"weight_scale": _read_bf16},
         input_scale=None,
         scheme={
-            "weights": {**_FLOAT8, "strategy": "channel", "dynamic": False},
+            "weights": {**_FLOAT8, **_WEIGHTS, "strategy": "channel"},
             "input_activations": {**_FLOAT8, "strategy": "token", "dynamic": True},
         },
     ),

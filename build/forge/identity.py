@@ -1,6 +1,7 @@
-"""Who builds: the source tree and its commit, the lock files, the machine."""
+"""Who builds: the source tree and its commit, the lock files, the machine, the image."""
 
 import functools
+import json
 import os
 import platform
 import subprocess
@@ -14,6 +15,8 @@ from forge.errors import SourceError
 ROOT = Path(__file__).resolve().parents[2]
 LOCKFILES = ROOT / "lockfiles"
 STORE = ROOT / ".store"
+# How the runner tells a process in a container which image that is, in JSON.
+CONTAINER = "HALLMARK_CONTAINER"
 # What changes arithmetic, kernels or where inputs come from; none of it is a secret.
 ENVIRONMENT = (
     "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "HF_ENDPOINT", "HF_HUB_OFFLINE",
@@ -49,11 +52,28 @@ def lock_digests(environment: str) -> dict[str, str]:
     return {path.relative_to(ROOT).as_posix(): canonical.sha256_file(path)}
 
 
+def container() -> dict[str, Any] | None:
+    """What the runner says of the container that this process is in, or None on the host."""
+    said = os.environ.get(CONTAINER)
+    return json.loads(said) if said else None
+
+
+def image_layers() -> str | None:
+    """The digest of the image's layers, which no remaking changes, or None on the host."""
+    inside = container()
+    return None if inside is None else str(inside["image"]["layers"])
+
+
 def commit() -> tuple[str, bool]:
     """The git commit of the source tree, and whether the tree differs from it.
 
+    In the image there is no git; its labels say what it was made from.
+
     Returns ("unknown", True) outside a git checkout, since nothing then vouches for the tree.
     """
+    if inside := container():
+        stated = inside["image"]["labels"]
+        return stated["org.opencontainers.image.revision"], stated["hallmark.dirty"] != "false"
     command = ["git", "-C", str(ROOT)]
     head = subprocess.run(  # noqa: S603
         [*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=False
@@ -90,5 +110,6 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "gpu": has_gpu(),
+        "container": container(),
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
     }

@@ -36,6 +36,9 @@ HEAD = "mtp."
 # Every model of the head has the vocabulary's head as a layer of its own.
 SHARED = "lm_head"
 REGEX = "re:"
+# What a layer is taken for of which some parts are listed and some are not: vLLM stops there.
+DISPUTED = "disputed"
+_LINEARS = ("gate_proj", "up_proj", "down_proj")
 _EXPERTS = re.compile(r"(.*\.experts)(?:\.\d+\.[^.]+)?")
 
 # The format of a layer, given its name and those of its parts; None if it is not quantized.
@@ -56,7 +59,7 @@ def target(pattern: str) -> str:
 
 
 def taken(config: Mapping[str, Any], modules: Modules) -> dict[str, str | None]:
-    """What an engine takes each layer for, by its own names: the label of a format, or None.
+    """What an engine takes each layer for, by its own names: a format's label, None, or DISPUTED.
 
     Args:
         config: the `quantization_config` of a checkpoint.
@@ -136,7 +139,7 @@ def _reading(config: Mapping[str, Any], *, renamed: bool) -> Reading:
     if renamed:
         ignore = [_renamed_entry(part) for entry in ignore for part in _unfolded(entry)]
     algorithm = str(config.get("quant_algo"))
-    return lambda layer, parts: None if _excluded(layer, parts, ignore) else algorithm
+    return lambda layer, parts: _modelopt(layer, parts, ignore, algorithm)
 
 
 def _unfolded(entry: str) -> tuple[str, ...]:
@@ -144,28 +147,37 @@ def _unfolded(entry: str) -> tuple[str, ...]:
     return (entry[:-1], f"{entry[:-1]}.*") if folded else (entry,)
 
 
-def _excluded(layer: str, parts: Sequence[str], ignore: Sequence[str]) -> bool:
-    if layer in ignore or any(entry in layer for entry in ignore):
-        return True
+def _modelopt(
+    layer: str, parts: Sequence[str], ignore: Sequence[str], algorithm: str
+) -> str | None:
     if layer.endswith(".experts"):
-        if any(layer in entry for entry in ignore):
-            return True
-    elif all(part in ignore for part in parts):
-        return True
-    return any(fnmatchcase(layer, entry) for entry in ignore)
+        named = any(layer in entry for entry in ignore)
+    else:
+        named = layer in ignore or all(part in ignore for part in parts)
+        if not named and any(part in ignore for part in parts):
+            return DISPUTED
+    if named or any(entry in layer or fnmatchcase(layer, entry) for entry in ignore):
+        return None
+    return algorithm
 
 
 def _compressed_tensors(
     layer: str, parts: Sequence[str], ignore: Sequence[str], groups: Sequence[tuple[str, str]]
 ) -> str | None:
-    names = ([layer], parts)
-    if any(all(_covered(name, ignore) for name in some) for some in names):
+    def scheme(name: str) -> str | None:
+        return next((kind for entry, kind in groups if _covers(entry, name)), None)
+
+    if layer.endswith(".experts"):  # it asks for each linear of an expert, never for all at once
+        linears = parts if parts != [layer] else [f"{layer}.0.{linear}" for linear in _LINEARS]
+        found = {None if _covered(name, ignore) else scheme(name) for name in linears}
+        return found.pop() if len(found) == 1 else DISPUTED
+    covered = {_covered(part, ignore) for part in parts}
+    if _covered(layer, ignore) or covered == {True}:
         return None
-    for some in names:
-        found = [next((kind for t, kind in groups if _covers(t, n)), None) for n in some]
-        if all(found):
-            return found[0]
-    return None
+    if len(covered) > 1:
+        return DISPUTED
+    of_parts = [scheme(part) for part in parts]
+    return scheme(layer) or (of_parts[0] if all(of_parts) else None)
 
 
 def _covered(name: str, entries: Sequence[str]) -> bool:

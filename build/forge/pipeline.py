@@ -13,7 +13,7 @@ skipped; so an unchanged build does no work, and a killed one goes on in the ste
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -29,19 +29,50 @@ Level = Literal["none", "structure", "all"]
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A step: the module that does it, the results it reads, the environment it runs in."""
+    """A step: the module that does it, the results it reads, the environment it runs in.
+
+    Of a result that `reads` names, the step reads only what lies below these paths, so variants
+    that differ elsewhere share its own result.
+    """
 
     name: str
     module: str
     needs: tuple[str, ...]
+    reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     environment: Literal["build", "verify"] = "build"
+
+    def inputs(self, needed: Needed) -> dict[str, dict[str, str]]:
+        """The digests of all that the step reads, by result and path."""
+        return {
+            name: {
+                path: digest
+                for path, digest in needed[name].digests.items()
+                if path.startswith(self.reads.get(name, ("",)))
+            }
+            for name in self.needs
+        }
 
 
 STEPS = (
     Step(name="fetch", module="forge.fetch", needs=()),
-    Step(name="calibrate", module="forge.calibrate", needs=("fetch",)),
-    Step(name="quantize", module="forge.quantize", needs=("fetch", "calibrate")),
-    Step(name="graft", module="forge.graft", needs=("fetch",)),
+    Step(
+        name="calibrate",
+        module="forge.calibrate",
+        needs=("fetch",),
+        reads={"fetch": ("base/", "calibration/")},
+    ),
+    Step(
+        name="quantize",
+        module="forge.quantize",
+        needs=("fetch", "calibrate"),
+        reads={"fetch": ("base/",), "calibrate": ("calibration.safetensors",)},
+    ),
+    Step(
+        name="graft",
+        module="forge.graft",
+        needs=("fetch",),
+        reads={"fetch": ("base/", "donor/")},
+    ),
     Step(name="dress", module="forge.dress", needs=("fetch", "quantize", "graft")),
     Step(name="verify", module="assay.gate", needs=("fetch", "dress"), environment="verify"),
     Step(
@@ -58,6 +89,7 @@ class Job:
     """What is asked for: a recipe, where its inputs come from, and how far it is verified.
 
     In a rehearsal, `base` replaces the recipe's base by a local checkpoint (None: the stand-in).
+    Of a `contained` job, every step but fetch runs in the image.
     """
 
     recipe: Recipe
@@ -66,6 +98,7 @@ class Job:
     base: Path | None = None
     mirror: Path | None = None
     level: Level = "all"
+    contained: bool = False
 
 
 class Module(Protocol):
@@ -103,6 +136,8 @@ def run(
 
 def environment_of(step: Step, job: Job) -> str:
     """Where a step runs: without the engine's checks, everything runs where the build does."""
+    if job.contained and step.name == "fetch":
+        return "host"
     return step.environment if job.level == "all" else "build"
 
 
@@ -111,9 +146,10 @@ def _run_step(step: Step, job: Job, results: Mapping[str, Result], environment: 
     needed = {name: results[name] for name in step.needs}
     facts = {
         "parameters": module.parameters(job, needed),
-        "needs": {name: dict(result.digests) for name, result in needed.items()},
+        "needs": step.inputs(needed),
         "code": identity.code_digest(),
         "lock": identity.lock_digests(environment_of(step, job)),
+        "image": identity.image_layers(),
     }
     key = canonical.sha256_text(canonical.dumps({"step": step.name, **facts}))
     with job.store.lock(step.name, key):

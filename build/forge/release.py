@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from forge import canonical, console, identity, recipe, store
-from forge.attest import BUILDERS, STATEMENT
+from forge.attest import REHEARSALS, STATEMENT
 from forge.errors import FetchError, StoreError
 from forge.pipeline import Job
 from forge.store import Result, Store
@@ -50,7 +50,7 @@ def job(release: Path, store_: Store, base: Path | None, mirror: Path | None) ->
     """
     predicate = canonical.read(provenance(release) / STATEMENT)["predicate"]
     asked = predicate["buildDefinition"]["externalParameters"]
-    rehearsal = predicate["runDetails"]["builder"]["id"] == BUILDERS["rehearsal"]
+    rehearsal = predicate["runDetails"]["builder"]["id"] in REHEARSALS.values()
     if rehearsal and base is None and not asked["source"].startswith("standin:"):
         raise FetchError(f"{release}: was rehearsed on a local base; give it with BASE=<dir>.")
     return Job(

@@ -8,14 +8,14 @@ template and the corpus to `pins.toml`, which `python -m forge.standin` writes a
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from forge import canonical
 from forge.errors import FetchError
 from forge.files import File, Origin, names_in, select
-from forge.recipe import Recipe
+from forge.recipe import CalibrationSet, Recipe
 from forge.sources import RelativePath, Sha256
 
 ROOT = Path(__file__).resolve().parents[1] / "standins"
@@ -26,7 +26,6 @@ PINS_REMEDY = "Restore it with git, or pin it as it is with `python -m forge.sta
 _PINS_HEADER = "# The chat template and the corpus. Written by: python -m forge.standin\n"
 
 _Model = TypeVar("_Model", bound=BaseModel)
-Part = Literal["calibration", "evaluation"]
 
 
 class Card(BaseModel):
@@ -78,22 +77,33 @@ def template(root: Path) -> Origin:
     return _origin("template", "Hallmark's replacement chat template", root, digests, PINS_REMEDY)
 
 
-def corpus(part: Part, root: Path, count: int | None = None) -> Origin:
-    """The corpus' articles of one part in the order of their names, or the first `count`.
+def corpus(part: str, root: Path, count: int | None = None) -> Origin:
+    """The corpus' files of one part in the order of their names, or the first `count` of them.
 
     Raises:
-        FetchError: `pins.toml` is malformed, does not list what is there, or there are fewer
-            articles than `count`.
+        FetchError: `pins.toml` is malformed or does not list what is there, or the corpus has no
+            such part.
     """
     prefix, pins = f"corpus/{part}/", _pins(root)
     names = sorted(name for name in pins if name.startswith(prefix))
-    if len(names) < (count or 1):
+    if not names:
         raise FetchError(
-            f"{root / prefix}: has {len(names)} articles, the recipe takes {count or 1}; none is "
-            "used twice. Add articles and run `python -m forge.standin`, or lower `samples`."
+            f"{root / prefix}: the corpus has no such part; add files there and run "
+            "`python -m forge.standin`."
         )
     digests = {name: pins[name] for name in names[:count]}
     return _origin("corpus", f"Hallmark corpus, {part} part", root, digests, PINS_REMEDY)
+
+
+def samples(wanted: CalibrationSet, root: Path) -> Origin:
+    """What stands for a calibration set: articles, or the pictures of the set's configuration.
+
+    Raises:
+        FetchError: as :func:`corpus`.
+    """
+    if wanted.content == "image-text":
+        return corpus(f"images/{wanted.config}", root)
+    return corpus("calibration", root, wanted.samples)
 
 
 def conversation(article: Path) -> list[dict[str, str]]:

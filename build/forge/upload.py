@@ -202,7 +202,7 @@ def _require_signed(folder: Path) -> None:
 
 def _require_no_rehearsal(folder: Path, rehearsal: bool) -> None:
     predicate = canonical.read(folder / PROVENANCE / attest.STATEMENT)["predicate"]
-    if predicate["runDetails"]["builder"]["id"] == attest.BUILDERS["rehearsal"] and not rehearsal:
+    if predicate["runDetails"]["builder"]["id"] in attest.REHEARSALS.values() and not rehearsal:
         raise UploadError(f"{folder}: is a rehearsal. If it is to be published: REHEARSAL=1.")
 
 

@@ -1,6 +1,6 @@
 """Mixtures of experts: the loss that spreads the tokens over them, and how well that went."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,7 +10,7 @@ from transformers.models.qwen3_5_moe.modeling_qwen3_5_moe import (
     load_balancing_loss_func,
 )
 
-BALANCE_WEIGHT = 0.01
+BALANCE_WEIGHT = 0.05
 
 # Logits (tokens, experts), weights and numbers of the chosen experts (tokens, chosen).
 Routed = tuple[Tensor, Tensor, Tensor]
@@ -23,7 +23,7 @@ def routers_of(module: nn.Module) -> list[Qwen3_5MoeTopKRouter]:
 
 @contextmanager
 def balanced(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Adds to the yielded list, while training, the loss of every pass through a router.
+    """Adds to the yielded list the loss of every pass through a router of the module.
 
     A layer's loss is 1 if its tokens are spread evenly (Switch Transformer, equations 4 to 6). Each
     layer counts on its own: one that overloads an expert cannot hide behind another.
@@ -31,20 +31,17 @@ def balanced(module: nn.Module) -> Iterator[list[Tensor]]:
     losses: list[Tensor] = []
 
     def keep(router: Qwen3_5MoeTopKRouter, _: tuple[Tensor], routed: Routed) -> None:
-        if router.training:
-            loss = load_balancing_loss_func((routed[0],), router.num_experts, router.top_k)
-            losses.append(BALANCE_WEIGHT * loss)
+        loss = load_balancing_loss_func((routed[0],), router.num_experts, router.top_k)
+        losses.append(BALANCE_WEIGHT * loss)
 
-    handles = [router.register_forward_hook(keep) for router in routers_of(module)]
-    yield losses
-    for handle in handles:
-        handle.remove()
+    with _watched(module, keep):
+        yield losses
 
 
 @contextmanager
-def counted(*modules: nn.Module) -> Iterator[list[Tensor]]:
-    """Counts, for every router in the order of the modules, the tokens that each expert gets."""
-    routers = [router for module in modules for router in routers_of(module)]
+def counted(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Counts, for every router in the order of the layers, the tokens that each expert gets."""
+    routers = routers_of(module)
     counts = [torch.zeros(router.num_experts, dtype=torch.long) for router in routers]
     places = {router: place for place, router in enumerate(routers)}
 
@@ -52,13 +49,21 @@ def counted(*modules: nn.Module) -> Iterator[list[Tensor]]:
         chosen = routed[2].flatten().cpu()
         counts[places[router]] += torch.bincount(chosen, minlength=router.num_experts)
 
-    handles = [router.register_forward_hook(count) for router in routers]
-    yield counts
-    for handle in handles:
-        handle.remove()
+    with _watched(module, count):
+        yield counts
 
 
 def spread(counts: list[Tensor]) -> list[list[float]]:
     """The smallest and the largest share that an expert has of its layer's tokens, by layer."""
     shares = [count / count.sum() for count in counts]
     return [[round(share.min().item(), 3), round(share.max().item(), 3)] for share in shares]
+
+
+@contextmanager
+def _watched(module: nn.Module, see: Callable[..., None]) -> Iterator[None]:
+    handles = [router.register_forward_hook(see) for router in routers_of(module)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -15,6 +15,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from batches import Pictures, encode_rows
@@ -99,12 +100,13 @@ def main() -> None:
     )
     round_to_bfloat16(head)
     generated = held_out_generations(model, held_out)
-    with counted(model, head) as loads:
-        results = {
-            "held_out_perplexity": round(perplexity(model, held_out), 1),
-            "held_out_acceptance": draft_acceptance(head, model, generated, PROMPT_TOKENS),
-        }
-    if loads:
+    # Each where it is used: the model reads text, the head drafts after what the model wrote.
+    with counted(model) as model_loads:
+        results: dict[str, Any] = {"held_out_perplexity": round(perplexity(model, held_out), 1)}
+    with counted(head) as head_loads:
+        accepted = draft_acceptance(head, model, generated, PROMPT_TOKENS)
+    results["held_out_acceptance"] = accepted
+    if loads := model_loads + head_loads:
         results["held_out_expert_shares"] = spread(loads)
     log.info("%s", results)
 

@@ -128,6 +128,25 @@ def seeded():
     return torch
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_activations_are_rounded_as_vllm_rounds_them(seeded, dtype):
+    """Bit for bit, on random blocks of all magnitudes, on every tie, on zeros and on an outlier."""
+    from vllm.model_executor.layers.quantization.utils import nvfp4_emulation_utils
+
+    from assay.kernels import rounded
+
+    torch = seeded
+    random = torch.randn(2000, 64) * torch.logspace(-8, 6, 2000).unsqueeze(-1)
+    ties = torch.arange(-6, 6.25, 0.25)  # all boundaries between codes where 6 is the maximum
+    ties = torch.stack([ties, torch.full_like(ties, 6.0)], 1).repeat(1, 32)
+    odd = torch.zeros(3, 64)
+    odd[1, 5], odd[2] = 3e38, -0.0
+    x = torch.cat([random, ties, odd]).to(getattr(torch, dtype))
+    for scale in (1.0, 300.0, 2688 / 0.7):
+        wanted = nvfp4_emulation_utils.ref_nvfp4_quant_dequant(x, torch.tensor(scale), 16)
+        assert torch.equal(wanted, rounded(x, torch.tensor(scale)))
+
+
 def test_a_linear_is_its_parent_bit_for_bit(seeded):
     from vllm.model_executor.kernels.linear.nvfp4.emulation import EmulationNvFp4LinearKernel
 

@@ -13,6 +13,10 @@ MODELOPT = {
     "prefixes": ["model.visual*", "lm_head", "mtp*", "model.language_model.layers.1.mlp*"],
     "regular expressions": ["re:.*visual.*", "re:mtp.*"],
     "parts of names": ["visual", "lm_head", "mtp", "self_attn.o_proj"],
+    "one part of a fused layer": ["model.language_model.layers.1.self_attn.q_proj", "mtp.fc"],
+    "a part whose name lies in the layer's": [
+        "model.language_model.layers.0.linear_attn.in_proj_b"
+    ],
     "a fused layer by its own name": ["model.language_model.layers.1.self_attn.qkv_proj"],
     "nothing": [],
 }
@@ -21,6 +25,8 @@ COMPRESSED = {
     "nothing": [],
     "names": ["lm_head", "model.language_model.layers.1.self_attn.o_proj", "mtp.fc"],
     "regular expressions": ["re:^mtp.*", "re:.*self_attn.(q|k|v)_proj", "re:.*down_proj$"],
+    "one part of a fused layer": ["re:.*q_proj$", "re:.*experts.*gate_proj$"],
+    "experts as a whole": ["re:.*experts$", "model.language_model.layers.1.mlp.experts"],
     "globs, which mean nothing here": ["*visual*", "*o_proj*"],
 }
 
@@ -71,11 +77,18 @@ def says(read, layer):
     """What vLLM takes a layer for, asked as its own layers ask."""
     import torch
 
-    if hasattr(read, "is_layer_excluded"):
-        return None if read.is_layer_excluded(layer) else "NVFP4"
-    asked = f"{layer}.0.gate_proj" if layer.endswith(".experts") else layer
-    scheme = read.get_scheme_dict(torch.nn.Module(), asked)
-    return scheme and scheme["format"]
+    try:
+        if hasattr(read, "is_layer_excluded"):
+            return None if read.is_layer_excluded(layer) else "NVFP4"
+        asked = [layer]
+        if layer.endswith(".experts"):  # as CompressedTensorsMoEMethod.get_moe_method asks
+            asked = [f"{layer}.0.{part}_proj" for part in ("gate", "up", "down")]
+        schemes = [read.get_scheme_dict(torch.nn.Module(), name) for name in asked]
+    except ValueError:  # some but not all parts of a fused layer
+        return matching.DISPUTED
+    if any(scheme != schemes[0] for scheme in schemes):  # it raises there
+        return matching.DISPUTED
+    return schemes[0] and schemes[0]["format"]
 
 
 def compare(config, modules, architecture):

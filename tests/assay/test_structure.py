@@ -1,11 +1,10 @@
 """Each structural gate passes the real artifact and fails on one that is broken for it."""
 
-import json
 import os
 import shutil
 
-import numpy as np
 import pytest
+from assay_edits import edit_json, failed, flip_a_bit, poke, rewrite, set_nan
 
 from assay import structure
 from forge import tensorfile
@@ -18,59 +17,6 @@ MTP = "model-mtp.safetensors"
 def checkpoint(built, tmp_path):
     """A copy that may be broken; the store's own stays whole."""
     return shutil.copytree(built.checkpoint, tmp_path / "copy")
-
-
-def failed(built, checkpoint):
-    checks = structure.run(built.job.recipe, checkpoint, built.inputs)
-    return {check.name for check in checks if not check.passed}
-
-
-def poke(checkpoint, name, change):
-    """Changes a tensor's bytes where they lie."""
-    tensor = tensorfile.read_checkpoint(checkpoint)[name]
-    data = bytearray(tensor.read())
-    change(data)
-    with tensor.file.open("r+b") as file:
-        file.seek(tensor.offset)
-        file.write(data)
-
-
-def edit_json(path, change):
-    data = json.loads(path.read_text())
-    change(data)
-    path.write_text(json.dumps(data))
-
-
-def flip_a_bit(data):
-    data[len(data) // 2] ^= 1
-
-
-def set_nan(dtype):
-    def change(data):
-        data[: np.dtype(dtype).itemsize] = np.array([np.nan], dtype=dtype).tobytes()
-
-    return change
-
-
-def rewrite(checkpoint, file, keep):
-    """Writes a shard anew with some of its tensors, and the index to match."""
-    tensors = [t for t in tensorfile.read_header(checkpoint / file) if keep(t)]
-    specs = [Spec(name=t.name, dtype=t.dtype, shape=t.shape) for t in tensors]
-    data = b"".join(t.read() for t in tensors)
-    (checkpoint / file).write_bytes(tensorfile.header_bytes(specs) + data)
-    names = {spec.name for spec in specs}
-
-    def forget(index):
-        gone = [n for n, f in index["weight_map"].items() if f == file and n not in names]
-        for name in gone:
-            del index["weight_map"][name]
-        index["metadata"]["total_size"] = sum(
-            t.nbytes
-            for path in checkpoint.glob("*.safetensors")
-            for t in tensorfile.read_header(path)
-        )
-
-    edit_json(checkpoint / tensorfile.INDEX, forget)
 
 
 def test_the_real_artifact_passes(built, checkpoint):

@@ -17,7 +17,7 @@ def attested(built):
         "verify",
         "key",
         lambda out: canonical.write(out / "verification.json", {"checks": [], "level": "none"}),
-        {"parameters": {}, "needs": {}, "lock": {}},
+        {"parameters": {}, "needs": {}, "lock": {}, "image": None},
     )
     results = {**built.results, "verify": verified}
     out = built.checkpoint / "provenance"

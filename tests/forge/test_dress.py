@@ -1,6 +1,7 @@
 """What lies beside the weights: carried over, edited as the recipe says, and nothing else."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -70,6 +71,23 @@ def test_unfit_base(built, tmp_path, config, message):
     edit_base(built, "config.json", config)
     with pytest.raises(DressError, match=message):
         dress.run(built.job, built.results, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("ignore", "layer"),
+    [
+        (("*model.visual*", "*lm_head*", "*mtp*"), r"visual\.blocks\.0\.attn\.qkv"),
+        (("*visual*", "*lm_head*", "*mtp*", "*o_proj*"), r"self_attn\.o_proj"),
+    ],
+)
+def test_ignore_list_that_vllm_misreads(built, tmp_path, ignore, layer):
+    """The first is the published one: vLLM 0.32 calls the tower `visual.`."""
+    recipe = built.job.recipe
+    changed = recipe.model_copy(
+        update={"layout": recipe.layout.model_copy(update={"ignore": ignore})}
+    )
+    with pytest.raises(DressError, match=f"1 layer.*{layer}.*Correct layout.ignore"):
+        dress.run(replace(built.job, recipe=changed), built.results, tmp_path / "out")
 
 
 def test_malformed_json_names_the_file(built, tmp_path):

@@ -332,7 +332,7 @@ def test_a_real_build_needs_every_pin(job, flagship):
         ("perplexity", {"text_sha256": "0" * 64}, r"pins 0{64} as perplexity\.text_sha256"),
         ("perplexity", {"column": "words"}, r"has the columns \['text'\], none is 'words'"),
         ("perplexity", {"file": "other.parquet"}, r"has no file 'other\.parquet'"),
-        ("llm", {"samples": 4}, r"has 3 rows, .* takes 4 samples; none is used twice"),
+        ("llm", {"samples": 4}, r"has 3 samples, .* takes 4; none is used twice"),
         ("llm", {"column": "chat"}, "none is 'chat'"),
         ("base", {"files": ("*.safetensors", "tokenizer.json")}, r"has no file 'tokenizer\.json'"),
     ],
@@ -346,9 +346,10 @@ def test_a_recipe_that_does_not_fit_its_inputs_is_refused(job, small, mirror, tm
 @pytest.mark.parametrize(
     ("rows", "fault"),
     [
-        (["text", "text"], r"chats\.parquet, row 0: is no list of messages"),
-        ([CHATS[0], []], "row 1: is no list of messages"),
-        ([CHATS[0], [{"role": "user", "content": None}]], "row 1: is no list of messages"),
+        (["text", ""], r"chats\.parquet, row 1: is neither text nor a list of messages"),
+        ([CHATS[0], []], "row 1: is neither text nor a list of messages"),
+        ([CHATS[0], [{"role": None, "content": "a"}]], "row 1: is neither text nor"),
+        ([CHATS[0], [{"role": "user", "content": None}]], "row 1: has a content that is neither"),
     ],
 )
 def test_rows_that_are_no_messages_are_refused(job, mirror, tmp_path, rows, fault):

@@ -180,11 +180,3 @@ class TestAgainstCompressedTensors:
         theirs = [generate_gparam(-v, v).item() for v in values.reshape(-1, 1)[::7]]
         ours = [compressed.divisor(value) for value in nvfp4.widen_bf16(bits)[::7]]
         assert theirs == ours
-
-    @pytest.mark.parametrize(("preset", "kind"), [("NVFP4", COMPRESSED), ("FP8_DYNAMIC", FP8)])
-    def test_the_scheme_is_the_librarys_preset(self, preset, kind):
-        from compressed_tensors.quantization import QuantizationScheme
-
-        theirs = self.scheme(preset)
-        ours = QuantizationScheme(targets=["Linear"], **kind.scheme)
-        assert theirs == ours

@@ -8,6 +8,7 @@ from forge import recipe
 from forge.errors import RecipeError, UnpinnedError
 
 GOOD = (recipe.VARIANTS / "qwen36-27b-vlm-mtp.toml").read_text()
+UNSHARED = 'format = "nvfp4"\nmodules = ["model.language_model.layers.*.self_attn.o_proj"]'
 COMMIT = "6a9e13bd6fc8f0983b9b99948120bc37f49c13e9"
 
 
@@ -31,6 +32,14 @@ def test_every_variant_loads():
         (f'revision = "{COMMIT}"', "", "base.revision", "files"),
         (f'revision = "{COMMIT}"', f'revision = "{COMMIT[:39]}"', "base.revision", COMMIT[:39]),
         ('format = "nvfp4"', 'format = "fp4"', "quantize.0.format", "fp4"),
+        ('format = "nvfp4"', 'format = "fp8"', "quantize.0", "shared_input"),
+        (UNSHARED, UNSHARED.replace("nvfp4", "fp8"), "whole file", "use 'compressed-tensors'"),
+        (
+            "[layout]",
+            '[[fused]]\ntensors = ["x"]\nlinears = []\n\n[layout]',
+            "fused.0.linears",
+            "[]",
+        ),
         ("samples = 20", "samples = 0", "calibration.sets.llm.samples", "0"),
         ("samples = 20", 'samples = "20"', "calibration.sets.llm.samples", "'20'"),
         ("max_ratio = 1.1", "max_ratio = 0.5", "perplexity.max_ratio", "0.5"),

@@ -1,6 +1,7 @@
 """Deny by default: every tensor has exactly one rule, every pattern at least one tensor."""
 
 import pytest
+from conftest import base_arrays
 
 from forge import recipe, rules
 from forge.errors import RecipeError
@@ -63,6 +64,57 @@ def test_undeclared_mtp_tensor(flagship, arrays):
     arrays["mtp.layers.1.input_layernorm.weight"] = arrays["mtp.norm.weight"]
     with pytest.raises(RecipeError, match=r"no rule covers the tensor 'mtp\.layers\.1"):
         rules.plan(flagship, arrays)
+
+
+def test_removed_tensors_are_neither_kept_nor_left(arrays):
+    text = recipe.find("qwen36-27b-text-mtp")
+    plan = rules.plan(text, arrays)
+    assert sorted(plan.removed) == sorted(n for n in arrays if n.startswith("model.visual."))
+    assert not {*plan.removed} & {*plan.keep}
+
+
+def test_removal_that_removes_nothing(arrays):
+    bare = {name: array for name, array in arrays.items() if "visual" not in name}
+    with pytest.raises(RecipeError, match=r"'model\.visual\.\*\*' matches no tensor"):
+        rules.plan(recipe.find("qwen36-27b-text-mtp"), bare)
+
+
+@pytest.mark.parametrize("variant", ["qwen36-27b-nvfp4", "qwen36-35b-a3b-nvfp4-fp8-mtp"])
+def test_calibrated_are_those_whose_inputs_have_a_scale(variant):
+    """All NVFP4 linears, no FP8 linear; a group is of one format."""
+    plan = rules.plan(recipe.find(variant), base_arrays(variant=variant))
+    nvfp4 = [name for name in plan.quantized if plan.linears[name].format.name == "nvfp4"]
+    assert list(plan.calibrated) == nvfp4
+    assert all(len({plan.linears[m].format.name for m in group}) == 1 for group in plan.groups)
+
+
+class TestHead:
+    """Where the head comes from."""
+
+    @pytest.fixture
+    def tuned(self):
+        return recipe.find("carnice-v2-27b-text-mtp")
+
+    @pytest.fixture
+    def headless(self, arrays):
+        return {name: array for name, array in arrays.items() if not name.startswith("mtp.")}
+
+    def test_own_head_first(self, tuned, arrays, headless):
+        assert rules.head_source(tuned, arrays) == "base"
+        assert rules.head_source(tuned, headless) == "donor"
+        assert rules.plan(tuned, headless).mtp == ()
+
+    def test_half_a_head_is_no_reason_to_take_the_donors(self, tuned, arrays):
+        del arrays["mtp.fc.weight"]
+        with pytest.raises(RecipeError, match=r"declares 'mtp\.fc\.weight'"):
+            rules.plan(tuned, arrays)
+
+    def test_dropped(self, arrays, headless):
+        baseline = recipe.find("qwen36-27b-nvfp4")
+        assert rules.head_source(baseline, arrays) is None
+        assert len(rules.plan(baseline, arrays).mtp) == 15
+        with pytest.raises(RecipeError, match="15 missing"):
+            rules.plan(baseline, headless)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_no_key_and_no_identity(bench, monkeypatch):
         [*COMMAND, bench.folder], capture_output=True, text=True, check=False,
         env={"PATH": "/usr/bin:/bin", "HOME": str(bench.folder.parent)},
     )  # fmt: skip
-    assert done.returncode == 30
+    assert done.returncode == 40
     assert "no key is given and no identity is at hand" in done.stderr
 
 

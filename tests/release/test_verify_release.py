@@ -46,7 +46,7 @@ def test_command_line(good):
     assert done.returncode == 0
     assert done.stdout.endswith(" is verified\n")
     other = command(good.folder, "--key", good.other_key.with_name("other.pub"))
-    assert other.returncode == 31
+    assert other.returncode == 41
     assert other.stdout.splitlines()[-1].split()[:3] == ["3", "FAIL", "signatures:"]
 
 
@@ -60,7 +60,7 @@ def test_command_line(good):
 )
 def test_trust_is_named_once(good, options):
     done = command(good.folder, *options)
-    assert done.returncode == 31
+    assert done.returncode == 41
     assert "say whom to trust" in done.stderr
 
 

@@ -14,6 +14,7 @@ from forge import attest
 from forge.errors import ReleaseError
 from forge.sources import Model
 
+BUILDERS = (*attest.BUILDERS.values(), *attest.REHEARSALS.values())
 Rate = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -24,7 +25,7 @@ class Policy(Model):
     commit without further changes; `reproductions` how many others must have rebuilt it.
     """
 
-    builders: tuple[str, ...] = Field(default=tuple(sorted(attest.BUILDERS.values())), min_length=1)
+    builders: tuple[str, ...] = Field(default=BUILDERS, min_length=1)
     level: Literal["structure", "all"] = "structure"
     committed: bool = False
     max_perplexity_ratio: Annotated[float, Field(gt=0)] | None = None

@@ -1,0 +1,121 @@
+"""Calibration samples as a model takes them: one sample a batch, whatever memory there is."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forge import canonical, samples
+from forge.errors import CalibrationError
+from forge.recipe import CalibrationSet, Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """One sample: the arguments of the model's forward pass, and which of its parts they go to.
+
+    `inputs` has `input_ids` [1, tokens] and, with pictures, what the processor makes of them.
+    """
+
+    set: str
+    language_model_only: bool
+    inputs: Mapping[str, "torch.Tensor"]
+    pictures: tuple[str, ...]
+
+    def origin(self) -> dict[str, Any]:
+        """What the record says of this sample."""
+        ids = self.inputs["input_ids"][0].tolist()
+        digest = canonical.sha256_text(canonical.dumps(ids))
+        return {"set": self.set, "tokens": len(ids), "sha256": digest} | (
+            {"pictures": list(self.pictures)} if self.pictures else {}
+        )
+
+
+def read(recipe: Recipe, inputs: Path) -> list[Batch]:
+    """The samples of every set, in order.
+
+    Raises:
+        CalibrationError: a sample is empty, or has pictures and is longer than its set allows:
+            text can be cut, pictures cannot.
+    """
+    batches = []
+    for name, wanted in recipe.calibration.sets.items():
+        path = inputs / "calibration" / name / samples.FILE
+        make = _Pictures if wanted.content == "image-text" else _Text
+        maker = make(inputs / "base", wanted)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            arguments, pictures = maker.arguments(json.loads(line)["messages"], path.parent)
+            tokens = arguments["input_ids"].shape[1]
+            if not 0 < tokens <= wanted.max_tokens:
+                raise CalibrationError(
+                    f"{path}, line {number}: has {tokens} tokens with its pictures; "
+                    f"{recipe.name}.toml allows 1 to {wanted.max_tokens} in the set {name!r}."
+                )
+            batches.append(
+                Batch(
+                    set=name,
+                    language_model_only=wanted.through == "language-model",
+                    inputs=arguments,
+                    pictures=pictures,
+                )
+            )
+    return batches
+
+
+class _Text:
+    """Text alone, cut to the set's length."""
+
+    def __init__(self, base: Path, wanted: CalibrationSet) -> None:
+        from transformers import AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+        self._wanted = wanted
+
+    def arguments(
+        self,
+        messages: samples.Sample,
+        folder: Path,  # noqa: ARG002 - as the other takes it
+    ) -> tuple[dict[str, "torch.Tensor"], tuple[str, ...]]:
+        """The arguments of the forward pass, and no picture."""
+        import torch
+
+        if self._wanted.chat_template:
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False)
+        else:
+            text = "\n\n".join(message["content"] for message in messages)
+        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return {"input_ids": torch.tensor([ids[: self._wanted.max_tokens]])}, ()
+
+
+class _Pictures:
+    """Text and pictures through the base's own processor."""
+
+    def __init__(self, base: Path, wanted: CalibrationSet) -> None:  # noqa: ARG002
+        from transformers import AutoProcessor
+
+        self._processor = AutoProcessor.from_pretrained(base, trust_remote_code=False)
+
+    def arguments(
+        self, messages: samples.Sample, folder: Path
+    ) -> tuple[dict[str, "torch.Tensor"], tuple[str, ...]]:
+        """The arguments of the forward pass, and the sha256 of each picture."""
+        from PIL import Image
+
+        paths = [folder / name for name in _named(messages)]
+        pictures = [Image.open(path).convert("RGB") for path in paths]
+        text = self._processor.apply_chat_template(messages, tokenize=False)
+        arguments = self._processor(text=[text], images=pictures, return_tensors="pt")
+        digests = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+        return dict(arguments), digests
+
+
+def _named(messages: samples.Sample) -> Iterator[str]:
+    """The pictures of a sample, in order."""
+    for message in messages:
+        if isinstance(message["content"], list):
+            yield from (part["image"] for part in message["content"] if part["type"] == "image")

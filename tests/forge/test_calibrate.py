@@ -1,0 +1,103 @@
+"""Calibration on the dense stand-in: offloading, mixed sets, and what the record says."""
+
+import json
+import shutil
+
+import pytest
+from conftest import FLAGSHIP
+
+from forge import calibrate, fetch, observers, recipe, record, rules, tensorfile
+from forge.errors import CalibrationError
+from forge.pipeline import Job
+from forge.store import Store
+
+pytestmark = pytest.mark.libraries
+MIXED_SETS = "qwen36-27b-vlm-mixedcal"
+SAMPLES = 2
+
+
+@pytest.fixture(scope="module")
+def fetched(tmp_path_factory):
+    """What the fetch step gives of a variant: few samples a set."""
+    made = {}
+
+    def get(variant):
+        if variant not in made:
+            out = tmp_path_factory.mktemp(variant)
+            job = Job(recipe=recipe.find(variant), store=Store(out / "store"), rehearsal=True)
+            fetch.run(job, {}, out / "inputs")
+            for lines in (out / "inputs" / "calibration").glob("*/samples.jsonl"):
+                first = lines.read_text().splitlines(keepends=True)[:SAMPLES]
+                lines.write_text("".join(first))
+            made[variant] = out / "inputs"
+        return made[variant]
+
+    return get
+
+
+def run(variant, inputs, path, **placed):
+    wanted = recipe.find(variant)
+    plan = rules.plan(wanted, tensorfile.read_checkpoint(inputs / "base"))
+    calibrate.calibrate(wanted, plan, inputs, path, **placed)
+    return path.read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:Accelerate disk-offload writeback:RuntimeWarning")
+def test_offloading_changes_no_byte(fetched, tmp_path):
+    """Half of the model on disk, fetched layer by layer, gives the same record."""
+    inputs = fetched(FLAGSHIP)
+    layers = {f"model.language_model.layers.{n}": "disk" for n in range(2)}
+    rest = {f"model.language_model.layers.{n}": "cpu" for n in range(2, 4)}
+    parts = ("embed_tokens", "norm", "rotary_emb")
+    rest |= {f"model.language_model.{part}": "cpu" for part in parts}
+    placed = {"model.visual": "cpu", "lm_head": "cpu", **layers, **rest}
+    architecture = recipe.find(FLAGSHIP).architecture
+    model = observers.load(architecture, inputs / "base", "sdpa", device_map=placed)
+    assert "meta" in {parameter.device.type for parameter in model.parameters()}
+    offloaded = run(FLAGSHIP, inputs, tmp_path / "a", device_map=placed)
+    assert offloaded == run(FLAGSHIP, inputs, tmp_path / "b")
+
+
+def test_sets_add_to_the_same_maxima(fetched, tmp_path):
+    """Pictures through the whole model, text through the language model; each leaves its trace."""
+    inputs = fetched(MIXED_SETS)
+    run(MIXED_SETS, inputs, tmp_path / "all")
+    origin = record.origin(tmp_path / "all")
+    sets = [entry["set"] for entry in origin["samples"]]
+    assert sets == [n for n in recipe.find(MIXED_SETS).calibration.sets for _ in range(SAMPLES)]
+    pictured = [bool(entry.get("pictures")) for entry in origin["samples"]]
+    assert pictured == [True] * 3 * SAMPLES + [False] * SAMPLES
+
+    text = json.loads(json.dumps(recipe.find(MIXED_SETS).model_dump(mode="json")))
+    text["calibration"]["sets"] = {"cnn-dailymail": text["calibration"]["sets"]["cnn-dailymail"]}
+    only = recipe.Recipe.model_validate_json(json.dumps(text))
+    plan = rules.plan(only, tensorfile.read_checkpoint(inputs / "base"))
+    calibrate.calibrate(only, plan, inputs, tmp_path / "text")
+    whole = record.read(tmp_path / "all", plan.calibrated)
+    part = record.read(tmp_path / "text", plan.calibrated)
+    assert all(whole[module] >= part[module] for module in plan.calibrated)
+    assert any(whole[module] > part[module] for module in plan.calibrated)
+
+
+def test_a_picture_that_is_too_long_names_set_and_line(fetched, tmp_path):
+    """Its tokens cannot be cut."""
+    inputs = fetched(MIXED_SETS)
+    data = recipe.find(MIXED_SETS).model_dump(mode="json")
+    data["calibration"]["sets"]["plotqa-cot"]["max_tokens"] = 60
+    short = recipe.Recipe.model_validate_json(json.dumps(data))
+    plan = rules.plan(short, tensorfile.read_checkpoint(inputs / "base"))
+    with pytest.raises(CalibrationError, match=r"plotqa-cot.samples\.jsonl, line 1: has \d+"):
+        calibrate.calibrate(short, plan, inputs, tmp_path / "record")
+    assert not (tmp_path / "record").exists()
+
+
+def test_an_empty_sample_is_refused(fetched, tmp_path):
+    inputs = shutil.copytree(fetched(FLAGSHIP), tmp_path / "inputs", symlinks=True)
+    empty = {"messages": [{"role": "user", "content": ""}]}
+    data = recipe.find(FLAGSHIP).model_dump(mode="json")
+    data["calibration"]["sets"]["llm"]["chat_template"] = False
+    (inputs / "calibration/llm/samples.jsonl").write_text(json.dumps(empty) + "\n")
+    plain = recipe.Recipe.model_validate_json(json.dumps(data))
+    plan = rules.plan(plain, tensorfile.read_checkpoint(inputs / "base"))
+    with pytest.raises(CalibrationError, match="line 1: has 0 tokens"):
+        calibrate.calibrate(plain, plan, inputs, tmp_path / "record")

@@ -1,0 +1,172 @@
+"""What this machine lacks is said before any work, once, with the way out and a code of its own."""
+
+import gc
+import inspect
+import os
+import socket
+import subprocess
+import sys
+import warnings
+
+import pytest
+from conftest import FLAGSHIP
+
+from forge import errors, identity, preflight
+from forge.errors import (
+    DriverError,
+    EnginePermissionError,
+    HallmarkError,
+    NoEngineError,
+    NoGpuError,
+    SpaceError,
+)
+from forge.image import Image
+from forge.preflight import GIB, Graphics, Limits
+
+NOBODY = 65534
+WAY_OUT = r"RUNNER=host\."
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """The library leaves its socket open when nobody answers; that is collected here, quietly."""
+    yield
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()
+
+
+def image(verify):
+    return Image(id="sha256:1", layers="2", labels={"hallmark.verify": verify})
+
+
+def limits(memory=1 * GIB, shared=GIB // 4):
+    return Limits(memory=memory, shared=shared, seconds=60)
+
+
+def test_no_engine(tmp_path, monkeypatch):
+    """The real message, from the real library and a socket that is not there."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(NoEngineError, match=f"(?s)none.sock: no container engine.*{WAY_OUT}"):
+        preflight.engine()
+
+
+def test_nobody_listens(tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "dead.sock"))
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/dead.sock")
+        with pytest.raises(NoEngineError, match="(?s)refused.*podman system service"):
+            preflight.engine()
+
+
+def test_no_permission(tmp_path, monkeypatch):
+    """A socket that this user may not open; root may open any, so root becomes nobody."""
+    with socket.socket(socket.AF_UNIX) as closed:
+        path = tmp_path / "closed.sock"
+        closed.bind(str(path))
+        closed.listen()
+        path.chmod(0)
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+        before = os.geteuid()
+        if before == 0:
+            os.seteuid(NOBODY)
+        try:
+            with pytest.raises(EnginePermissionError, match=f"(?s)may not use.*{WAY_OUT}"):
+                preflight.engine()
+        finally:
+            os.seteuid(before)
+
+
+def test_before_any_work(tmp_path):
+    """The command itself: one line, the code, and a store that is not even made."""
+    done = subprocess.run(
+        [sys.executable, "-m", "forge", "contain", FLAGSHIP, "--rehearse",
+         "--store", str(tmp_path / "store")],
+        env={**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == NoEngineError.code
+    assert done.stderr.startswith("error: unix://")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("verify", "rehearsal", "why"),
+    [("verify", True, "made for a machine with one"), ("verify-cpu", False, "a real build does")],
+)
+def test_no_gpu(monkeypatch, verify, rehearsal, why):
+    monkeypatch.setattr(identity, "has_gpu", lambda: False)
+    with pytest.raises(NoGpuError, match=f"(?s){why}.*{WAY_OUT}"):
+        preflight.graphics(image(verify), rehearsal=rehearsal)
+
+
+def test_rehearsal_needs_no_gpu(monkeypatch):
+    monkeypatch.setattr(identity, "has_gpu", lambda: False)
+    assert preflight.graphics(image("verify-cpu"), rehearsal=True) is None
+
+
+def test_image_that_cannot_use_the_gpu(monkeypatch):
+    monkeypatch.setattr(identity, "has_gpu", lambda: True)
+    with pytest.raises(NoGpuError, match="made while it had none"):
+        preflight.graphics(image("verify-cpu"), rehearsal=True)
+
+
+def test_driver_that_does_not_answer(monkeypatch, tmp_path):
+    monkeypatch.setattr(identity, "has_gpu", lambda: True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DriverError, match=f"(?s)nvidia-smi does not answer.*{WAY_OUT}"):
+        preflight.graphics(image("verify"), rehearsal=False)
+
+
+def test_driver_as_nvidia_smi_lists_it():
+    listing = "580.95.05, NVIDIA B200\n580.95.05, NVIDIA B200\n"
+    wanted = Graphics(driver="580.95.05", names=("NVIDIA B200", "NVIDIA B200"))
+    assert wanted == preflight.supported(listing)
+
+
+@pytest.mark.parametrize("driver", ["579.99", "570.124.06", "99.1"])
+def test_driver_too_old(driver):
+    with pytest.raises(DriverError, match=f"(?s)driver is {driver}, .*580 or later.*{WAY_OUT}"):
+        preflight.supported(f"{driver}, NVIDIA B200\n")
+
+
+@pytest.mark.parametrize("listing", ["", "No devices were found\n", "[N/A], [N/A]\n"])
+def test_listing_without_a_gpu(listing):
+    with pytest.raises(DriverError, match="lists no GPU"):
+        preflight.supported(listing)
+
+
+def test_too_little_disk(tmp_path):
+    with pytest.raises(SpaceError, match=r"are free there, and the build takes 1048576\.0"):
+        preflight.disk(tmp_path / "not" / "there", 1 << 50, "the build")
+
+
+def test_real_build_counts_what_is_fetched(tmp_path, monkeypatch):
+    """A resumed build does not ask for the room of what it has."""
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "blob").write_bytes(bytes(1000))
+    (tmp_path / "hub" / "link").symlink_to("blob")
+    asked = []
+    monkeypatch.setattr(preflight, "disk", lambda *given: asked.append(given[1]))
+    preflight.space(tmp_path, limits(), rehearsal=False)
+    assert asked == [preflight.REAL_DISK - 1000]
+
+
+def test_too_little_memory(tmp_path):
+    with pytest.raises(SpaceError, match=f"(?s)of memory, and this machine has.*{WAY_OUT}"):
+        preflight.space(tmp_path, limits(memory=1 << 50), rehearsal=True)
+
+
+def test_too_little_shared_memory(tmp_path):
+    with pytest.raises(SpaceError, match=f"(?s)of shared memory, but 1.0 GiB.*{WAY_OUT}"):
+        preflight.space(tmp_path, limits(shared=2 * GIB), rehearsal=True)
+
+
+def test_every_error_has_a_code_of_its_own():
+    classes = [
+        found
+        for _, found in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(found, HallmarkError)
+    ]
+    codes = [found.code for found in classes]
+    assert len(set(codes)) == len(codes)

@@ -1,0 +1,47 @@
+"""A real engine, the image of this tree, and a sandbox in it. Without them, these tests fail."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from forge import container, image, preflight
+from forge.container import Sandbox
+from forge.preflight import GIB, Limits
+
+
+@pytest.fixture(scope="session")
+def client() -> docker.DockerClient:
+    return preflight.engine()
+
+
+@pytest.fixture(scope="session")
+def found(client: docker.DockerClient) -> image.Image:
+    return image.find(client)
+
+
+@pytest.fixture(scope="session")
+def left(client: docker.DockerClient) -> Callable[[Path], list[Any]]:
+    """The containers that runs on a store have left behind, or have still."""
+    return lambda store: client.containers.list(
+        all=True, filters={"label": f"hallmark.run={store}"}
+    )
+
+
+@pytest.fixture
+def sandbox(client: docker.DockerClient, found: image.Image, tmp_path: Path) -> Sandbox:
+    for name in ("store", "store/fetch", "scratch", "base"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "store/fetch/inputs.json").write_text("{}")
+    (tmp_path / "base/weights").write_text("x")
+    return Sandbox(
+        client=client,
+        image=found,
+        store=tmp_path / "store",
+        inputs=frozenset({tmp_path / "store/fetch", tmp_path / "base"}),
+        scratch=tmp_path / "scratch",
+        limits=Limits(memory=1 * GIB, shared=GIB // 4, seconds=120),
+        user=container.caller(client),
+    )

@@ -1,0 +1,111 @@
+"""Whole rehearsals in the image: killed in every way, then to the end, and their manifest."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import FLAGSHIP
+
+from forge import attest, identity
+
+pytestmark = pytest.mark.image
+
+
+def command(root: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "forge", "contain", FLAGSHIP, "--rehearse", "--verify", "structure",
+        "--store", str(root / "store"), "--out", str(root / "out"),
+    ]  # fmt: skip
+
+
+def wait_until(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "never came"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_killed_run_leaves_nothing(left, tmp_path, number):
+    """No container, no half-written result, nothing at the target; not even after SIGKILL."""
+    runner = subprocess.Popen(command(tmp_path), stderr=subprocess.DEVNULL, start_new_session=True)
+    scratch = tmp_path / "store/tmp"
+    wait_until(lambda: list(scratch.glob("calibrate-*")))
+    assert len(left(tmp_path / "store")) == 1
+    runner.send_signal(number)
+    assert runner.wait(timeout=60) != 0
+    wait_until(lambda: not left(tmp_path / "store"), seconds=30)
+    assert not (tmp_path / "store/calibrate").exists()
+    assert not (tmp_path / "out").exists()
+    if number != signal.SIGKILL:
+        assert not (scratch / "contained").exists()
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """A rehearsal after a killed one in the same store."""
+    root = tmp_path_factory.mktemp("released")
+    runner = subprocess.Popen(command(root), stderr=subprocess.DEVNULL)
+    wait_until(lambda: list((root / "store/tmp").glob("calibrate-*")))
+    runner.kill()
+    runner.wait()
+    done = subprocess.run(command(root), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture
+def statement(released):
+    return json.loads((released / "out/provenance/provenance.json").read_text())["predicate"]
+
+
+def test_nothing_is_left(released, left):
+    assert left(released / "store") == []
+    assert list((released / "store/tmp").iterdir()) == []
+    assert {path.stat().st_uid for path in released.rglob("*")} == {os.getuid()}
+
+
+def test_result_is_linked_from_the_store(released):
+    """Published here, not in the container, where a link cannot leave its mount."""
+    assert (released / "out/model-mtp.safetensors").stat().st_nlink >= 2
+
+
+def test_second_run_does_no_work(released):
+    done = subprocess.run(command(released), capture_output=True, text=True, check=True)
+    assert "done in" not in done.stderr
+    assert "is up to date" in done.stderr
+
+
+def test_builder_is_another_than_the_hosts(statement):
+    builder = statement["runDetails"]["builder"]["id"]
+    assert builder == attest.REHEARSALS["image"]
+    assert builder not in (attest.REHEARSALS["host"], *attest.BUILDERS.values())
+
+
+def test_manifest_names_image_base_engine_and_locks(statement, client, found):
+    machine = statement["buildDefinition"]["internalParameters"]["machine"]
+    inside = machine["container"]
+    assert inside["image"] == found.facts()
+    assert inside["engine"]["version"] == client.version()["Version"]
+    assert (inside["graphics"] is None) == (not identity.has_gpu())
+    named = {item["name"]: item for item in statement["buildDefinition"]["resolvedDependencies"]}
+    assert f"sha256:{named['image']['digest']['sha256']}" == found.id
+    base = found.labels["org.opencontainers.image.base.digest"]
+    assert f"sha256:{named['image/base']['digest']['sha256']}" == base
+    assert named["hallmark"]["digest"]["gitCommit"] == identity.commit()[0]
+    assert {"lockfiles/host.txt", "lockfiles/build.txt"} <= named.keys()
+
+
+def test_every_step_but_fetch_ran_in_the_image(statement, found):
+    steps = {
+        item["name"].removeprefix("step/"): item["annotations"]
+        for item in statement["runDetails"]["byproducts"]
+        if item["name"].startswith("step/")
+    }
+    assert steps.pop("fetch")["image"] is None
+    assert {step["image"] for step in steps.values()} == {found.layers}

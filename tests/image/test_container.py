@@ -1,0 +1,158 @@
+"""What a command in the image can reach, what it cannot, and that nothing is left of it."""
+
+import dataclasses
+import os
+import socket
+import threading
+
+import pytest
+
+from forge import container, identity
+from forge.errors import ContainerError, NoGpuError
+from forge.preflight import GIB, Graphics, Limits
+
+pytestmark = pytest.mark.image
+PYTHON = container.PYTHON.format(environment="build")
+
+CONNECT = """
+import socket, sys
+for address in sys.argv[2:]:
+    try:
+        socket.create_connection((address, int(sys.argv[1])), timeout=5).close()
+        print("reached", address)
+    except OSError as error:
+        print("refused", address, error)
+print(*(name for _, name in socket.if_nameindex()))
+"""
+WRITE = """
+import sys
+for path in sys.argv[1:]:
+    try:
+        open(path, "w").write("y")
+        print("written", path)
+    except OSError as error:
+        print("refused", path, error.strerror)
+"""
+
+
+@pytest.fixture
+def listener():
+    """A server on every address of this machine, and how often it was reached."""
+    reached = []
+    with socket.create_server(("0.0.0.0", 0)) as server:  # noqa: S104 - to be reached, if it can be
+
+        def accept():
+            while True:
+                try:
+                    connection, peer = server.accept()
+                except OSError:
+                    return
+                reached.append(peer)
+                connection.close()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield server.getsockname()[1], reached
+
+
+def own_address():
+    """The address that this machine has towards others; no packet is sent to find it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # TEST-NET-1, which nobody has
+        return probe.getsockname()[0]
+
+
+def test_no_network(sandbox, listener, capfd):
+    """A server that this machine reaches cannot be reached from inside, nor can any other."""
+    port, reached = listener
+    addresses = ["127.0.0.1", own_address()]
+    for address in addresses:
+        socket.create_connection((address, port), timeout=5).close()
+    assert sandbox.run([PYTHON, "-c", CONNECT, str(port), *addresses, "192.0.2.1"]) == 0
+    *answers, interfaces = capfd.readouterr().out.splitlines()
+    assert [answer.split()[0] for answer in answers] == ["refused"] * 3
+    assert interfaces == "lo"
+    assert len(reached) == len(addresses)
+
+
+def test_only_store_and_scratch_can_be_written(sandbox, capfd):
+    """Inputs cannot, even inside the store; nor can the image itself."""
+    refused = [
+        *(f"{folder}/new" for folder in sandbox.inputs), f"{sandbox.store}/fetch/inputs.json",
+        "/hallmark/new", "/etc/new", "/usr/new",
+    ]  # fmt: skip
+    written = [f"{sandbox.store}/new", "/tmp/new"]  # noqa: S108
+    assert sandbox.run([PYTHON, "-c", WRITE, *refused, *written]) == 0
+    said = capfd.readouterr().out.splitlines()
+    assert said == [
+        *(f"refused {path} Read-only file system" for path in refused),
+        *(f"written {path}" for path in written),
+    ]
+    assert (sandbox.store / "fetch/inputs.json").read_text() == "{}"
+    assert (sandbox.scratch / "new").read_text() == "y"
+
+
+def test_results_belong_to_the_caller(sandbox):
+    if os.getuid() == 0:  # root's own results say little: another user's do
+        sandbox = dataclasses.replace(sandbox, user="4711:4712")
+        os.chown(sandbox.store, 4711, 4712)
+    wanted = tuple(int(number) for number in sandbox.user.split(":"))
+    assert sandbox.run([PYTHON, "-c", WRITE, f"{sandbox.store}/new"]) == 0
+    stat = (sandbox.store / "new").stat()
+    assert (stat.st_uid, stat.st_gid) == wanted
+
+
+def test_no_capability_even_for_root(sandbox, capfd):
+    lines = (
+        "print(*(l for l in open('/proc/self/status') if l.startswith(('Cap', 'NoNew'))), sep='')"
+    )
+    assert dataclasses.replace(sandbox, user="0:0").run([PYTHON, "-c", lines]) == 0
+    status = dict(line.split() for line in capfd.readouterr().out.split("\n") if line)
+    assert {int(status[name], 16) for name in ("CapEff:", "CapPrm:", "CapBnd:")} == {0}
+    assert status["NoNewPrivs:"] == "1"
+
+
+def test_streams_and_exit_code_come_through(sandbox, capfd, left):
+    code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(11)"
+    assert sandbox.run([PYTHON, "-c", code]) == 11
+    assert capfd.readouterr() == ("out\n", "err\n")
+    assert left(sandbox.store) == []
+
+
+def test_knows_its_image(sandbox, found, capfd):
+    """Inside, commit and image are what the labels say; there is no git to ask."""
+    code = "from forge import identity as i; print(*i.commit(), i.image_layers())"
+    assert sandbox.run([PYTHON, "-c", code]) == 0
+    commit, dirty = identity.commit()
+    assert capfd.readouterr().out.split() == [commit, str(dirty), found.layers]
+
+
+def test_time_limit(sandbox, left):
+    sandbox = dataclasses.replace(sandbox, limits=Limits(memory=GIB, shared=GIB, seconds=3))
+    with pytest.raises(ContainerError, match=r"ended at its limit of .* hours.*HOURS=<n>"):
+        sandbox.run([PYTHON, "-c", "import time; time.sleep(600)"])
+    assert left(sandbox.store) == []
+
+
+def test_memory_limit(sandbox, left):
+    with pytest.raises(ContainerError, match=r"limit of 1\.0 GiB of memory.*MEMORY=<GiB>"):
+        sandbox.run([PYTHON, "-c", "x = b'x' * (3 << 30)"])
+    assert left(sandbox.store) == []
+
+
+def test_gpu_that_the_engine_cannot_hand_on(sandbox, left):
+    """An engine without NVIDIA's toolkit, which one without GPUs does not have either."""
+    if identity.has_gpu():
+        pytest.skip("this engine may well hand on its GPUs")
+    asking = dataclasses.replace(sandbox, graphics=Graphics(driver="580.1", names=("x",)))
+    with pytest.raises(NoGpuError, match="cannot hand on the GPU.*NVIDIA Container Toolkit"):
+        asking.run([PYTHON, "-c", "pass"])
+    assert left(sandbox.store) == []
+
+
+def test_sweep_removes_what_a_dead_engine_left(sandbox, left):
+    sandbox.client.api.create_container(
+        sandbox.image.id, ["true"], labels={"hallmark.run": str(sandbox.store)}
+    )
+    assert len(left(sandbox.store)) == 1
+    container.sweep(sandbox.client, sandbox.store)
+    assert left(sandbox.store) == []

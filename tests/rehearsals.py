@@ -1,0 +1,67 @@
+"""Rehearsals by command line, both halves in their own environments; each variant at most once."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from assay.perplexity import Perplexity
+from forge import identity
+
+BUILD_PYTHON = identity.ROOT / ".nox" / "build" / "bin" / "python"
+
+
+@dataclass(eq=False)
+class Rehearsal:
+    """One variant on its stand-in, verified by a real engine, in a store that others share."""
+
+    variant: str
+    root: Path
+    options: list[str]
+
+    @cached_property
+    def said(self):
+        """What the first run prints."""
+        return self.again()
+
+    def again(self):
+        """Runs it, or runs it once more."""
+        halves = [(BUILD_PYTHON, "build"), (Path(sys.executable), "verify")]
+        return "".join(self._run(python, environment) for python, environment in halves)
+
+    @property
+    def out(self):
+        return self.root / self.variant
+
+    def checks(self):
+        """Every check by name; all of them passed."""
+        report = json.loads((self.out / "provenance/verification.json").read_text())
+        assert report["passed"]
+        return {check["name"]: check for check in report["checks"]}
+
+    def text(self):
+        """The perplexity text."""
+        texts = (self.root / "store/fetch").glob("*/files/perplexity/text.txt")
+        return next(texts).read_text(encoding="utf-8")
+
+    def base(self):
+        """The base's perplexity as this rehearsal measured it."""
+        value = self.checks()["perplexity"]["measured"]["base"]
+        stored = (self.root / "store/perplexity").glob("*/files/perplexity.json")
+        found = [Perplexity(**json.loads(path.read_text())) for path in stored]
+        return next(one for one in found if one.value == value)
+
+    def _run(self, python, environment):
+        done = subprocess.run(
+            [
+                str(python), "-m", "forge", "run", self.variant, "--rehearse", *self.options,
+                "--store", str(self.root / "store"), "--out", str(self.out),
+                f"--environment={environment}",
+            ],
+            capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stderr + done.stdout
