@@ -170,8 +170,8 @@ def _own_image() -> list[dict[str, Any]]:
     base = labels["org.opencontainers.image.base.name"]
     annotations = {"layers_sha256": image["layers"], "labels": labels}
     return [
-        {**_resource("image", _hex(image["id"])), "annotations": annotations},
-        _resource("image/base", _hex(labels["org.opencontainers.image.base.digest"]))
+        {**resource("image", _hex(image["id"])), "annotations": annotations},
+        resource("image/base", _hex(labels["org.opencontainers.image.base.digest"]))
         | {"uri": f"oci:{base}"},
     ]
 
