@@ -44,7 +44,7 @@ class Dot:
 def bars(rows: Sequence[Bar], *, title: str, full: float | None = None) -> Markup:
     """Horizontal bars from zero, one a row; `full` is the value of the whole width."""
     longest = full or max(max(row.value, row.limit or 0) for row in rows)
-    left = 10 + CHARACTER * max(len(row.label) for row in rows)
+    left = 20 + CHARACTER * max(len(row.label) for row in rows)
     room = WIDTH - left - VALUES
     parts = []
     for number, row in enumerate(rows):
