@@ -10,10 +10,14 @@ WHERE = $(if $(BASE),--base '$(abspath $(BASE))') $(if $(MIRROR),--mirror '$(abs
 LIMITS = $(if $(MEMORY),--memory $(MEMORY)) $(if $(SHARED),--shared $(SHARED)) $(if $(HOURS),--hours $(HOURS))
 OPTIONS = $(WHERE) $(if $(OUT),--out '$(abspath $(OUT))') --verify $(VERIFY)
 
+RELEASE = '$(abspath $(or $(DIR),$(firstword $(wildcard dist/$(VARIANT) dist/rehearsal/$(VARIANT))),$(error name a built variant with VARIANT=<v>, or a folder with DIR=<dir>)))'
+TRUST = $(if $(KEY),--key '$(abspath $(KEY))') $(if $(IDENTITY),--identity '$(IDENTITY)') $(if $(ISSUER),--issuer '$(ISSUER)') $(if $(UNSIGNED),--unsigned)
+
 .PHONY: help demo test list rehearse verify reproduce compare bench lock image image-test container-test release $(VARIANTS)
+.PHONY: keygen sign verify-release attest-reproduction publish
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 	@echo "$(VARIANTS): the real build, with RUNNER=host on this machine"
 
 .venv/made: lockfiles/tools.txt
@@ -71,5 +75,22 @@ compare: .venv/made  ## two checkpoint folders, tensor by tensor: A=<dir> B=<dir
 bench: .venv/made  ## speed and memory against the libraries and the machine's floor
 	@$(NOX) -s bench
 
-release:
-	@echo "make $@ is not there yet; see 'What is not there yet' in README.md." >&2; exit 2
+release: .venv/made  ## make a finished build a release, card and report included: VARIANT=<v> or DIR=<dir>
+	@$(NOX) -s release -- forge release $(RELEASE)
+
+keygen: .venv/made  ## a signing key: KEY=<file>, and its public half in <file>.pub
+	@$(NOX) -s release -- forge keygen '$(abspath $(or $(KEY),$(error name the new file with KEY=<file>)))'
+
+sign: .venv/made  ## sign a release: DIR=<release> KEY=<private key>, or without KEY the identity at hand [MODEL_SIGNATURE=1]
+	@$(NOX) -s release -- forge sign $(RELEASE) $(if $(KEY),--key '$(abspath $(KEY))') $(if $(MODEL_SIGNATURE),--model-signature)
+
+verify-release: .venv/made  ## check a release: DIR=<release> KEY=<public key> or IDENTITY= ISSUER= [POLICY=<file>] [REPRODUCED=<k> STATEMENTS=<files> REBUILDERS=<public keys>] [UNSIGNED=1]
+	@$(NOX) -s release -- assay verify-release $(RELEASE) $(TRUST) $(if $(POLICY),--policy '$(abspath $(POLICY))') $(if $(REPRODUCED),--reproduced $(REPRODUCED)) $(foreach file,$(STATEMENTS),--statement '$(abspath $(file))') $(foreach file,$(REBUILDERS),--rebuilder '$(abspath $(file))')
+
+attest-reproduction: .venv/made  ## reproduce, and sign that it succeeded: FROM=<release> KEY=<private key> [BUILDER=<id>] [BASE=<dir>] [MIRROR=<dir>]
+	@$(NOX) -s reproduce -- '$(abspath $(or $(FROM),$(error name a release with FROM=<dir>)))' $(WHERE) --report '$(abspath dist/reproduced.json)'
+	@$(NOX) -s release -- assay attest-reproduction '$(abspath $(FROM))' '$(abspath dist/reproduced.json)' $(if $(KEY),--key '$(abspath $(KEY))') $(if $(BUILDER),--builder '$(BUILDER)') --out '$(abspath dist/reproductions)'
+
+publish: .venv/made  ## upload a verified release: DIR=<release> REPO=<owner/name> KEY=<public key> [CONFIRM=1]
+	@$(NOX) -s release -- assay verify-release $(RELEASE) $(TRUST) $(if $(POLICY),--policy '$(abspath $(POLICY))')
+	@$(NOX) -s release -- forge publish $(RELEASE) '$(or $(REPO),$(error name the repository with REPO=<owner/name>))' $(if $(CONFIRM),--confirm) $(if $(REHEARSAL),--rehearsal)

@@ -104,6 +104,12 @@ def reproduce(session: nox.Session) -> None:
 
 
 @nox.session
+def release(session: nox.Session) -> None:
+    """What a publisher does with a finished build, and a stranger with a release."""
+    python(session, "release", "-m", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Speed and memory of the quantizer, beside the libraries that the build environment has."""
     python(session, "build", "-m", "assay.bench", *session.posargs)
@@ -115,8 +121,8 @@ def lock(session: nox.Session) -> None:
     if session.posargs:
         python(session, "build", "-m", "forge", "lock", *session.posargs)
         return
-    # build before dev: dev takes build's versions as constraints.
-    for name in ("tools", "build", "verify", "verify-cpu", "host", "dev"):
+    # build before release before dev: each takes the versions of those before as constraints.
+    for name in ("tools", "build", "verify", "verify-cpu", "host", "release", "dev"):
         source = Path("lockfiles", f"{name}.in")
         override = source.with_suffix(".override")
         uv(session, "pip", "compile", "--universal", "--python-version=3.11", "--no-annotate",

@@ -156,6 +156,56 @@ def fetch(
     pipeline.run(release.job(folder, Store(store), base, mirror), "build", until="fetch")
 
 
+@app.command(name="release")
+def assemble_release(
+    folder: Path,
+    *,
+    store: Annotated[Path, typer.Option(help="Where the base may be.")] = identity.STORE,
+) -> None:
+    """Makes a finished build a release: card, notice, report, and the list of all files."""
+    from forge import assemble  # needs what only the release environment has, as those below
+
+    assemble.assemble(folder, Store(store))
+
+
+@app.command()
+def keygen(key: Path) -> None:
+    """Makes a signing key, and its public half beside it."""
+    from forge import keys
+
+    name = keys.generate(key)
+    console.say(f"{key} is the private key, {key}.pub the public key; its name is {name}")
+
+
+@app.command()
+def sign(
+    folder: Path,
+    *,
+    key: Annotated[Path | None, typer.Option(help="Instead of the identity at hand.")] = None,
+    model_signature: Annotated[
+        bool, typer.Option("--model-signature", help="Also sign the model as OpenSSF does.")
+    ] = False,
+) -> None:
+    """Signs a release."""
+    from forge import signing
+
+    signing.sign(folder, key, model_signature=model_signature)
+
+
+@app.command()
+def publish(
+    folder: Path,
+    repo: str,
+    *,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Really upload.")] = False,
+    rehearsal: Annotated[bool, typer.Option("--rehearsal", help="Even a rehearsal.")] = False,
+) -> None:
+    """Uploads a signed release to the hub; tells what it would do unless confirmed."""
+    from forge import upload
+
+    upload.upload(folder, repo, confirm=confirm, rehearsal=rehearsal)
+
+
 @app.command(name="list")
 def list_variants(
     *,

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from forge import canonical, identity, record, store, tensorfile
+from forge import canonical, identity, record, statement, store, tensorfile
 from forge.pipeline import STEPS, Job, Needed, environment_of
+from forge.statement import resource
 from forge.store import Result
 from forge.tensorfile import Tensor
 
@@ -20,6 +21,7 @@ SUMS = "SHA256SUMS"
 TENSORS = "tensors.jsonl"
 STATEMENT = "provenance.json"
 VERIFICATION = "verification.json"
+PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:hallmark:build:v1"
 BUILDERS = {"host": "urn:hallmark:builder:host", "image": "urn:hallmark:builder:image"}
 # A rehearsal is no release wherever it ran, so its builder is another one in either place.
@@ -45,13 +47,17 @@ def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
 def run(job: Job, needed: Needed, out: Path) -> None:
     """Writes everything that goes into `provenance/`."""
     dress = needed["dress"]
-    sums = "".join(f"{digest}  {path}\n" for path, digest in sorted(dress.digests.items()))
-    (out / SUMS).write_text(sums, encoding="utf-8")
+    (out / SUMS).write_text(sum_lines(dress.digests), encoding="utf-8")
     tensors = tensorfile.read_checkpoint(dress.files)
     (out / TENSORS).write_text(tensor_lines(tensors), encoding="utf-8")
     store.link(needed["calibrate"].files / record.FILE, out / record.FILE)
     store.link(needed["verify"].files / VERIFICATION, out / VERIFICATION)
     canonical.write(out / STATEMENT, _statement(job, needed, out))
+
+
+def sum_lines(digests: Mapping[str, str]) -> str:
+    """A line a file, sorted by path, as sha256sum writes it."""
+    return "".join(f"{digest}  {path}\n" for path, digest in sorted(digests.items()))
 
 
 def tensor_lines(tensors: Mapping[str, Tensor]) -> str:
@@ -91,15 +97,11 @@ def _statement(job: Job, needed: Needed, out: Path) -> dict[str, Any]:
     subjects = dict(needed["dress"].digests) | {
         f"provenance/{name}": canonical.sha256_file(out / name) for name in (SUMS, TENSORS)
     }
-    return {
-        "_type": "https://in-toto.io/Statement/v1",
-        "subject": [_resource(name, digest) for name, digest in sorted(subjects.items())],
-        "predicateType": "https://slsa.dev/provenance/v1",
-        "predicate": {
-            "buildDefinition": _definition(job, needed),
-            "runDetails": _details(job, needed, out),
-        },
+    predicate = {
+        "buildDefinition": _definition(job, needed),
+        "runDetails": _details(job, needed, out),
     }
+    return statement.of(subjects, PREDICATE_TYPE, predicate)
 
 
 def _definition(job: Job, needed: Needed) -> dict[str, Any]:
@@ -131,7 +133,7 @@ def _definition(job: Job, needed: Needed) -> dict[str, Any]:
 def _inputs(files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
-            **_resource(f"{entry['role']}/{entry['path']}", entry["sha256"]),
+            **resource(f"{entry['role']}/{entry['path']}", entry["sha256"]),
             "uri": entry["uri"],
             "annotations": {"bytes": entry["bytes"]},
         }
@@ -146,7 +148,7 @@ def _own_files(recipe: str, job: Job, needed: Needed) -> list[dict[str, Any]]:
     for result in needed.values():
         locks |= result.record["lock"]
     own = {recipe: canonical.sha256_file(identity.ROOT / recipe), **locks}
-    return [_resource(path, digest) for path, digest in sorted(own.items())]
+    return [resource(path, digest) for path, digest in sorted(own.items())]
 
 
 def _own_commit() -> dict[str, Any]:
@@ -168,8 +170,8 @@ def _own_image() -> list[dict[str, Any]]:
     base = labels["org.opencontainers.image.base.name"]
     annotations = {"layers_sha256": image["layers"], "labels": labels}
     return [
-        {**_resource("image", _hex(image["id"])), "annotations": annotations},
-        _resource("image/base", _hex(labels["org.opencontainers.image.base.digest"]))
+        {**resource("image", _hex(image["id"])), "annotations": annotations},
+        resource("image/base", _hex(labels["org.opencontainers.image.base.digest"]))
         | {"uri": f"oci:{base}"},
     ]
 
@@ -188,7 +190,7 @@ def _details(job: Job, needed: Needed, out: Path) -> dict[str, Any]:
             "finishedOn": max(entry["finished"] for entry in records),
         },
         "byproducts": [
-            *(_resource(f"provenance/{f}", canonical.sha256_file(out / f)) for f in files),
+            *(resource(f"provenance/{f}", canonical.sha256_file(out / f)) for f in files),
             *(_step_record(result) for result in needed.values()),
         ],
     }
@@ -202,9 +204,4 @@ def _step_record(result: Result) -> dict[str, Any]:
         "outputs": dict(result.digests),
     }
     digest = canonical.sha256_text(canonical.dumps(annotations))
-    return {**_resource(f"step/{result.step}", digest), "annotations": annotations}
-
-
-def _resource(name: str, sha256: str) -> dict[str, Any]:
-    """An in-toto resource descriptor."""
-    return {"name": name, "digest": {"sha256": sha256}}
+    return {**resource(f"step/{result.step}", digest), "annotations": annotations}

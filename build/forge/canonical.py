@@ -30,12 +30,31 @@ def sha256_file(path: Path) -> str:
 
 
 def read(path: Path) -> Any:
-    """Reads a JSON file; a key that stands twice is refused.
+    """Reads a JSON file, as `loads` does.
 
     Raises:
-        ValueError: the text is no JSON, or an object has a key twice.
+        ValueError: as `loads`.
     """
-    return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+    return loads(path.read_bytes())
+
+
+def loads(data: bytes) -> Any:
+    """The value of UTF-8 JSON that all readers agree on.
+
+    Raises:
+        ValueError: it is no JSON, nests deeper than a parser reaches, an object has a key twice,
+            or a number is NaN or infinite.
+    """
+    try:
+        return json.loads(
+            data.decode("utf-8"), object_pairs_hook=unique, parse_constant=_refuse_constant
+        )
+    except RecursionError as error:
+        raise ValueError("it nests too deeply") from error
+
+
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -135,3 +135,21 @@ class SpaceError(HallmarkError):
     """Too little disk, memory or shared memory for what is asked."""
 
     code = 36
+
+
+class SigningError(HallmarkError):
+    """A release cannot be signed: no usable key or identity, or it is not what it lists."""
+
+    code = 40
+
+
+class ReleaseError(HallmarkError):
+    """A release is not what its signed statements say; the message is the first reason."""
+
+    code = 41
+
+
+class UploadError(HallmarkError):
+    """A release cannot be published, or the hub does not hold what was sent."""
+
+    code = 42

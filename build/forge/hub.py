@@ -184,7 +184,7 @@ def _check(source: Source, entry: RepoFile, file: File) -> None:
     if entry.lfs is not None:
         kind, pinned, found = "sha256", entry.lfs.sha256, file.sha256
     else:
-        kind, pinned, found = "git blob id", entry.blob_id, _blob_id(file.path)
+        kind, pinned, found = "git blob id", entry.blob_id, blob_id(file.path)
     if found != pinned:
         file.path.resolve().unlink()
         raise FetchError(
@@ -193,7 +193,8 @@ def _check(source: Source, entry: RepoFile, file: File) -> None:
         )
 
 
-def _blob_id(path: Path) -> str:
+def blob_id(path: Path) -> str:
+    """Git's name of a file's bytes."""
     data = path.read_bytes()
     # SHA-1 is git's choice; the sha256 of these files is recorded besides.
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

@@ -5,7 +5,8 @@ import json
 import os
 import platform
 import subprocess
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from forge import canonical
@@ -27,13 +28,16 @@ ENVIRONMENT = (
 @functools.cache
 def code_digest() -> str:
     """One digest over the names and contents of every module of forge and assay."""
-    sources = sorted([*ROOT.glob("build/forge/**/*.py"), *ROOT.glob("verify/assay/**/*.py")])
-    return canonical.sha256_text(
-        "".join(
-            f"{canonical.sha256_file(path)}  {path.relative_to(ROOT).as_posix()}\n"
-            for path in sources
-        )
+    sources = [*ROOT.glob("build/forge/**/*.py"), *ROOT.glob("verify/assay/**/*.py")]
+    return digest_of_code(
+        {path.relative_to(ROOT).as_posix(): canonical.sha256_file(path) for path in sources}
     )
+
+
+def digest_of_code(digests: Mapping[str, str]) -> str:
+    """The digest of modules, given the sha256 of each by its path."""
+    names = sorted(digests, key=PurePosixPath)
+    return canonical.sha256_text("".join(f"{digests[name]}  {name}\n" for name in names))
 
 
 def has_gpu() -> bool:

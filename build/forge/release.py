@@ -11,6 +11,17 @@ from forge.pipeline import Job
 from forge.store import Result, Store
 
 PROVENANCE = "provenance"
+# What `make release` puts beside a checkpoint; a rebuild does not have them.
+DOCUMENTS = ("README.md", "NOTICE", "report.html", ".gitattributes")
+# What it adds to the provenance: the error of every quantized linear, and the list of all files.
+ERRORS = "quantization_error.jsonl"
+CONTENTS = "release.json"
+# The statements that are signed, each with the bundle that holds its signature, and the optional
+# OpenSSF model signature.
+BUNDLES = {STATEMENT: "provenance.sigstore.json", CONTENTS: "release.sigstore.json"}
+MODEL_SIGNATURE = "model.sig"
+SIGNATURES = tuple(f"{PROVENANCE}/{name}" for name in (*BUNDLES.values(), MODEL_SIGNATURE))
+ADDED = frozenset({*DOCUMENTS, f"{PROVENANCE}/{ERRORS}", f"{PROVENANCE}/{CONTENTS}", *SIGNATURES})
 
 
 def folder(job: Job) -> Path:
@@ -88,9 +99,12 @@ def _sources(results: Mapping[str, Result]) -> dict[str, Path]:
 
 
 def _is_current(results: Mapping[str, Result], target: Path) -> bool:
-    """Whether `target` holds the very files of the store and no others."""
+    """Whether `target` holds the files of the store, and of others only what a release adds.
+
+    A release has copies of its own, so size and modification time decide, as they do in the store.
+    """
     there = {p.relative_to(target).as_posix(): p for p in target.rglob("*") if p.is_file()}
     sources = _sources(results)
-    return there.keys() == sources.keys() and all(
-        there[path].samefile(source) for path, source in sources.items()
+    return there.keys() - (ADDED - sources.keys()) == sources.keys() and all(
+        store.stamp(there[path]) == store.stamp(source) for path, source in sources.items()
     )

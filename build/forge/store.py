@@ -57,7 +57,7 @@ class Store:
         moved = [
             path
             for path, entry in record["outputs"].items()
-            if _stamp(folder / "files" / path) != entry["stamp"]
+            if stamp(folder / "files" / path) != entry["stamp"]
         ]
         for path in moved:
             file = folder / "files" / path
@@ -66,7 +66,7 @@ class Store:
             ):
                 shutil.rmtree(folder)
                 return None
-            record["outputs"][path]["stamp"] = _stamp(file)
+            record["outputs"][path]["stamp"] = stamp(file)
         if moved:
             canonical.write(record_path, record)
         return _result(step, key, folder, record)
@@ -98,7 +98,7 @@ class Store:
                 path: {
                     "sha256": known.get(path) or canonical.sha256_file(files / path),
                     "bytes": (files / path).stat().st_size,
-                    "stamp": _stamp(files / path),
+                    "stamp": stamp(files / path),
                 }
                 for path in _walk(files)
             }
@@ -135,12 +135,20 @@ def link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
+def own(path: Path) -> None:
+    """Makes a file one of its own, if it shares its bytes with another name."""
+    if path.stat().st_nlink > 1:
+        fresh = path.with_name(f".{path.name}.own")
+        shutil.copy2(path, fresh)
+        fresh.replace(path)
+
+
 def _result(step: str, key: str, folder: Path, record: Mapping[str, Any]) -> Result:
     digests = {path: entry["sha256"] for path, entry in record["outputs"].items()}
     return Result(step=step, key=key, files=folder / "files", digests=digests, record=record)
 
 
-def _stamp(path: Path) -> str | None:
+def stamp(path: Path) -> str | None:
     """Size and modification time, or None if it is no file; follows links to the bytes."""
     try:
         stat = path.stat()

@@ -96,9 +96,7 @@ def read_header(path: Path) -> list[Tensor]:
             )
         raw = file.read(length)
     try:
-        header = json.loads(
-            raw, object_pairs_hook=canonical.unique, parse_constant=_refuse_constant
-        )
+        header = canonical.loads(raw)
     except ValueError as error:
         raise TensorFileError(f"{path}: the header is not valid JSON: {error}.") from error
     if not isinstance(header, dict):
@@ -200,10 +198,6 @@ def _inside(folder: Path, name: str, index: Path) -> Path:
             f"{index}: names the file {name!r}, which is not a file of this folder."
         )
     return path
-
-
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _parse(path: Path, name: str, entry: dict[str, Any], start: int) -> Tensor:

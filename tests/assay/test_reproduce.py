@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import FLAGSHIP, base_arrays, write_checkpoint
+from conftest import FLAGSHIP
 from huggingface_hub import constants
+from released import build, local_base
 
 from assay import reproduce, scales
 from assay.scales import Scale
@@ -18,15 +19,10 @@ from forge import (
     canonical,
     console,
     identity,
-    pipeline,
-    recipe,
     record,
-    release,
-    rules,
     tensorfile,
 )
 from forge.errors import CalibrationError, DifferenceError, FetchError, ManifestError
-from forge.pipeline import Job
 from forge.store import Store
 
 BODY = "model-00001-of-00001.safetensors"
@@ -39,35 +35,6 @@ def offline():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
         yield
-
-
-def local_base(folder):
-    """The small base with the files beside it that the recipe asks for."""
-    flagship = recipe.find(FLAGSHIP)
-    write_checkpoint(folder, base_arrays())
-    canonical.write(folder / "config.json", {"architectures": [flagship.architecture]})
-    canonical.write(folder / "tokenizer_config.json", {"backend": "tokenizers"})
-    return folder
-
-
-def build(root, base):
-    """A rehearsal by the real steps, but for the record, which is written by hand."""
-    job = Job(
-        recipe=recipe.find(FLAGSHIP),
-        store=Store(root / "store"),
-        rehearsal=True,
-        base=base,
-        level="structure",
-    )
-    modules = rules.plan(job.recipe, tensorfile.read_checkpoint(base)).quantized
-    maxima = {module: 1.0 + number for number, module in enumerate(modules)}
-    calibrated = job.store.make(
-        "calibrate",
-        "by hand",
-        lambda out: record.write(out / record.FILE, maxima, {"device": "a hand"}),
-        {"parameters": {}, "needs": {}, "lock": {}, "image": None},
-    )
-    release.publish(pipeline.run(job, "build", given={"calibrate": calibrated}), root / "release")
 
 
 @pytest.fixture(scope="module")

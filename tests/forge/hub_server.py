@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from .hub_uploads import Uploads
+
 LARGE = (".safetensors", ".parquet")
 PAGE = 2
 
@@ -38,6 +40,12 @@ class Hub:
     refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
     # Claimed in place of the commit asked for.
     claimed: str | None = None
+    # Large files that were sent, by sha256, and those that the hub has no room for.
+    objects: dict[str, bytes] = field(default_factory=dict)
+    full_for: set[str] = field(default_factory=set)
+    # What somebody else commits just before the next commit arrives.
+    pushed_meanwhile: dict[str, bytes] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
 
     def add(
         self, repo: str, files: Mapping[str, bytes], *, kind: str = "model", commit: str = ""
@@ -64,7 +72,7 @@ def serve() -> Iterator[Hub]:
             thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Uploads, BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
 
@@ -77,7 +85,12 @@ class _Handler(BaseHTTPRequestHandler):
         if parts[0] == "cdn":
             return self._send_file(*self._find(*parts[1:4]), "/".join(parts[4:]))
         if parts[0] == "api":
-            kind, repo, what, revision = parts[1][:-1], "/".join(parts[2:4]), *parts[4:6]
+            kind, repo = parts[1][:-1], "/".join(parts[2:4])
+            if parts[4:] == [] and not (
+                (kind, repo) in self.hub.repos or repo in self.hub.refusals
+            ):
+                return self._refuse(404, "RepoNotFound")  # who may write is told
+            what, revision = parts[4:6] or ("revision", "main")
             return self._with_commit(kind, repo, revision, getattr(self, f"_{what}"))
         kind = "dataset" if parts[0] == "datasets" else "model"
         owner, name, _, revision, *path = parts[kind == "dataset" :]
@@ -160,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, f'"{value}"' if name in {"ETag", "X-Linked-Etag"} else value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(data[:cut])
             self.close_connection = cut is not None
 

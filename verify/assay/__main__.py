@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from assay import compare, gate, reproduce, tables
-from forge import canonical, console, identity, pipeline, release
-from forge.errors import DifferenceError, VerificationError
+from forge import canonical, console, pipeline, release
+from forge import identity as here
+from forge.errors import DifferenceError, ReleaseError, VerificationError
 from forge.store import Store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -20,9 +21,7 @@ def check(
     *,
     base: Annotated[Path | None, typer.Option(help="The local base it was rehearsed on.")] = None,
     mirror: Annotated[Path | None, typer.Option(help="A folder with the inputs.")] = None,
-    store: Annotated[
-        Path, typer.Option(help="Where the fetched inputs are kept.")
-    ] = identity.STORE,
+    store: Annotated[Path, typer.Option(help="Where the fetched inputs are kept.")] = here.STORE,
 ) -> None:
     """Assays a finished folder as it lies there; changes nothing in it."""
     job = release.job(folder, Store(store), base, mirror)
@@ -62,14 +61,78 @@ def reproduce_release(
     mirror: Annotated[Path | None, typer.Option(help="A folder with the inputs.")] = None,
     store: Annotated[
         Path, typer.Option(help="Where inputs and the rebuild are kept.")
-    ] = identity.STORE,
+    ] = here.STORE,
     recalibrate: Annotated[
         bool, typer.Option("--recalibrate", help="Also calibrate here, and compare the scales.")
     ] = False,
+    report: Annotated[Path | None, typer.Option(help="Where the result goes as JSON.")] = None,
 ) -> None:
     """Rebuilds a release, or one of which only the provenance is there, and compares."""
     found = reproduce.run(folder, Store(store), base=base, mirror=mirror, recalibrate=recalibrate)
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        canonical.write(report, found.as_json())
     reproduce.show(found, folder)
+
+
+@app.command(name="attest-reproduction")
+def attest_reproduction(
+    folder: Path,
+    report: Path,
+    *,
+    out: Annotated[Path, typer.Option(help="The folder that the statement goes to.")],
+    key: Annotated[Path | None, typer.Option(help="The rebuilder's private key.")] = None,
+    builder: Annotated[str | None, typer.Option(help="Who rebuilt, as a URI.")] = None,
+) -> None:
+    """Signs that a release was reproduced, by the report of the rebuild."""
+    from assay import reproduction  # needs what only the release environment has, as below
+
+    console.say(f"signed {reproduction.attest_reproduction(folder, report, key, builder, out)}")
+
+
+@app.command(name="verify-release")
+def verify_a_release(
+    folder: Path,
+    *,
+    key: Annotated[Path | None, typer.Option(help="The publisher's public key.")] = None,
+    identity: Annotated[str | None, typer.Option(help="Or the identity that signed,")] = None,
+    issuer: Annotated[str | None, typer.Option(help="and who vouches for it.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="What is demanded, as TOML.")] = None,
+    reproduced: Annotated[
+        int | None, typer.Option(help="How many rebuilders are demanded.")
+    ] = None,
+    statement: Annotated[list[Path] | None, typer.Option(help="A rebuilder's statement.")] = None,
+    rebuilder: Annotated[list[Path] | None, typer.Option(help="A rebuilder's public key.")] = None,
+    unsigned: Annotated[bool, typer.Option("--unsigned", help="Pass over signatures.")] = False,
+) -> None:
+    """Verifies a release, step by step."""
+    from assay import policy as policies
+    from assay import trust, verify_release
+
+    if sum([key is not None, identity is not None and issuer is not None, unsigned]) != 1:
+        raise ReleaseError(
+            "say whom to trust: KEY=<public key>, or IDENTITY=<who> and ISSUER=<who vouches>, or "
+            "UNSIGNED=1 if nobody is to vouch for it."
+        )
+    demands = policies.read(policy) if policy else policies.Policy()
+    if reproduced is not None:
+        demands = demands.model_copy(update={"reproductions": reproduced})
+    trusted: trust.Trust | None = None
+    if key is not None:
+        trusted = trust.by_key(key)
+    elif identity is not None and issuer is not None:
+        trusted = trust.Identity(identity=identity, issuer=issuer)
+    verify_release.verify(
+        folder.resolve(),
+        verify_release.Demands(
+            trust=trusted,
+            policy=demands,
+            statements=statement or (),
+            rebuilders=[trust.by_key(path) for path in rebuilder or ()],
+        ),
+        tables.say,
+    )
+    tables.say(f"{folder} is verified")
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Compares two checkpoints, whatever their sharding: a verdict a file, a line a differing tensor.
 
 No manifest is needed and none is trusted: what counts are the stored bytes, which are read in
-pieces. `provenance/` is left out, as is what a download from the hub adds.
+pieces. `provenance/` and the documents of a release are left out, as is what a download from the
+hub adds.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,11 +15,11 @@ from assay.difference import Content, Difference, Entry
 from assay.listing import Listing
 from forge import console, files, tensorfile
 from forge.errors import DifferenceError, TensorFileError
-from forge.release import PROVENANCE
+from forge.release import DOCUMENTS, PROVENANCE
 from forge.tensorfile import Tensor
 
-# Beside the provenance, what huggingface_hub and git keep in a folder for themselves.
-OUTSIDE = {PROVENANCE, ".cache", ".git", ".gitattributes"}
+# Beside what a release adds, what huggingface_hub and git keep in a folder for themselves.
+OUTSIDE = {PROVENANCE, *DOCUMENTS, ".cache", ".git"}
 WEIGHTS = ".safetensors"
 
 Verdict = Literal[

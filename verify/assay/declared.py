@@ -11,6 +11,7 @@ from assay.checks import Check
 from forge import canonical, layout, matching
 from forge.layout import CONFIG, QUANT_CONFIG, TEMPLATE
 from forge.recipe import Recipe
+from forge.release import DOCUMENTS, PROVENANCE
 from forge.rules import Plan
 from forge.tensorfile import Tensor
 
@@ -81,11 +82,12 @@ def check_files(recipe: Recipe, checkpoint: Path, inputs: Path) -> Check:
     stored = {
         path.relative_to(checkpoint).as_posix()
         for path in checkpoint.rglob("*")
-        if path.is_file() and path.relative_to(checkpoint).parts[0] != "provenance"
+        if path.is_file() and path.relative_to(checkpoint).parts[0] != PROVENANCE
     }
     made = layout.made_files(recipe)
     weights = {path for path in stored if path.endswith(".safetensors")}
     carried = {path.name for path in base.iterdir() if path.suffix != ".safetensors"}
+    stored -= set(DOCUMENTS) - carried
     wrong = [f"missing {path}" for path in sorted((carried | made) - stored)]
     wrong += [f"extra {path}" for path in sorted(stored - carried - made - weights)]
     wrong += [f"code {path}" for path in sorted(stored) if Path(path).suffix in FORBIDDEN]

@@ -6,7 +6,7 @@ ask (https://github.com/in-toto/attestation/blob/main/spec/v1/README.md#parsing-
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
@@ -16,11 +16,13 @@ from forge.errors import ManifestError
 from forge.sources import RelativePath, Sha256
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
+    """What is read of a statement: strict types, unknown keys passed over."""
+
     model_config = ConfigDict(strict=True, frozen=True, alias_generator=to_camel)
 
 
-class Resource(_Model):
+class Resource(Model):
     """An in-toto resource descriptor."""
 
     name: RelativePath
@@ -38,8 +40,14 @@ def _unique(resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
 Resources = Annotated[tuple[Resource, ...], Field(min_length=1), AfterValidator(_unique)]
 
 
-class External(_Model):
-    """What the builder was asked for."""
+class External(Model):
+    """What the builder was asked for.
+
+    A parameter that is not known here may have changed what was built, so it is refused, as SLSA
+    asks (https://slsa.dev/spec/v1.0/verifying-artifacts).
+    """
+
+    model_config = ConfigDict(extra="forbid")
 
     source: str
     target: str
@@ -52,13 +60,13 @@ class External(_Model):
         return self
 
 
-class Internal(_Model):
+class Internal(Model):
     """What the builder says of itself, as far as a rebuild depends on it."""
 
     code_sha256: Annotated[Sha256, Field(alias="code_sha256")]
 
 
-class Definition(_Model):
+class Definition(Model):
     """What was built from what."""
 
     build_type: Literal["urn:hallmark:build:v1"]
@@ -67,27 +75,27 @@ class Definition(_Model):
     resolved_dependencies: Resources
 
 
-class Builder(_Model):
+class Builder(Model):
     """Who built."""
 
     id: str
 
 
-class Details(_Model):
+class Details(Model):
     """How it went."""
 
     builder: Builder
     byproducts: Resources
 
 
-class Predicate(_Model):
+class Predicate(Model):
     """SLSA provenance."""
 
     build_definition: Definition
     run_details: Details
 
 
-class Manifest(_Model):
+class Manifest(Model):
     """`provenance.json`."""
 
     type_: Annotated[Literal["https://in-toto.io/Statement/v1"], Field(alias="_type")]
@@ -122,6 +130,9 @@ class Manifest(_Model):
         return next((one for one in resources if "gitCommit" in one.digest), None)
 
 
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
 def digests(resources: tuple[Resource, ...]) -> dict[str, str]:
     """The sha256 of those resources that have one, by name."""
     return {one.name: one.digest["sha256"] for one in resources if "sha256" in one.digest}
@@ -135,13 +146,29 @@ def read(provenance: Path) -> Manifest:
     """
     path = provenance / attest.STATEMENT
     try:
-        return Manifest.model_validate_json(canonical.dumps(canonical.read(path)))
+        data = path.read_bytes()
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error}. Fetch the release again.") from error
+    return parse(Manifest, data, str(path))
+
+
+def parse(model: type[Parsed], data: bytes, where: str) -> Parsed:
+    """A document of the form `model`; `where` names it in messages.
+
+    Raises:
+        ManifestError: it is not of that form, or not JSON that all readers agree on.
+    """
+    try:
+        return model.model_validate_json(canonical.dumps(canonical.loads(data)))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
+        kind, count = model.__name__.lower(), error.error_count()
         raise ManifestError(
-            f"{path}: no manifest of Hallmark, {error.error_count()} mistake(s), first "
-            f"{key}: {first['msg']}; the value is {first['input']!r:.200}. Fetch the release again."
+            f"{where}: no {kind} of Hallmark, {count} mistake(s), first {key}: {first['msg']}; "
+            f"the value is {first['input']!r:.200}. Fetch the release again."
         ) from error
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{path}: cannot be read: {error}. Fetch the release again.") from error
+    except ValueError as error:
+        raise ManifestError(
+            f"{where}: cannot be read: {error}. Fetch the release again."
+        ) from error

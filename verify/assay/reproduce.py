@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from assay import compare, listing, manifest, refusals, scales, tables
 from assay.compare import Comparison
@@ -33,9 +34,11 @@ class Reproduction:
     """What became of the rebuild in the release: what is extra there was not rebuilt.
 
     `listed` compares the release's digests with the rebuild, `files` its files, if it has any;
-    `scales` are there if it was calibrated again, `bytes` is the size of the rebuild.
+    `scales` are there if it was calibrated again, `bytes` is the size of the rebuild, `manifest`
+    the digest of the manifest that it was rebuilt from.
     """
 
+    manifest: str
     listed: Comparison
     files: Comparison | None
     scales: tuple[Scale, ...] | None
@@ -45,6 +48,19 @@ class Reproduction:
     def identical(self) -> bool:
         """Whether the rebuild is the release; other scales do not count, its record is."""
         return self.listed.identical and (self.files is None or self.files.identical)
+
+    def as_json(self) -> dict[str, Any]:
+        """The outcome as JSON, for a statement about it."""
+        compared = self.files or self.listed
+        return {
+            "manifest": self.manifest,
+            "identical": self.identical,
+            "compared": {
+                "against": "digests" if self.files is None else "files",
+                "files": len(compared.files),
+                "tensors": compared.compared,
+            },
+        }
 
 
 def run(
@@ -76,7 +92,8 @@ def run(
     # 3. What it was made from.
     job = _job(folder, store, base, mirror)
     fetched = _fetch(job, stated)
-    with _apart(job, canonical.sha256_file(provenance / attest.STATEMENT)) as apart:
+    digest = canonical.sha256_file(provenance / attest.STATEMENT)
+    with _apart(job, digest) as apart:
         # 4. Once more.
         dressed = _rebuild(apart, fetched, provenance / record.FILE)
         # 5. The same?
@@ -88,7 +105,7 @@ def run(
         # 6. And on this machine?
         again = scales.compare(apart, fetched, provenance / record.FILE) if recalibrate else None
         size = sum((dressed.files / path).stat().st_size for path in dressed.digests)
-        found = Reproduction(listed=listed, files=files, scales=again, bytes=size)
+        found = Reproduction(manifest=digest, listed=listed, files=files, scales=again, bytes=size)
         if found.identical:
             shutil.rmtree(apart.store.root)
         else:

@@ -1,0 +1,165 @@
+"""How far quantized weights are from those of the base: a figure a linear.
+
+The figure is the relative error |Q - W| / |W| in the Frobenius norm, computed in double precision
+from the stored tensors and the base. It needs the base, and neither torch nor a GPU.
+"""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from forge import canonical, console, nvfp4, rules, tensorfile
+from forge.nvfp4 import BLOCK, E4M3_VALUES, Floats
+from forge.recipe import Recipe
+from forge.rules import Linear
+from forge.tensorfile import DTYPE_BYTES, Tensor
+
+# Elements that are worked on at a time.
+CHUNK = 1 << 22
+WIDEN: Mapping[str, Callable[[bytes], Floats]] = {
+    "BF16": lambda data: nvfp4.widen_bf16(np.frombuffer(data, dtype="<u2")),
+    "F16": lambda data: np.frombuffer(data, dtype="<f2").astype(np.float32),
+    "F32": lambda data: np.frombuffer(data, dtype="<f4"),
+}
+
+Parts = Mapping[str, Tensor]
+Values = npt.NDArray[np.floating[Any]]
+Rows = Callable[[Parts, str, range, int], Values]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Error:
+    """A linear's squared error and squared norm, and the format that it is stored in."""
+
+    module: str
+    format: str
+    squared_error: float
+    squared_norm: float
+
+    @property
+    def relative(self) -> float:
+        """|Q - W| / |W|."""
+        return sqrt(self.squared_error / self.squared_norm)
+
+
+def measure(recipe: Recipe, base: Path, checkpoint: Path) -> list[Error]:
+    """The error of every quantized linear, sorted by module.
+
+    Raises:
+        RecipeError: the base does not fit the recipe.
+        TensorFileError: base or checkpoint cannot be read.
+    """
+    source = tensorfile.read_checkpoint(base)
+    stored = tensorfile.read_checkpoint(checkpoint)
+    linears = sorted(rules.plan(recipe, source).linears.values(), key=lambda one: one.module)
+    with (
+        console.count_bar("errors", len(linears)) as advance,
+        ThreadPoolExecutor(max_workers=2) as pool,
+    ):
+
+        def one(linear: Linear) -> Error:
+            error = _error(linear, source[linear.place.tensor], stored, recipe.layout.loader)
+            advance(1)
+            return error
+
+        return list(pool.map(one, linears))
+
+
+def lines(errors: list[Error]) -> str:
+    """A line of canonical JSON a linear."""
+    return "".join(
+        canonical.dumps(
+            {
+                "module": error.module,
+                "format": error.format,
+                "squared_error": error.squared_error,
+                "squared_norm": error.squared_norm,
+            }
+        )
+        + "\n"
+        for error in errors
+    )
+
+
+def parse(text: str) -> list[Error]:
+    """What `lines` wrote."""
+    return [Error(**canonical.loads(line.encode())) for line in text.splitlines()]
+
+
+def _error(linear: Linear, weight: Tensor, stored: Parts, loader: str) -> Error:
+    rows, columns = linear.place.shape
+    read = _ROWS[loader, linear.format.name]
+    step = max(1, CHUNK // columns)
+    error = norm = 0.0
+    for start in range(0, rows, step):
+        part = range(start, min(rows, start + step))
+        exact = _weight(linear, weight, part).astype(np.float64)
+        moved = read(stored, linear.module, part, columns) - exact
+        error += float(np.vdot(moved, moved))
+        norm += float(np.vdot(exact, exact))
+    return Error(
+        module=linear.module,
+        format=linear.format.name,
+        squared_error=error,
+        squared_norm=norm,
+    )
+
+
+def _weight(linear: Linear, weight: Tensor, rows: range) -> Floats:
+    columns = linear.place.shape[1]
+    size = DTYPE_BYTES[weight.dtype]
+    start = linear.place.start + rows.start * columns
+    data = _bytes(weight, start * size, len(rows) * columns * size)
+    return WIDEN[weight.dtype](data).reshape(len(rows), columns)
+
+
+def _modelopt_nvfp4(stored: Parts, module: str, rows: range, columns: int) -> Values:
+    scale = _scalar(stored[f"{module}.weight_scale_2"])
+    return _nvfp4(stored, f"{module}.weight", f"{module}.weight_scale", rows, columns) * scale
+
+
+def _compressed_nvfp4(stored: Parts, module: str, rows: range, columns: int) -> Values:
+    divisor = _scalar(stored[f"{module}.weight_global_scale"])
+    codes, scales = f"{module}.weight_packed", f"{module}.weight_scale"
+    return _nvfp4(stored, codes, scales, rows, columns) / divisor
+
+
+def _nvfp4(stored: Parts, codes: str, scales: str, rows: range, columns: int) -> Floats:
+    packed = _rows(stored[codes], rows, columns // 2)
+    blocks = _rows(stored[scales], rows, columns // BLOCK)
+    return nvfp4.dequantize(packed, blocks, np.float32(1))
+
+
+def _fp8(stored: Parts, module: str, rows: range, columns: int) -> Floats:
+    codes = _rows(stored[f"{module}.weight"], rows, columns)
+    scales = _bytes(stored[f"{module}.weight_scale"], rows.start * 2, len(rows) * 2)
+    return E4M3_VALUES[codes] * WIDEN["BF16"](scales)[:, None]
+
+
+_ROWS: Mapping[tuple[str, str], Rows] = {
+    ("modelopt", "nvfp4"): _modelopt_nvfp4,
+    ("compressed-tensors", "nvfp4"): _compressed_nvfp4,
+    ("compressed-tensors", "fp8"): _fp8,
+}
+
+
+def _rows(tensor: Tensor, rows: range, width: int) -> nvfp4.Bytes:
+    data = _bytes(tensor, rows.start * width, len(rows) * width)
+    return np.frombuffer(data, dtype=np.uint8).reshape(len(rows), width)
+
+
+def _scalar(tensor: Tensor) -> np.float64:
+    return np.float64(np.frombuffer(tensor.read(), dtype="<f4")[0])
+
+
+def _bytes(tensor: Tensor, start: int, count: int) -> bytes:
+    """A part of a tensor's bytes; the header has promised that they are there."""
+    with tensor.file.open("rb") as file:
+        file.seek(tensor.offset + start)
+        return file.read(count)

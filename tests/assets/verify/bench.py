@@ -1,0 +1,153 @@
+"""The forger's bench: a signed release, and what can be done to it with and without its key."""
+
+import base64
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from forge import assemble, attest, bundle, canonical, keys, release, tensorfile
+from forge.release import BUNDLES, CONTENTS, PROVENANCE
+
+BODY = "model-00001-of-00001.safetensors"
+MANIFEST = f"{PROVENANCE}/{attest.STATEMENT}"
+LIST = f"{PROVENANCE}/{CONTENTS}"
+SIGNED_MANIFEST = f"{PROVENANCE}/{BUNDLES[attest.STATEMENT]}"
+SIGNED_LIST = f"{PROVENANCE}/{BUNDLES[CONTENTS]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A release that is to be spoiled, the key that signed it, and another key."""
+
+    folder: Path
+    key: Path
+    other_key: Path
+
+    def __truediv__(self, name):
+        return self.folder / name
+
+    def flip(self, name, offset):
+        """Flips a bit of the byte at an offset, from the end if it is negative."""
+        data = bytearray((self / name).read_bytes())
+        data[offset] ^= 1
+        (self / name).write_bytes(data)
+
+    def edit(self, name, change):
+        """Changes a JSON file, in canonical JSON, without signing."""
+        value = json.loads((self / name).read_bytes())
+        change(value)
+        canonical.write(self / name, value)
+
+    def sign(self, name, *, key=None):
+        """Signs a statement as it lies there."""
+        signer = keys.signer(key or self.key)
+        payload = (self / f"{PROVENANCE}/{name}").read_bytes()
+        (self / f"{PROVENANCE}/{BUNDLES[name]}").write_bytes(bundle.by_key(payload, signer))
+
+    def restate(self, change):
+        """Changes the manifest and makes all else agree, as only the holder of the key can."""
+        self.edit(MANIFEST, change)
+        self.relist()
+
+    def relist(self):
+        """Lists the files as they are now, and signs both statements."""
+        (self / LIST).write_bytes(assemble.contents(self.folder))
+        for name in BUNDLES:
+            self.sign(name)
+
+    def relist_manifest(self):
+        """Lists a manifest that no JSON reader takes, and signs both statements."""
+        digest = canonical.sha256_file(self / MANIFEST)
+
+        def change(statement):
+            purl = statement["predicate"]["purl"].partition("@")[0]
+            statement["predicate"]["purl"] = f"{purl}@{digest}"
+            self._admit(statement, MANIFEST)
+
+        self.edit(LIST, change)
+        for name in BUNDLES:
+            self.sign(name)
+
+    def resubject(self, change):
+        """Changes the subjects of the list of the release, and signs it."""
+        self.edit(LIST, lambda statement: change(statement["subject"]))
+        self.sign(CONTENTS)
+
+    def admit(self, *names):
+        """Makes manifest, listings and list agree with files that were changed, and signs."""
+        for name in names:
+            self.edit(MANIFEST, lambda s, name=name: self._admit(s, name))
+        self.relist()
+
+    def _admit(self, statement, name):
+        digest = {"sha256": canonical.sha256_file(self / name)}
+        details = statement["predicate"].get("runDetails", {"byproducts": []})
+        for one in [*statement["subject"], *details["byproducts"]]:
+            if one["name"] == name:
+                one["digest"] = digest
+
+    def rebuilt(self, *, tensors=True):
+        """Makes everything agree with changed files of the checkpoint, as a dishonest builder."""
+        provenance = self / PROVENANCE
+        built = {
+            path.name: canonical.sha256_file(path)
+            for path in self.folder.iterdir()
+            if path.is_file() and path.name not in release.DOCUMENTS
+        }
+        (provenance / attest.SUMS).write_text(attest.sum_lines(built))
+        if tensors:
+            stored = tensorfile.read_checkpoint(self.folder)
+            (provenance / attest.TENSORS).write_text(attest.tensor_lines(stored))
+
+        def change(statement):
+            listed = [f"{PROVENANCE}/{name}" for name in (attest.SUMS, attest.TENSORS)]
+            digests = built | {name: canonical.sha256_file(self / name) for name in listed}
+            statement["subject"] = [
+                {"name": name, "digest": {"sha256": digest}}
+                for name, digest in sorted(digests.items())
+            ]
+            record(statement, "dress")["outputs"] = built
+            redigest(statement)
+
+        self.restate(change)
+
+    def rebundle(self, change, name=SIGNED_MANIFEST):
+        """Changes a bundle, in its own spelling."""
+        value = json.loads((self / name).read_bytes())
+        change(value)
+        (self / name).write_bytes(bundle.spell(value))
+
+    def copy(self, to):
+        """The same bench with a folder of its own."""
+        shutil.copytree(self.folder, to)
+        return Bench(folder=to, key=self.key, other_key=self.other_key)
+
+
+def dependency(statement, name):
+    resources = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    return next(one for one in resources if one["name"] == name)
+
+
+def byproduct(statement, name):
+    byproducts = statement["predicate"]["runDetails"]["byproducts"]
+    return next(one for one in byproducts if one["name"] == name)
+
+
+def record(statement, step):
+    return byproduct(statement, f"step/{step}")["annotations"]
+
+
+def redigest(statement):
+    """Makes the digests of the steps' records agree with them."""
+    for one in statement["predicate"]["runDetails"]["byproducts"]:
+        if one["name"].startswith("step/"):
+            one["digest"] = {"sha256": canonical.sha256_text(canonical.dumps(one["annotations"]))}
+
+
+def envelope(value):
+    return value["dsseEnvelope"]
+
+
+def encoded(data):
+    return base64.b64encode(data).decode()

@@ -1,0 +1,100 @@
+"""What verify/CHECKING.md says can be checked without Hallmark, checked as it says there, and with
+libraries other than the one that signs."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from forge import identity, keys, signing
+from forge.release import BUNDLES
+
+GUIDE = identity.ROOT / "verify" / "CHECKING.md"
+
+
+def blocks():
+    """The guide's shell commands that it says are tested."""
+    tested = GUIDE.read_text().partition("## Run in this project's tests")[2].partition("\n## ")[0]
+    return re.findall(r"```sh\n(.*?)```", tested, re.DOTALL)
+
+
+@pytest.fixture
+def released(bench):
+    """A release with all its signatures, and the public key above it."""
+    signing.sign(bench.folder, bench.key, model_signature=True)
+    shutil.copy(bench.key.with_name("key.pub"), bench.folder.parent / "key.pub")
+    return bench
+
+
+def run(block, folder):
+    python = str(Path(sys.executable).parent)
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-e", "-c", block],
+        cwd=folder, capture_output=True, text=True, check=False,
+        env={"PATH": f"{python}:/usr/bin:/bin"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_command_of_the_guide(released, number):
+    done = run(blocks()[number], released.folder)
+    assert done.returncode == 0, done.stderr
+    expected = [
+        "config.json: OK",
+        "Verified OK\nVerified OK",
+        "17 files are those that are listed",
+        keys.public(released.folder.parent / "key.pub").keyid,
+        "",
+    ]
+    assert expected[number] in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("number", "file"),
+    [
+        (0, "config.json"),
+        (1, "provenance/provenance.json"),
+        (2, "README.md"),
+        (4, "config.json"),
+    ],
+)
+def test_command_of_the_guide_notices(released, number, file):
+    released.flip(file, 300)
+    assert run(blocks()[number], released.folder).returncode != 0
+
+
+def test_all_commands_are_tested():
+    assert len(blocks()) == 5
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_envelope_by_sigstore_python(bench, name):
+    """Signed by securesystemslib, verified by sigstore's own envelope."""
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    from sigstore import dsse
+    from sigstore.errors import VerificationError
+
+    bundle = json.loads((bench / f"provenance/{BUNDLES[name]}").read_bytes())
+    envelope = dsse.Envelope._from_json(json.dumps(bundle["dsseEnvelope"]))
+    key = load_pem_public_key(bench.key.with_name("key.pub").read_bytes())
+    assert dsse._verify(key, envelope) == (bench / f"provenance/{name}").read_bytes()
+    other = load_pem_public_key(bench.other_key.with_name("other.pub").read_bytes())
+    with pytest.raises(VerificationError, match="invalid signature"):
+        dsse._verify(other, envelope)
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_statement_by_in_toto(bench, name):
+    """The statements, through the protobuf schema of in-toto's own library."""
+    from google.protobuf import json_format
+    from in_toto_attestation.v1 import statement_pb2
+    from in_toto_attestation.v1.statement import Statement
+
+    text = (bench / f"provenance/{name}").read_text()
+    parsed = json_format.Parse(text, statement_pb2.Statement())
+    Statement.copy_from_pb(parsed).validate()
+    assert len(parsed.subject) == len(json.loads(text)["subject"])

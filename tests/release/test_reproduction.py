@@ -1,0 +1,188 @@
+"""Statements of rebuilders: only after a rebuild that succeeded, counted by distinct keys."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from assay import reproduce, reproduction, trust, verify_release
+from assay.policy import Policy
+from assay.verify_release import Demands
+from forge import bundle, canonical, keys
+from forge.errors import DifferenceError, ManifestError, ReleaseError, SigningError
+from forge.store import Store
+
+
+@pytest.fixture(scope="module")
+def report(good, tmp_path_factory):
+    """What a real rebuild of the good release found, as `make reproduce` writes it."""
+    work = tmp_path_factory.mktemp("reproduced")
+    subprocess.run(
+        [
+            sys.executable, "-m", "assay", "reproduce", good.folder,
+            "--base", good.key.parent / "base", "--store", work / "store",
+            "--report", work / "report.json",
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return work / "report.json"
+
+
+@pytest.fixture
+def rebuilder(tmp_path):
+    """Makes the key of one more rebuilder."""
+
+    def make(name):
+        keys.generate(tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def attested(good, report, tmp_path):
+    def sign(key, folder=good.folder):
+        return reproduction.attest_reproduction(folder, report, key, None, tmp_path / "statements")
+
+    return sign
+
+
+def verify(bench, demands, k, statements, rebuilders):
+    said = []
+    verify_release.verify(
+        bench.folder,
+        Demands(
+            trust=demands.trust,
+            policy=Policy(reproductions=k),
+            statements=statements,
+            rebuilders=[trust.by_key(path.with_name(f"{path.name}.pub")) for path in rebuilders],
+        ),
+        said.append,
+    )
+    return said[-1]
+
+
+def test_statement_says_what_was_compared(good, report, attested, rebuilder):
+    key = rebuilder("one")
+    path = attested(key)
+    data = path.read_bytes()
+    statement = json.loads(bundle.payload(bundle.read(data, "it")))
+    assert statement["predicateType"] == "urn:hallmark:reproduction:v1"
+    predicate = statement["predicate"]
+    assert predicate["verdict"] == "identical"
+    assert predicate["compared"] == {"against": "files", "files": 7, "tensors": 91}
+    assert predicate["compared"] == json.loads(report.read_text())["compared"]
+    manifest = good / "provenance/provenance.json"
+    assert predicate["manifest"]["digest"]["sha256"] == canonical.sha256_file(manifest)
+    name = keys.signer(key).public_key.keyid
+    assert predicate["builder"]["id"] == f"urn:hallmark:rebuilder:{name[:16]}"
+    assert len(statement["subject"]) == 7
+
+
+def test_two_of_two(good, demands, attested, rebuilder):
+    one, two = rebuilder("one"), rebuilder("two")
+    statements = [attested(one), attested(two)]
+    told = verify(good, demands, 2, statements, [one, two])
+    assert told == "11  pass  reproductions: 2 rebuilders, 2 demanded"
+
+
+def test_the_same_key_twice_is_one(good, demands, attested, rebuilder, tmp_path):
+    one = rebuilder("one")
+    again = shutil.copy(attested(one), tmp_path / "again.sigstore.json")
+    with pytest.raises(ReleaseError, match="1 of 2 rebuilders demanded"):
+        verify(good, demands, 2, [attested(one), again], [one, one])
+
+
+def test_stranger_does_not_count(good, demands, attested, rebuilder):
+    one, two = rebuilder("one"), rebuilder("two")
+    with pytest.raises(ReleaseError, match="1 of 2 .* which is no key of REBUILDERS="):
+        verify(good, demands, 2, [attested(one), attested(two)], [one])
+
+
+def test_publisher_does_not_count(good, demands, attested):
+    with pytest.raises(ReleaseError, match="is by the publisher of the release"):
+        verify(good, demands, 1, [attested(good.key)], [good.key])
+
+
+def test_statement_of_another_release(bench, demands, attested, rebuilder):
+    one = rebuilder("one")
+    statement = attested(one)
+
+    def change(manifest):
+        manifest["predicate"]["runDetails"]["metadata"]["finishedOn"] = "later"
+
+    bench.restate(change)
+    with pytest.raises(ReleaseError, match="is of another release"):
+        verify(bench, demands, 1, [statement], [one])
+
+
+@pytest.fixture
+def bench_of_one(good, demands, attested, rebuilder):
+    """A good release, what is demanded of it, a way to attest it, and a rebuilder."""
+    return good, demands, attested, rebuilder("one")
+
+
+def spoiled(path, key, change):
+    """A statement with something changed, signed again by its rebuilder."""
+    statement = json.loads(bundle.payload(bundle.read(path.read_bytes(), "it")))
+    change(statement)
+    payload = (canonical.dumps(statement) + "\n").encode()
+    path.write_bytes(bundle.by_key(payload, keys.signer(key)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda s: s["subject"].pop(), "is about other files than those here"),
+        (lambda s: s["subject"][0].update(digest={"md5": "0"}), "is about other files"),
+        (lambda s: s["predicate"].update(verdict="differs"), "Input should be 'identical'"),
+        (lambda s: s["predicate"].update(compared={}), "Field required"),
+        (lambda s: s.update(predicateType="urn:other"), "urn:hallmark:reproduction:v1"),
+    ],
+)
+def test_statement_of_something_else(bench_of_one, change, reason):
+    good, demands, attested, one = bench_of_one
+    statement = spoiled(attested(one), one, change)
+    with pytest.raises(ReleaseError, match=reason):
+        verify(good, demands, 1, [statement], [one])
+
+
+def test_statement_with_a_forged_signature(good, demands, attested, rebuilder):
+    one = rebuilder("one")
+    path = attested(one)
+    value = json.loads(path.read_bytes())
+    value["dsseEnvelope"]["signatures"][0]["sig"] = "AAAA"
+    path.write_bytes(bundle.spell(value))
+    with pytest.raises(ReleaseError, match="0 of 1 .* the signature is not by key"):
+        verify(good, demands, 1, [path], [one])
+
+
+def test_statement_that_is_not_there(good, demands, tmp_path):
+    with pytest.raises(ReleaseError, match="No such file"):
+        verify(good, demands, 1, [tmp_path / "none"], [])
+
+
+def test_nothing_is_signed_for_a_rebuild_that_differs(bench, good, rebuilder, tmp_path):
+    """The release's weights were changed: the rebuild says so, and the statement is refused."""
+    bench.flip("model-mtp.safetensors", -1)
+    found = reproduce.run(bench.folder, Store(tmp_path / "store"), base=good.key.parent / "base")
+    canonical.write(tmp_path / "report.json", found.as_json())
+    with pytest.raises(DifferenceError, match="is not reproduced, so nothing is signed"):
+        reproduction.attest_reproduction(
+            bench.folder, tmp_path / "report.json", rebuilder("one"), None, tmp_path / "statements"
+        )
+    assert not (tmp_path / "statements").exists()
+
+
+def test_report_of_another_release(bench, attested, rebuilder):
+    bench.restate(lambda s: s["predicate"]["runDetails"]["metadata"].update(finishedOn="later"))
+    with pytest.raises(ManifestError, match="is of another release"):
+        attested(rebuilder("one"), bench.folder)
+
+
+def test_reproduction_needs_a_key(attested):
+    with pytest.raises(SigningError, match="is signed with a key"):
+        attested(None)

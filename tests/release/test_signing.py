@@ -1,0 +1,117 @@
+"""Signing: all statements or none, of what lies there, by a key that goes nowhere else."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from forge import assemble, bundle, signing
+from forge.errors import ReleaseError, SigningError
+from forge.release import BUNDLES, SIGNATURES
+
+COMMAND = (sys.executable, "-m", "forge", "sign")
+
+
+def signatures(folder):
+    return {name: (folder / name).read_bytes() for name in SIGNATURES if (folder / name).is_file()}
+
+
+def test_bundles_are_of_sigstore(bench):
+    for name, target in BUNDLES.items():
+        data = (bench / f"provenance/{target}").read_bytes()
+        value = json.loads(data)
+        assert value["mediaType"] == "application/vnd.dev.sigstore.bundle.v0.3+json"
+        assert value["dsseEnvelope"]["payloadType"] == "application/vnd.in-toto+json"
+        signed = bundle.payload(bundle.read(data, target))
+        assert signed == (bench / f"provenance/{name}").read_bytes()
+
+
+def test_the_key_goes_nowhere(bench, good, demands):
+    """Neither into the release nor the store, nor into what is printed."""
+    done = subprocess.run(
+        [*COMMAND, bench.folder, "--key", bench.key],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    lines = bench.key.read_text().splitlines()[1:-1]
+    store = good.key.parent / "store"
+    files = [path for root in (bench.folder, store) for path in root.rglob("*") if path.is_file()]
+    assert len(files) > 40
+    for line in lines:
+        assert line not in done.stdout + done.stderr
+        assert not [path for path in files if line.encode() in path.read_bytes()]
+    assert demands.trust.key.keyid in done.stderr
+
+
+def test_key_in_the_release_is_refused(bench):
+    inside = bench / "key"
+    inside.write_bytes(bench.key.read_bytes())
+    with pytest.raises(SigningError, match="lies in the release that it is to sign"):
+        signing.sign(bench.folder, inside)
+
+
+def test_changed_folder_is_not_signed(bench):
+    before = signatures(bench.folder)
+    bench.flip("config.json", 5)
+    with pytest.raises(ReleaseError, match="was changed since `make release`"):
+        signing.sign(bench.folder, bench.key)
+    assert before == signatures(bench.folder)
+
+
+def test_build_that_is_no_release(bench):
+    (bench / "provenance/release.json").unlink()
+    with pytest.raises(ReleaseError, match="run `make release` first"):
+        signing.sign(bench.folder, bench.key)
+
+
+def test_no_key_and_no_identity(bench, monkeypatch):
+    for name in ("SIGSTORE_ID_TOKEN", "GITHUB_ACTIONS", "GITLAB_CI", "BUILDKITE", "CIRCLECI"):
+        monkeypatch.delenv(name, raising=False)
+    done = subprocess.run(
+        [*COMMAND, bench.folder], capture_output=True, text=True, check=False,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(bench.folder.parent)},
+    )  # fmt: skip
+    assert done.returncode == 40
+    assert "no key is given and no identity is at hand" in done.stderr
+
+
+def test_token_that_is_none(bench, monkeypatch):
+    monkeypatch.setenv("SIGSTORE_ID_TOKEN", "no token")
+    with pytest.raises(SigningError, match="the identity cannot be used"):
+        signing.sign(bench.folder, None)
+
+
+def test_model_signature_is_checked_by_its_own_tool(bench, demands):
+    """OpenSSF's `model_signing` verifies it, and verify-release does."""
+    from assay import verify_release
+
+    signing.sign(bench.folder, bench.key, model_signature=True)
+    verify_release.verify(bench.folder, demands, lambda _: None)
+    command = [
+        sys.executable, "-m", "model_signing", "verify", "key", bench.folder,
+        "--signature", bench / "provenance/model.sig",
+        "--public_key", bench.key.with_name("key.pub"), "--ignore-paths", bench / "provenance",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    bench.flip("config.json", 5)
+    assert subprocess.run(command, check=False, capture_output=True).returncode != 0
+
+
+def test_signing_again_drops_a_model_signature_of_before(bench):
+    signing.sign(bench.folder, bench.key, model_signature=True)
+    signing.sign(bench.folder, bench.key)
+    assert "provenance/model.sig" not in signatures(bench.folder)
+
+
+def test_release_made_again_keeps_signatures_while_nothing_changed(bench, good):
+    from forge.store import Store
+
+    before = signatures(bench.folder)
+    assemble.assemble(bench.folder, Store(good.key.parent / "store"))
+    assert before == signatures(bench.folder)
+    (bench / "README.md").write_text("another card")
+    assemble.assemble(bench.folder, Store(good.key.parent / "store"))
+    assert before == signatures(bench.folder)
+    (bench / "extra.txt").write_text("x")
+    assemble.assemble(bench.folder, Store(good.key.parent / "store"))
+    assert signatures(bench.folder) == {}

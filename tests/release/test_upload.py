@@ -1,0 +1,190 @@
+"""Publishing, against a hub server of our own: signatures last, on the stated parent, resumable."""
+
+import subprocess
+
+import pytest
+from huggingface_hub import constants
+
+from forge import upload
+from forge.errors import ReleaseError, UploadError
+from forge.release import SIGNATURES
+
+from ..forge.hub_server import serve
+
+REPO = "someone/result"
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with serve() as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the server speaks LFS
+        yield running
+
+
+@pytest.fixture
+def said(monkeypatch):
+    lines = []
+    monkeypatch.setattr(upload.console, "say", lines.append)
+    return lines
+
+
+def publish(bench, *, confirm=True):
+    return upload.upload(bench.folder, REPO, confirm=confirm, rehearsal=True)
+
+
+def commits(hub):
+    return list(hub.repos["model", REPO].values())
+
+
+def writes(hub):
+    return [line for line in hub.requests if not line.startswith(("GET", "HEAD"))]
+
+
+def release_files(bench):
+    return {
+        path.relative_to(bench.folder).as_posix(): path.read_bytes()
+        for path in bench.folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_dry_run_sends_nothing(bench, hub, said):
+    assert publish(bench, confirm=False) is None
+    assert writes(hub) == []
+    assert said[-1] == "nothing was sent: say CONFIRM=1 to upload"
+    assert f"{REPO}: is not there; it would be made, private" in said
+    assert sum(line.startswith("  send") for line in said) == len(release_files(bench))
+
+
+def test_new_repository_has_the_release(bench, hub):
+    commit = publish(bench)
+    assert hub.repos["model", REPO][commit] == release_files(bench)
+    assert hub.messages == ["Release release", "Sign release"]
+
+
+def test_signatures_come_last(bench, hub):
+    """Up to the last commit there is no signature, with it there is nothing else new."""
+    publish(bench)
+    _, content, signed = commits(hub)
+    assert not set(SIGNATURES) & content.keys()
+    assert signed.keys() - content.keys() == set(SIGNATURES) & release_files(bench).keys()
+
+
+def test_second_time_sends_nothing(bench, hub):
+    first = publish(bench)
+    hub.requests.clear()
+    assert first == publish(bench)
+    assert writes(hub) == []
+
+
+def test_upload_that_broke_off_goes_on(bench, hub):
+    """The first large file is kept, the second was refused; the next run sends it alone."""
+    body, head = (
+        upload.hash_files({n: bench / n}, upload.stamps({n: bench / n}))[n].sha256
+        for n in ("model-00001-of-00001.safetensors", "model-mtp.safetensors")
+    )
+    hub.full_for = {head}
+    with pytest.raises(UploadError, match="what the hub has is not sent twice"):
+        publish(bench)
+    assert len(commits(hub)) == 1
+    hub.full_for = set()
+    hub.requests.clear()
+    publish(bench)
+    sent = [line.split()[1] for line in hub.requests if line.startswith("PUT")]
+    assert body not in sent
+    assert head in sent
+    assert commits(hub)[-1] == release_files(bench)
+
+
+def test_push_in_between_is_not_overwritten(bench, hub):
+    hub.add(REPO, {"mine.txt": b"x"})
+    hub.pushed_meanwhile = {"theirs.txt": b"x"}
+    with pytest.raises(UploadError, match="another commit came in between"):
+        publish(bench)
+    assert commits(hub)[-1] == {"mine.txt": b"x", "theirs.txt": b"x"}
+
+
+def test_what_is_not_of_the_release_is_removed_and_that_is_told(bench, hub, said):
+    hub.add(REPO, {"pytorch_model.bin": b"x", "config.json": b"{}"})
+    publish(bench, confirm=False)
+    assert "  remove  pytorch_model.bin" in said
+    publish(bench)
+    assert commits(hub)[-1] == release_files(bench)
+
+
+def test_signatures_of_another_release_go_first(bench, hub):
+    """A changed release on top of one that is signed: in between there is no signature."""
+    publish(bench)
+    bench.restate(lambda s: s["predicate"]["runDetails"]["metadata"].update(finishedOn="later"))
+    publish(bench)
+    *_, content, signed = commits(hub)
+    assert not set(SIGNATURES) & content.keys()
+    assert signed == release_files(bench)
+
+
+def test_signed_again(bench, hub):
+    publish(bench)
+    bench.relist()
+    publish(bench)
+    assert hub.messages == ["Release release", "Sign release", "Sign release"]
+    assert commits(hub)[-1] == release_files(bench)
+
+
+def test_hub_that_lost_something(bench, hub, monkeypatch):
+    publish(bench)
+    newest = list(hub.repos["model", REPO])[-1]
+    wrong = {**hub.repos["model", REPO][newest], "config.json": b"{}"}
+    monkeypatch.setattr(upload, "_send", lambda client, plan, _: upload._require_there(
+        client, plan, hub.add(REPO, wrong)))  # fmt: skip
+    with pytest.raises(UploadError, match=r"does not hold what was sent, first config\.json"):
+        publish(bench)
+
+
+def test_refused(bench, hub):
+    hub.refusals[REPO] = (403, "")
+    with pytest.raises(UploadError, match="HTTP 403: log in with"):
+        publish(bench)
+
+
+def test_unreachable(bench, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(UploadError, match="the upload broke off"):
+        publish(bench)
+
+
+@pytest.mark.parametrize("name", SIGNATURES[:2])
+def test_unsigned_is_not_published(bench, hub, name):
+    (bench / name).unlink()
+    with pytest.raises(UploadError, match="run `make sign` first"):
+        publish(bench)
+    assert hub.requests == []
+
+
+def test_changed_release_is_not_published(bench, hub):
+    bench.flip("config.json", 5)
+    with pytest.raises(ReleaseError, match="was changed since `make release`"):
+        publish(bench)
+    assert hub.requests == []
+
+
+def test_rehearsal_is_published_only_if_asked_for(bench, hub):
+    with pytest.raises(UploadError, match="is a rehearsal. If it is to be published: REHEARSAL=1"):
+        upload.upload(bench.folder, REPO, confirm=True, rehearsal=False)
+    assert hub.requests == []
+
+
+@pytest.mark.usefixtures("hub")
+def test_list_for_a_source_forge(bench):
+    """What its release page should have: documents, provenance and signatures, as sha256sum."""
+    publish(bench, confirm=False)
+    listed = bench.folder.with_name("release.files")
+    subprocess.run(
+        ["sha256sum", "--check", "--strict", listed],
+        cwd=bench.folder, check=True, capture_output=True,
+    )  # fmt: skip
+    names = {line.partition("  ")[2] for line in listed.read_text().splitlines()}
+    assert {"README.md", "report.html", *SIGNATURES[:2]} <= names
+    assert not [name for name in names if name.startswith("model-")]

@@ -1,0 +1,220 @@
+"""What a stranger can ask of verify-release: whom to trust, what to demand, and what is told."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from assets.verify.bench import SIGNED_LIST, SIGNED_MANIFEST, encoded, envelope
+
+from assay import policy, verify_release
+from assay.policy import Policy
+from assay.trust import Identity
+from assay.verify_release import Demands
+from forge import identity
+from forge.errors import ReleaseError
+
+ISSUER = "https://token.actions.githubusercontent.com"
+
+
+def command(folder, *options):
+    return subprocess.run(
+        [sys.executable, "-m", "assay", "verify-release", folder, *options],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def verify(bench, demands):
+    said = []
+    verify_release.verify(bench.folder, demands, said.append)
+    return said
+
+
+def with_policy(demands, **wanted):
+    return Demands(trust=demands.trust, policy=Policy(**wanted))
+
+
+def test_steps_are_those_of_the_module(good, demands):
+    """The numbered list at its head is what is told, in that order."""
+    listed = [line.strip() for line in verify_release.__doc__.splitlines() if ". " in line[:4]]
+    told = [f"{line.split()[0]}. {line.split()[2]}" for line in verify(good, demands)]
+    assert told == [line.partition(":")[0] + ":" for line in listed]
+
+
+def test_command_line(good):
+    done = command(good.folder, "--key", good.key.with_name("key.pub"))
+    assert done.returncode == 0
+    assert done.stdout.endswith(" is verified\n")
+    other = command(good.folder, "--key", good.other_key.with_name("other.pub"))
+    assert other.returncode == 41
+    assert other.stdout.splitlines()[-1].split()[:3] == ["3", "FAIL", "signatures:"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--identity", "someone"),
+        ("--unsigned", "--identity", "someone", "--issuer", ISSUER),
+    ],
+)
+def test_trust_is_named_once(good, options):
+    done = command(good.folder, *options)
+    assert done.returncode == 41
+    assert "say whom to trust" in done.stderr
+
+
+def test_unsigned_only_if_asked_for(bench, demands):
+    for name in (SIGNED_MANIFEST, SIGNED_LIST):
+        (bench / name).unlink()
+    with pytest.raises(ReleaseError, match="is missing, so the release is not signed in full"):
+        verify(bench, demands)
+    done = command(bench.folder, "--unsigned")
+    assert done.returncode == 0
+    assert "nobody vouches for this release" in done.stdout
+
+
+def test_unsigned_is_held_to_all_else(bench):
+    bench.flip("config.json", 10)
+    with pytest.raises(ReleaseError, match="config.json: has sha256"):
+        verify(bench, Demands(trust=None))
+
+
+def test_identity_does_not_take_a_key(good):
+    trust = Identity(identity="someone", issuer=ISSUER)
+    with pytest.raises(ReleaseError, match="was not signed by an identity; check it with KEY="):
+        verify(good, Demands(trust=trust))
+
+
+def test_identity_with_a_forged_certificate(bench):
+    """Refused by sigstore-python, with or without a network."""
+
+    def change(value):
+        value["verificationMaterial"].pop("publicKey")
+        value["verificationMaterial"]["certificate"] = {"rawBytes": encoded(b"certificate")}
+        envelope(value)["signatures"][0].pop("keyid")
+
+    for name in (SIGNED_MANIFEST, SIGNED_LIST):
+        bench.rebundle(change, name)
+    trust = Identity(identity="someone", issuer=ISSUER)
+    with pytest.raises(ReleaseError, match=r"someone \(https://token.* did not sign this"):
+        verify(bench, Demands(trust=trust))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        ({"builders": ("urn:hallmark:builder:host",)}, "'urn:hallmark:builder:rehearsal' is none"),
+        ({"level": "all"}, "was verified to the level 'structure', the policy demands 'all'"),
+        ({"max_perplexity_ratio": 1.1}, "has no perplexity, the policy demands one"),
+        ({"min_acceptance": (0.5,)}, "has no acceptance of drafts, the policy demands it"),
+        ({"reproductions": 1}, "0 of 1 rebuilders demanded"),
+    ],
+)
+def test_what_the_policy_demands(good, demands, wanted, reason):
+    with pytest.raises(ReleaseError, match=reason):
+        verify(good, with_policy(demands, **wanted))
+
+
+def test_policy_of_committed_builds(bench, demands):
+    def change(statement):
+        resources = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+        commit = next(one for one in resources if one["name"] == "hallmark")
+        commit["annotations"]["uncommitted_changes"] = True
+
+    bench.restate(change)
+    with pytest.raises(ReleaseError, match="it was built with changes that are in no commit"):
+        verify(bench, with_policy(demands, committed=True))
+
+
+@pytest.mark.parametrize(
+    ("measured", "wanted", "passes"),
+    [
+        ({"base": 8.0, "result": 8.4, "ratio": 1.05}, {"max_perplexity_ratio": 1.1}, True),
+        ({"base": 8.0, "result": 8.4, "ratio": 1.0}, {"max_perplexity_ratio": 1.01}, False),
+        ({"base": 8.0, "result": 0, "ratio": 1.0}, {"max_perplexity_ratio": 1.1}, False),
+        ({"acceptance": [0.9, 0.8]}, {"min_acceptance": (0.9, 0.8)}, True),
+        ({"acceptance": [0.9, 0.8]}, {"min_acceptance": (0.9, 0.85)}, False),
+        ({"acceptance": [0.9]}, {"min_acceptance": (0.9, 0.8)}, False),
+        ({"acceptance": "all"}, {"min_acceptance": (0.9,)}, False),
+    ],
+)
+def test_gates_of_the_policy(bench, demands, measured, wanted, passes):
+    def change(report):
+        check = {"name": "one more", "passed": True, "detail": "", "measured": measured}
+        report["checks"].append(check)
+
+    path = "provenance/verification.json"
+    bench.edit(path, change)
+    bench.admit(path)
+    if passes:
+        assert len(verify(bench, with_policy(demands, **wanted))) == 11
+    else:
+        with pytest.raises(ReleaseError, match="verification"):
+            verify(bench, with_policy(demands, **wanted))
+
+
+@pytest.mark.parametrize("name", ["release", "rehearsal"])
+def test_policies_that_ship_are_read(name):
+    assert policy.read(identity.ROOT / "verify" / "policies" / f"{name}.toml").level == "all"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("level = 'none'", "level: Input should be 'structure' or 'all'"),
+        ("levle = 'all'", "levle: Extra inputs are not permitted"),
+        ("builders = []", "builders: Tuple should have at least 1 item"),
+        ("max_perplexity_ratio = nan", "max_perplexity_ratio"),
+        ("level =", "cannot be read"),
+    ],
+)
+def test_policy_that_is_none(tmp_path, text, reason):
+    (tmp_path / "policy.toml").write_text(text)
+    with pytest.raises(ReleaseError, match=reason):
+        policy.read(tmp_path / "policy.toml")
+
+
+def test_release_of_a_commit_is_held_to_that_commit(bench, demands):
+    """Whatever is checked out: the digests are those of the commit's own files, by git."""
+    from assay import origin
+
+    commit, _ = identity.commit()
+    if commit == "unknown":
+        pytest.skip("this checkout has no git")
+
+    def change(statement):
+        definition = statement["predicate"]["buildDefinition"]
+        definition["internalParameters"]["code_sha256"] = origin._code_at(commit)
+        for one in definition["resolvedDependencies"]:
+            if one["name"].startswith(("build/", "lockfiles/")):
+                one["digest"]["sha256"] = origin._at(commit, one["name"])
+            if one["name"] == "hallmark":
+                one["annotations"]["uncommitted_changes"] = False
+
+    bench.restate(change)
+    (told,) = [line for line in verify(bench, demands) if "sources" in line]
+    assert told.endswith(f"those of commit {commit}")
+
+
+def test_code_at_a_commit_is_that_of_a_clean_tree(tmp_path):
+    """The digest from git's objects is the one that a build takes from the files."""
+    from assay import origin
+
+    commit, _ = identity.commit()
+    subprocess.run(["git", "clone", "-q", identity.ROOT, tmp_path / "clone"], check=True)
+    script = "from forge import identity; print(identity.code_digest())"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True,
+        env={"PYTHONPATH": f"{tmp_path / 'clone' / 'build'}"},
+    )  # fmt: skip
+    assert done.stdout.strip() == origin._code_at(commit)
+
+
+def test_manifest_says_what_it_is_read_as(bench, demands):
+    """The bytes that are parsed are those that were signed: the file is compared with them."""
+    path = bench / "provenance/provenance.json"
+    value = json.loads(path.read_bytes())
+    path.write_text(json.dumps(value))
+    with pytest.raises(ReleaseError, match="over another provenance.json than the one here"):
+        verify(bench, demands)

@@ -1,0 +1,47 @@
+"""Small releases for tests, made by the real steps from a base that needs no torch."""
+
+from conftest import FLAGSHIP, base_arrays, write_checkpoint
+
+from forge import assemble, canonical, pipeline, recipe, record, release, rules, tensorfile
+from forge.pipeline import Job
+from forge.store import Store
+
+
+def local_base(folder):
+    """The small base with the files beside it that the recipe asks for."""
+    flagship = recipe.find(FLAGSHIP)
+    write_checkpoint(folder, base_arrays())
+    canonical.write(folder / "config.json", {"architectures": [flagship.architecture]})
+    canonical.write(folder / "tokenizer_config.json", {"backend": "tokenizers"})
+    return folder
+
+
+def build(root, base):
+    """A rehearsal by the real steps, but for the record, which is written by hand."""
+    job = Job(
+        recipe=recipe.find(FLAGSHIP),
+        store=Store(root / "store"),
+        rehearsal=True,
+        base=base,
+        level="structure",
+    )
+    modules = rules.plan(job.recipe, tensorfile.read_checkpoint(base)).quantized
+    maxima = {module: 1.0 + number for number, module in enumerate(modules)}
+    calibrated = job.store.make(
+        "calibrate",
+        "by hand",
+        lambda out: record.write(out / record.FILE, maxima, {"device": "a hand"}),
+        {"parameters": {}, "needs": {}, "lock": {}, "image": None},
+    )
+    release.publish(pipeline.run(job, "build", given={"calibrate": calibrated}), root / "release")
+
+
+def signed_release(root):
+    """A signed release in `<root>/release`; its key is `<root>/key`, its store `<root>/store`."""
+    from forge import keys, signing  # what only the release environment has
+
+    build(root, local_base(root / "base"))
+    assemble.assemble(root / "release", Store(root / "store"))
+    keys.generate(root / "key")
+    signing.sign(root / "release", root / "key")
+    return root / "release"
