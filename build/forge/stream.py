@@ -1,10 +1,12 @@
 """Bytes on their way from base files to shards: read once, worked on in parallel, written once.
 
-One thread reads and hashes, two pack, one hashes and writes; sha256, numba's kernels and file
-access all release the interpreter lock. What lies between reader and writer is bounded.
+Two threads read, one hashes what they read, two pack, one hashes and writes; sha256, numba's
+kernels and file access all release the interpreter lock. What lies between reader and writer is
+bounded.
 """
 
 import io
+import os
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +29,7 @@ Bytes = bytes | memoryview | npt.NDArray[Any]
 # among them are views of that memory, which is used again once they are written.
 Work = Callable[[Callable[[int], Memory]], list[Bytes]]
 CHUNK = 16 << 20
+STRIDE = 4 << 20  # what one thread reads at once
 # Bytes that may be in memory between reader and writer. A group of linears that is larger than
 # this still passes, alone.
 IN_FLIGHT = 512 << 20
@@ -43,13 +46,16 @@ class Reader:
         self._progress = progress
         self._hash = sha256()
         self._file = path.open("rb", buffering=0)
+        self._position = 0
         self._behind = ReadBehind(self._file.fileno())
+        self._threads = ThreadPoolExecutor(2, "read")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._file:
+            self._threads.shutdown(cancel_futures=True)
             if kind is None and self._hash.hexdigest() != self._expected:
                 raise QuantizeError(
                     f"{self._path}: has sha256 {self._hash.hexdigest()}, fetched was "
@@ -58,28 +64,35 @@ class Reader:
 
     def read(self, tensor: Tensor, into: Memory, start: int = 0) -> None:
         """Fills `into` with the bytes of a tensor from `start` on, after whatever lies before."""
-        self._skip(tensor.offset + start - self._file.tell())
+        self._skip(tensor.offset + start - self._position)
         self._fill(into.data)
 
     def skip(self, tensor: Tensor) -> None:
         """Reads a tensor for the file's digest alone."""
-        self._skip(tensor.offset + tensor.nbytes - self._file.tell())
+        self._skip(tensor.offset + tensor.nbytes - self._position)
 
     def _skip(self, count: int) -> None:
-        scratch = memoryview(bytearray(min(PIECE, count)))
-        for start in range(0, count, PIECE):
+        scratch = memoryview(bytearray(min(CHUNK, count)))
+        for start in range(0, count, CHUNK):
             self._fill(scratch[: count - start])
 
     def _fill(self, memory: memoryview) -> None:
-        """Fills memory with what comes next, hashing each piece while the core has it at hand."""
-        while memory:
-            got = self._file.readinto(memory[:PIECE])
+        """Fills memory with what comes next; a piece is hashed while those after it are read."""
+        pieces = [memory[at : at + STRIDE] for at in range(0, len(memory), STRIDE)]
+        starts = range(self._position, self._position + len(memory), STRIDE)
+        for piece, _ in zip(pieces, self._threads.map(self._read, pieces, starts), strict=True):
+            self._hash.update(piece)
+            self._position += len(piece)
+            self._progress(len(piece))
+            self._behind.passed(self._position)
+
+    def _read(self, piece: memoryview, start: int) -> None:
+        filled = 0
+        while filled < len(piece):
+            got = os.preadv(self._file.fileno(), [piece[filled:]], start + filled)
             if not got:
                 raise QuantizeError(f"{self._path}: ends early; it changed since it was fetched.")
-            self._hash.update(memory[:got])
-            self._progress(got)
-            memory = memory[got:]
-        self._behind.passed(self._file.tell())
+            filled += got
 
 
 class Conveyor:

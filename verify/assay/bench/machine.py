@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from forge import nvfp4
+from forge.pagecache import ReadBehind, WriteBehind
 
 PROBE_BYTES = 1 << 30
 CHUNK = 16 << 20
@@ -40,16 +41,19 @@ def hash_rate() -> float:
 def disk_rate(folder: Path) -> float:
     """Bytes a second that the disk takes and gives, written and read in turn, uncached."""
     path = folder / "probe"
-    data = os.urandom(CHUNK)
+    data = bytearray(os.urandom(CHUNK))
     started = time.perf_counter()
-    with path.open("wb") as file:
+    with path.open("wb", buffering=0) as file:
+        written = WriteBehind(file.fileno())
         for _ in range(PROBE_BYTES // CHUNK):
             file.write(data)
-    flush(path)
-    drop_from_cache(folder)
+            written.passed(file.tell())
+        written.finish(file.tell())
+        written.close()
     with path.open("rb", buffering=0) as file:
-        while file.read(CHUNK):
-            pass
+        read = ReadBehind(file.fileno())
+        while file.readinto(data):
+            read.passed(file.tell())
     seconds = time.perf_counter() - started
     path.unlink()
     return 2 * PROBE_BYTES / seconds
