@@ -2,7 +2,7 @@
 
 import pytest
 
-from forge import canonical, release
+from forge import canonical, release, store
 from forge.errors import FetchError, StoreError
 from forge.store import Store
 
@@ -50,6 +50,35 @@ def test_replaces_an_edited_build(results, tmp_path):
     release.publish(results, target)
     assert files(target) == {*results["dress"].digests, "provenance/provenance.json"}
     assert [path.name for path in target.parent.iterdir()] == ["variant"]
+
+
+def test_a_release_is_not_undone(results, tmp_path):
+    """Documents, list and signatures stay, and the files that a release made its own."""
+    target = tmp_path / "dist" / "variant"
+    release.publish(results, target)
+    for name in release.ADDED:
+        (target / name).write_text(name)
+    for path in target.rglob("*"):
+        if path.is_file():
+            store.own(path)
+    before = files(target)
+    assert before == {*results["dress"].digests, "provenance/provenance.json", *release.ADDED}
+    release.publish(results, target)
+    assert before == files(target)
+    (target / "config.json").write_text("{}")
+    release.publish(results, target)
+    assert files(target) == {*results["dress"].digests, "provenance/provenance.json"}
+
+
+def test_a_file_of_its_own_has_the_same_bytes_and_time(tmp_path):
+    (tmp_path / "one").write_text("x")
+    store.link(tmp_path / "one", tmp_path / "other")
+    stamp = store.stamp(tmp_path / "one")
+    store.own(tmp_path / "other")
+    assert not (tmp_path / "one").samefile(tmp_path / "other")
+    assert stamp == store.stamp(tmp_path / "other")
+    (tmp_path / "other").write_text("y")
+    assert (tmp_path / "one").read_text() == "x"
 
 
 def test_never_replaces_a_foreign_folder(results, tmp_path):
