@@ -55,13 +55,16 @@ def load(recipe: Recipe, base: Path, **placed: Any) -> "torch.nn.Module":
 
 
 def _forward(model: "torch.nn.Module", batches: Sequence[Batch]) -> None:
-    """Runs the samples through the model or its language model, one by one."""
+    """Runs the samples through the model or its language model, one by one.
+
+    Without the head, which no recipe quantizes: the logits of a long sample take gigabytes.
+    """
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with console.count_bar("samples", len(batches)) as advance:
         for batch in batches:
-            part = model.get_decoder() if batch.language_model_only else model
+            part = model.get_decoder() if batch.language_model_only else model.base_model
             inputs = {name: tensor.to(device) for name, tensor in batch.inputs().items()}
             part(**inputs, use_cache=False)
             advance(1)
