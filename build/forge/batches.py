@@ -1,9 +1,12 @@
-"""Calibration samples as a model takes them: one sample a batch, whatever memory there is."""
+"""Calibration samples as a model takes them: one sample a batch, whatever memory there is.
 
-import hashlib
+Pixel values are large, so they are made once to measure a sample, and again when its turn comes.
+"""
+
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,24 +17,27 @@ from forge.recipe import CalibrationSet, Recipe
 if TYPE_CHECKING:
     import torch
 
+Inputs = dict[str, "torch.Tensor"]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
     """One sample: the arguments of the model's forward pass, and which of its parts they go to.
 
-    `inputs` has `input_ids` [1, tokens] and, with pictures, what the processor makes of them.
+    `inputs` makes `input_ids` [1, tokens] and, with pictures, what the processor makes of them;
+    `ids` are the former, `pictures` the sha256 of the latter's files.
     """
 
     set: str
     language_model_only: bool
-    inputs: Mapping[str, "torch.Tensor"]
-    pictures: tuple[str, ...]
+    ids: tuple[int, ...]
+    inputs: Callable[[], Inputs]
+    pictures: tuple[str, ...] = ()
 
     def origin(self) -> dict[str, Any]:
         """What the record says of this sample."""
-        ids = self.inputs["input_ids"][0].tolist()
-        digest = canonical.sha256_text(canonical.dumps(ids))
-        return {"set": self.set, "tokens": len(ids), "sha256": digest} | (
+        digest = canonical.sha256_text(canonical.dumps(self.ids))
+        return {"set": self.set, "tokens": len(self.ids), "sha256": digest} | (
             {"pictures": list(self.pictures)} if self.pictures else {}
         )
 
@@ -49,19 +55,21 @@ def read(recipe: Recipe, inputs: Path) -> list[Batch]:
         make = _Pictures if wanted.content == "image-text" else _Text
         maker = make(inputs / "base", wanted)
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            arguments, pictures = maker.arguments(json.loads(line)["messages"], path.parent)
-            tokens = arguments["input_ids"].shape[1]
-            if not 0 < tokens <= wanted.max_tokens:
+            messages = json.loads(line)["messages"]
+            inputs_of = partial(maker.inputs, messages, path.parent)
+            ids = tuple(inputs_of()["input_ids"][0].tolist())
+            if not 0 < len(ids) <= wanted.max_tokens:
                 raise CalibrationError(
-                    f"{path}, line {number}: has {tokens} tokens with its pictures; "
+                    f"{path}, line {number}: has {len(ids)} tokens with its pictures; "
                     f"{recipe.name}.toml allows 1 to {wanted.max_tokens} in the set {name!r}."
                 )
             batches.append(
                 Batch(
                     set=name,
                     language_model_only=wanted.through == "language-model",
-                    inputs=arguments,
-                    pictures=pictures,
+                    ids=ids,
+                    inputs=inputs_of,
+                    pictures=tuple(map(canonical.sha256_file, _files(messages, path.parent))),
                 )
             )
     return batches
@@ -76,12 +84,12 @@ class _Text:
         self._tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
         self._wanted = wanted
 
-    def arguments(
+    def inputs(
         self,
         messages: samples.Sample,
         folder: Path,  # noqa: ARG002 - as the other takes it
-    ) -> tuple[dict[str, "torch.Tensor"], tuple[str, ...]]:
-        """The arguments of the forward pass, and no picture."""
+    ) -> Inputs:
+        """The arguments of the forward pass."""
         import torch
 
         if self._wanted.chat_template:
@@ -89,7 +97,7 @@ class _Text:
         else:
             text = "\n\n".join(message["content"] for message in messages)
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return {"input_ids": torch.tensor([ids[: self._wanted.max_tokens]])}, ()
+        return {"input_ids": torch.tensor([ids[: self._wanted.max_tokens]])}
 
 
 class _Pictures:
@@ -100,22 +108,19 @@ class _Pictures:
 
         self._processor = AutoProcessor.from_pretrained(base, trust_remote_code=False)
 
-    def arguments(
-        self, messages: samples.Sample, folder: Path
-    ) -> tuple[dict[str, "torch.Tensor"], tuple[str, ...]]:
-        """The arguments of the forward pass, and the sha256 of each picture."""
+    def inputs(self, messages: samples.Sample, folder: Path) -> Inputs:
+        """The arguments of the forward pass."""
         from PIL import Image
 
-        paths = [folder / name for name in _named(messages)]
-        pictures = [Image.open(path).convert("RGB") for path in paths]
+        pictures = [Image.open(path).convert("RGB") for path in _files(messages, folder)]
         text = self._processor.apply_chat_template(messages, tokenize=False)
-        arguments = self._processor(text=[text], images=pictures, return_tensors="pt")
-        digests = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
-        return dict(arguments), digests
+        return dict(self._processor(text=[text], images=pictures, return_tensors="pt"))
 
 
-def _named(messages: samples.Sample) -> Iterator[str]:
+def _files(messages: samples.Sample, folder: Path) -> Iterator[Path]:
     """The pictures of a sample, in order."""
     for message in messages:
         if isinstance(message["content"], list):
-            yield from (part["image"] for part in message["content"] if part["type"] == "image")
+            yield from (
+                folder / part["image"] for part in message["content"] if part["type"] == "image"
+            )

@@ -2,18 +2,20 @@
 
 The only step whose outcome depends on the hardware, so all that could change it is pinned or
 recorded: one sample a batch whatever the memory, deterministic algorithms, the attention of the
-recipe, PyTorch's own delta rule, every sample's token hash. The libraries watch the inputs; their
-exporters are not used.
+recipe, PyTorch's own delta rule, every sample's token hash. The libraries watch the inputs: see
+`observers` for modelopt, `oneshot` for llm-compressor. Their exporters are not used.
 """
 
+import importlib
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from forge import canonical, console, observers, record, rules, tensorfile
+from forge import canonical, record, rules, tensorfile
 from forge.batches import Batch
 from forge.batches import read as read_batches
 from forge.errors import CalibrationError
@@ -21,10 +23,12 @@ from forge.pipeline import Job, Needed
 from forge.recipe import Recipe
 from forge.rules import Plan
 
-if TYPE_CHECKING:
-    import torch
-
 LOG = "calibrate.log"
+# The module that watches, and the library's distribution.
+ENGINES = {
+    "modelopt": ("forge.observers", "nvidia-modelopt"),
+    "llm-compressor": ("forge.oneshot", "llmcompressor"),
+}
 # transformers uses these where they are installed; each replaces arithmetic that is pinned here.
 FOREIGN_KERNELS = ("fla", "causal_conv1d", "flash_attn")
 
@@ -60,27 +64,24 @@ def calibrate(recipe: Recipe, plan: Plan, inputs: Path, path: Path, **placed: An
             is no positive number.
     """
     batches = read_batches(recipe, inputs)
-    maxima, model = observe(recipe, plan, inputs / "base", batches, **placed)
-    record.write(path, maxima, _origin(recipe, plan, model, batches))
+    with TemporaryDirectory(dir=path.parent, prefix="offloaded-") as folder:
+        placed = {"offload_folder": folder, **placed}
+        maxima = observe(recipe, plan, inputs / "base", batches, **placed)
+    record.write(path, maxima, _origin(recipe, plan, batches))
 
 
 def observe(
     recipe: Recipe, plan: Plan, base: Path, batches: Sequence[Batch], **placed: Any
-) -> "tuple[dict[str, float], torch.nn.Module]":
-    """The input maxima of the calibrated linears, by module name, and the model that has them.
+) -> dict[str, float]:
+    """The input maxima of the calibrated linears, by module name.
 
     Raises:
         CalibrationError: as :func:`merge`.
     """
-    import torch
-
     _pin_arithmetic()
-    wanted = recipe.calibration
-    model = observers.load(recipe.architecture, base, wanted.attention, **placed)
-    watch = observers.ENGINES[wanted.engine]
-    with torch.inference_mode():
-        maxima = watch(model, plan.calibrated, _forward(batches), all_experts=wanted.all_experts)
-    return merge(plan, maxima), model
+    module, _ = ENGINES[recipe.calibration.engine]
+    watch = importlib.import_module(module).watch
+    return merge(plan, watch(recipe, plan, base, batches, **placed))
 
 
 def merge(plan: Plan, maxima: Mapping[str, float]) -> dict[str, float]:
@@ -131,40 +132,19 @@ def _pin_arithmetic() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def _forward(batches: Sequence[Batch]) -> observers.Forward:
-    """What runs the samples through a model, one by one."""
-
-    def forward(model: "torch.nn.Module") -> None:
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        with console.count_bar("samples", len(batches)) as advance:
-            for batch in batches:
-                part = model.get_decoder() if batch.language_model_only else model
-                inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
-                part(**inputs, use_cache=False)
-                advance(1)
-
-    return forward
-
-
-def _origin(
-    recipe: Recipe, plan: Plan, model: "torch.nn.Module", batches: Sequence[Batch]
-) -> dict[str, Any]:
+def _origin(recipe: Recipe, plan: Plan, batches: Sequence[Batch]) -> dict[str, Any]:
     """What the record says of itself; it names no variant, because several may share it."""
     import torch
 
-    engine = recipe.calibration.engine
+    wanted = recipe.calibration
+    _, distribution = ENGINES[wanted.engine]
     decides = {**_decides(recipe), "groups": plan.groups}
     return {
         "calibration_sha256": canonical.sha256_text(canonical.dumps(decides)),
-        "engine": {"name": engine, "version": version(observers.DISTRIBUTIONS[engine])},
+        "engine": {"name": wanted.engine, "version": version(distribution)},
         "torch": torch.__version__,
         "transformers": version("transformers"),
-        "kernels": {
-            "attention": model.config._attn_implementation,
-            "delta_rule": "torch",
-        },
+        "kernels": {"attention": wanted.attention, "delta_rule": "torch"},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name(),
         "threads": torch.get_num_threads(),
         "samples": [batch.origin() for batch in batches],

@@ -87,6 +87,14 @@ class Recipe(Model):
             raise ValueError("the modelopt layout holds 'nvfp4' alone; use 'compressed-tensors'")
         return self
 
+    @model_validator(mode="after")
+    def _engine_knows_the_linears(self) -> Self:
+        if self.calibration.engine == "modelopt" and self.fused:
+            raise ValueError("modelopt has no module for each of the [[fused]] linears")
+        if (self.calibration.engine, self.layout.loader) == ("llm-compressor", "modelopt"):
+            raise ValueError("llm-compressor calibrates what 'compressed-tensors' stores")
+        return self
+
     @field_validator("strip")
     @classmethod
     def _strip_json_only(cls, strip: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

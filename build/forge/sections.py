@@ -48,9 +48,14 @@ class Calibration(Model):
     )
 
     @model_validator(mode="after")
-    def _attention_of_the_engine(self) -> Self:
+    def _engine_does_that(self) -> Self:
+        if self.engine == "modelopt" and self.all_experts:
+            raise ValueError("`all_experts` needs 'llm-compressor'")
         if self.engine == "llm-compressor" and self.attention != "eager":
             raise ValueError("llm-compressor calibrates under eager attention: say so")
+        whole = all((p.content, p.through) == ("text", "model") for p in self.sets.values())
+        if self.engine == "llm-compressor" and not whole:
+            raise ValueError("llm-compressor takes text through the whole model alone")
         return self
 
 

@@ -12,6 +12,7 @@ from conftest import MIXED, write_checkpoint
 
 from forge import calibrate, canonical, compressed, layout, quantize, recipe, rules, tensorfile
 from forge.batches import Batch
+from forge.errors import CalibrationError
 
 pytestmark = pytest.mark.libraries
 DENSE = "qwen36-27b-nvfp4"
@@ -48,6 +49,7 @@ def random_base(folder, wanted):
     import torch
     import transformers
     from golden import bases
+    from tokenizers import Tokenizer, models
 
     config = configuration(wanted.architecture)
     with torch.device("meta"):
@@ -61,6 +63,11 @@ def random_base(folder, wanted):
                 plant(matrix)
     write_checkpoint(folder, arrays, shards=3)
     config.save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))  # noqa: S106
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token="a",  # noqa: S106
+    ).save_pretrained(folder)
     return arrays
 
 
@@ -80,20 +87,23 @@ def token_ids():
     return np.random.default_rng(1).integers(0, bases.VOCABULARY - 8, (SAMPLES, TOKENS)).tolist()
 
 
-def calibrated(wanted, plan, base):
-    """The input maxima as the calibrate step takes them."""
+def batches(samples):
     import torch
 
-    batches = [
+    return [
         Batch(
             set="llm",
             language_model_only=False,
-            inputs={"input_ids": torch.tensor([ids])},
-            pictures=(),
+            ids=tuple(ids),
+            inputs=lambda ids=ids: {"input_ids": torch.tensor([ids])},
         )
-        for ids in token_ids()
+        for ids in samples
     ]
-    maxima, _ = calibrate.observe(wanted, plan, base, batches)
+
+
+def calibrated(wanted, plan, base):
+    """The input maxima as the calibrate step takes them."""
+    maxima = calibrate.observe(wanted, plan, base, batches(token_ids()))
     return {module: np.float32(value) for module, value in maxima.items()}
 
 
@@ -105,7 +115,6 @@ def oneshot(wanted, base, out):
     from datasets import Dataset
     from llmcompressor.modeling.moe.linearize import load_quantizable_moe
     from llmcompressor.modifiers.quantization import QuantizationModifier
-    from tokenizers import Tokenizer, models
 
     kind = getattr(transformers, wanted.architecture)
     if "Moe" in wanted.architecture:
@@ -118,16 +127,11 @@ def oneshot(wanted, base, out):
         name: {key: group[key] for key in ("targets", "weights", "input_activations")}
         for name, group in json.loads(json.dumps(ours["config_groups"])).items()
     }
-    words = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))  # noqa: S106
     llmcompressor.oneshot(
         model=model,
-        processor=transformers.PreTrainedTokenizerFast(
-            tokenizer_object=words,
-            pad_token="a",  # noqa: S106
-        ),
+        processor=transformers.AutoTokenizer.from_pretrained(base),
         dataset=Dataset.from_dict({"input_ids": token_ids()}),
         recipe=QuantizationModifier(config_groups=groups, ignore=IGNORE),
-        pipeline="basic",
         num_calibration_samples=SAMPLES,
         max_seq_length=TOKENS,
         moe_calibrate_all_experts=wanted.calibration.all_experts,
@@ -198,3 +202,15 @@ def test_its_config_says_the_same(both, variant):
     assert left.model_copy(update={"config_groups": {}}) == right.model_copy(
         update={"config_groups": {}}
     )
+
+
+def test_an_expert_that_no_token_reached_is_named(both):
+    """Two of five experts see the one token, unless all are calibrated."""
+    plan, _, _, root = both(MIXED)
+    data = recipe.find(MIXED).model_dump(mode="json")
+    data["calibration"]["all_experts"] = False
+    routed = recipe.Recipe.model_validate_json(json.dumps(data))
+    with pytest.raises(
+        CalibrationError, match=r"experts\.\d\.\w+_proj' is 0\.0: no sample reached"
+    ):
+        calibrate.observe(routed, plan, root / "base", batches([[1]]))

@@ -9,6 +9,8 @@ from forge.errors import RecipeError, UnpinnedError
 
 GOOD = (recipe.VARIANTS / "qwen36-27b-vlm-mtp.toml").read_text()
 UNSHARED = 'format = "nvfp4"\nmodules = ["model.language_model.layers.*.self_attn.o_proj"]'
+MODELOPT = 'engine = "modelopt"\nattention = "sdpa"'
+LLM_COMPRESSOR = 'engine = "llm-compressor"\nattention = "eager"'
 COMMIT = "6a9e13bd6fc8f0983b9b99948120bc37f49c13e9"
 
 
@@ -40,6 +42,20 @@ def test_every_variant_loads():
             "fused.0.linears",
             "[]",
         ),
+        (
+            "[layout]",
+            '[[fused]]\ntensors = ["x"]\nlinears = ["y"]\n\n[layout]',
+            "whole file",
+            "[[fused]] linears",
+        ),
+        (
+            'attention = "sdpa"',
+            'attention = "sdpa"\nall_experts = true',
+            "calibration",
+            "all_experts",
+        ),
+        ('engine = "modelopt"', 'engine = "llm-compressor"', "calibration", "eager attention"),
+        (MODELOPT, LLM_COMPRESSOR, "whole file", "'compressed-tensors' stores"),
         ("samples = 20", "samples = 0", "calibration.sets.llm.samples", "0"),
         ("samples = 20", 'samples = "20"', "calibration.sets.llm.samples", "'20'"),
         ("max_ratio = 1.1", "max_ratio = 0.5", "perplexity.max_ratio", "0.5"),
@@ -58,6 +74,12 @@ def test_mistakes_are_named(tmp_path, old, new, key, value):
     assert "variant.toml" in message
     assert key in message
     assert value in message
+
+
+def test_llm_compressor_takes_text_alone(tmp_path):
+    pictured = (recipe.VARIANTS / "qwen36-27b-vlm-mixedcal.toml").read_text()
+    with pytest.raises(RecipeError, match="calibration: .* text through the whole model alone"):
+        load(tmp_path, pictured.replace(MODELOPT, LLM_COMPRESSOR))
 
 
 def test_missing_section(tmp_path):
