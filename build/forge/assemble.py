@@ -9,7 +9,18 @@ the folder by digest, so that nothing in it is outside a signature.
 from pathlib import Path
 from typing import Any
 
-from forge import attest, canonical, card, console, facts, fidelity, release, report, statement
+from forge import (
+    attest,
+    canonical,
+    card,
+    console,
+    facts,
+    fidelity,
+    record,
+    release,
+    report,
+    statement,
+)
 from forge import store as stores
 from forge.errors import ReleaseError
 from forge.facts import Facts
@@ -31,11 +42,13 @@ def assemble(folder: Path, store: Store) -> None:
     Raises:
         FetchError: the folder is no build.
         RecipeError: the recipe here is not the one that it was built from.
-        ReleaseError: a file of the checkpoint has the name of a document.
+        ReleaseError: a file of the checkpoint has the name of a document, or there is a file that
+            neither a build nor a release puts there.
     """
     folder = folder.resolve()
     provenance = release.provenance(folder)
     _require_free_names(provenance)
+    _require_nothing_else(folder)
     for name in names_in(folder):
         # Its bytes may be those of the store, which nobody is to change by way of a release.
         stores.own(folder / name)
@@ -90,10 +103,23 @@ def _documents(found: Facts) -> dict[str, str]:
     return {name: made[name] for name in DOCUMENTS}
 
 
+def _built(provenance: Path) -> list[str]:
+    """The files that `SHA256SUMS` lists."""
+    lines = (provenance / attest.SUMS).read_text(encoding="utf-8").splitlines()
+    return [line.partition("  ")[2] for line in lines]
+
+
+def _require_nothing_else(folder: Path) -> None:
+    """Refuses what got into the folder by accident, a key among others."""
+    provenance = folder / PROVENANCE
+    beside = (attest.STATEMENT, attest.SUMS, attest.TENSORS, attest.VERIFICATION, record.FILE)
+    known = {*_built(provenance), *release.ADDED, *(f"{PROVENANCE}/{name}" for name in beside)}
+    if extra := sorted({*names_in(folder)} - known):
+        raise ReleaseError(f"{folder / extra[0]}: is no file of this build. Move it elsewhere.")
+
+
 def _require_free_names(provenance: Path) -> None:
-    sums = (provenance / attest.SUMS).read_text(encoding="utf-8").splitlines()
-    for line in sums:
-        name = line.partition("  ")[2]
+    for name in _built(provenance):
         if name in DOCUMENTS:
             raise ReleaseError(
                 f"{name}: is a file of the checkpoint, and a release puts one of its own there. "

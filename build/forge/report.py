@@ -9,8 +9,9 @@ from markupsafe import Markup
 from forge import charts
 from forge.card import environment
 from forge.charts import Bar, Dot
-from forge.facts import Facts, family
+from forge.facts import Facts
 from forge.fidelity import Error
+from forge.parts import family
 from forge.summary import size
 
 LAYER = re.compile(r"\blayers\.(\d+)\.")

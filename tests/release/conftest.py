@@ -35,6 +35,6 @@ def bench(good, tmp_path):
 @pytest.fixture(scope="session")
 def demands(good):
     """What a stranger demands who has the publisher's public key."""
-    from assay import trust, verify_release
+    from assay import steps, trust
 
-    return verify_release.Demands(trust=trust.by_key(good.key.with_name("key.pub")))
+    return steps.Demands(trust=trust.by_key(good.key.with_name("key.pub")))

@@ -9,7 +9,7 @@ import pytest
 
 from assay import reproduce, reproduction, trust, verify_release
 from assay.policy import Policy
-from assay.verify_release import Demands
+from assay.steps import Demands
 from forge import bundle, canonical, keys
 from forge.errors import DifferenceError, ManifestError, ReleaseError, SigningError
 from forge.store import Store

@@ -112,6 +112,15 @@ def test_release_made_again_keeps_signatures_while_nothing_changed(bench, good):
     (bench / "README.md").write_text("another card")
     assemble.assemble(bench.folder, Store(good.key.parent / "store"))
     assert before == signatures(bench.folder)
-    (bench / "extra.txt").write_text("x")
-    assemble.assemble(bench.folder, Store(good.key.parent / "store"))
+    (bench / "provenance/quantization_error.jsonl").unlink()
+    assemble.assemble(bench.folder, Store(bench.folder.parent / "empty"))
     assert signatures(bench.folder) == {}
+
+
+@pytest.mark.parametrize("name", ["key.pem", "provenance/key", ".DS_Store"])
+def test_what_is_no_file_of_the_build_is_not_released(bench, good, name):
+    from forge.store import Store
+
+    (bench / name).write_text("x")
+    with pytest.raises(ReleaseError, match="is no file of this build. Move it elsewhere"):
+        assemble.assemble(bench.folder, Store(good.key.parent / "store"))

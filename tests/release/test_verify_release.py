@@ -9,8 +9,8 @@ from assets.verify.bench import SIGNED_LIST, SIGNED_MANIFEST, encoded, envelope
 
 from assay import policy, verify_release
 from assay.policy import Policy
+from assay.steps import Demands
 from assay.trust import Identity
-from assay.verify_release import Demands
 from forge import identity
 from forge.errors import ReleaseError
 

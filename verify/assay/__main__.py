@@ -107,7 +107,7 @@ def verify_a_release(
 ) -> None:
     """Verifies a release, step by step."""
     from assay import policy as policies
-    from assay import trust, verify_release
+    from assay import steps, trust, verify_release
 
     if sum([key is not None, identity is not None and issuer is not None, unsigned]) != 1:
         raise ReleaseError(
@@ -124,7 +124,7 @@ def verify_a_release(
         trusted = trust.Identity(identity=identity, issuer=issuer)
     verify_release.verify(
         folder.resolve(),
-        verify_release.Demands(
+        steps.Demands(
             trust=trusted,
             policy=demands,
             statements=statement or (),
