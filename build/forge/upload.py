@@ -7,34 +7,19 @@ only half there cannot be taken for a release.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, errors
-from huggingface_hub.hf_api import RepoFile
 
-from forge import assemble, attest, canonical, console, release
+from forge import assemble, attest, canonical, console, release, remote
 from forge.errors import UploadError
 from forge.files import File, hash_files, names_in, stamps
-from forge.hub import LOGIN, ClientError, api, blob_id
+from forge.hub import LOGIN, ClientError, api
 from forge.release import BUNDLES, PROVENANCE, SIGNATURES
+from forge.remote import Plan
 from forge.summary import size
 
 Operation = CommitOperationAdd | CommitOperationDelete
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is to be done to a repository whose newest commit is `parent`; None if it is not there.
-
-    `changed` are the files to send, `removed` those of the repository that are not of the release.
-    """
-
-    repo: str
-    parent: str | None
-    files: dict[str, File]
-    changed: tuple[str, ...]
-    removed: tuple[str, ...]
 
 
 def upload(folder: Path, repo: str, *, confirm: bool, rehearsal: bool) -> str | None:
@@ -57,11 +42,11 @@ def upload(folder: Path, repo: str, *, confirm: bool, rehearsal: bool) -> str | 
     console.say(f"{listed} has the files for a source forge's release page")
     client = api()
     try:
-        plan = _plan(client, repo, files)
-        _tell(plan)
         if not confirm:
-            console.say("nothing was sent: say CONFIRM=1 to upload")
+            _rehearse(client, repo, files)
             return None
+        plan = remote.plan(client, repo, files)
+        _tell(plan)
         return _send(client, plan, folder.name)
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
@@ -76,54 +61,29 @@ def upload(folder: Path, repo: str, *, confirm: bool, rehearsal: bool) -> str | 
         ) from error
 
 
-def _plan(client: HfApi, repo: str, files: dict[str, File]) -> Plan:
+def _rehearse(client: HfApi, repo: str, files: dict[str, File]) -> None:
+    """Tells what would be sent; all of it, where the hub cannot be asked what it has."""
     try:
-        parent = _newest(client, repo)
-    except errors.RepositoryNotFoundError:
-        return Plan(repo=repo, parent=None, files=files, changed=tuple(files), removed=())
-    there = _tree(client, repo, parent)
-    return Plan(
-        repo=repo,
-        parent=parent,
-        files=files,
-        changed=tuple(name for name in files if not _is(there.get(name), files[name])),
-        removed=tuple(sorted(there.keys() - files.keys())),
-    )
-
-
-def _newest(client: HfApi, repo: str) -> str:
-    """The newest commit of a repository."""
-    commit = client.repo_info(repo).sha
-    if commit is None:
-        raise UploadError(f"{repo}: the hub names no commit of it. Check HF_ENDPOINT.")
-    return commit
-
-
-def _tree(client: HfApi, repo: str, commit: str) -> dict[str, RepoFile]:
-    entries = client.list_repo_tree(repo, revision=commit, recursive=True)
-    return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
-
-
-def _is(entry: RepoFile | None, file: File) -> bool:
-    """Whether the hub's file has our bytes: by sha256 if it is large, else by git's blob id."""
-    if entry is None:
-        return False
-    if entry.lfs is not None:
-        return entry.lfs.sha256 == file.sha256
-    return entry.blob_id == blob_id(file.path)
+        _tell(remote.plan(client, repo, files))
+    except errors.HfHubHTTPError:
+        raise
+    except (ClientError, OSError) as error:
+        console.say(f"{client.endpoint} cannot be asked ({type(error).__name__})")
+        _tell_files(files, tuple(files), ())
+    console.say("nothing was sent: say CONFIRM=1 to upload")
 
 
 def _send(client: HfApi, plan: Plan, name: str) -> str:
     parent = plan.parent
     if parent is None:
         client.create_repo(plan.repo, private=True)
-        parent = _newest(client, plan.repo)
+        parent = remote.newest(client, plan.repo)
     signatures = [path for path in SIGNATURES if path in plan.files]
     content = [path for path in plan.changed if path not in SIGNATURES]
     stale: list[str] = [*plan.removed]
     if content or stale:
         # What was signed is about to change; a signature of before would only confuse.
-        there = _tree(client, plan.repo, parent)
+        there = remote.tree(client, plan.repo, parent)
         stale += [path for path in signatures if path in there]
         parent = _commit(client, plan, parent, f"Release {name}", add=content, remove=stale)
         signed = signatures
@@ -156,8 +116,8 @@ def _commit(
 
 def _require_there(client: HfApi, plan: Plan, commit: str) -> None:
     """Holds what the hub lists at a commit to the release."""
-    there = _tree(client, plan.repo, commit)
-    wrong = [name for name, file in plan.files.items() if not _is(there.get(name), file)]
+    there = remote.tree(client, plan.repo, commit)
+    wrong = [name for name, file in plan.files.items() if not remote.holds(there.get(name), file)]
     if wrong := sorted({*wrong, *(there.keys() - plan.files.keys())}):
         raise UploadError(
             f"{plan.repo} at {commit}: the hub does not hold what was sent, first {wrong[0]}. "
@@ -170,16 +130,17 @@ def _tell(plan: Plan) -> None:
         console.say(f"{plan.repo}: is not there; it would be made, private")
     else:
         console.say(f"{plan.repo}: is at commit {plan.parent}")
-    total = sum(plan.files[name].bytes for name in plan.changed)
-    for name in plan.changed:
+    _tell_files(plan.files, plan.changed, plan.removed)
+
+
+def _tell_files(files: dict[str, File], changed: Sequence[str], removed: Sequence[str]) -> None:
+    for name in changed:
         last = ", last" if name in SIGNATURES else ""
-        console.say(f"  send    {name} ({size(plan.files[name].bytes)}{last})")
-    for name in plan.removed:
+        console.say(f"  send    {name} ({size(files[name].bytes)}{last})")
+    for name in removed:
         console.say(f"  remove  {name}")
-    console.say(
-        f"{len(plan.changed)} of {len(plan.files)} files to send, {size(total)}; "
-        f"{len(plan.removed)} to remove"
-    )
+    total = size(sum(files[name].bytes for name in changed))
+    console.say(f"{len(changed)} of {len(files)} files to send, {total}; {len(removed)} to remove")
 
 
 def _write_list(folder: Path, files: dict[str, File]) -> Path:

@@ -155,6 +155,15 @@ def test_unreachable(bench, monkeypatch):
         publish(bench)
 
 
+def test_dry_run_without_a_hub(bench, monkeypatch, said):
+    """What there is to send can be told anyway."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert publish(bench, confirm=False) is None
+    assert "http://127.0.0.1:9 cannot be asked (ConnectError)" in said
+    assert sum(line.startswith("  send") for line in said) == len(release_files(bench))
+
+
 @pytest.mark.parametrize("name", SIGNATURES[:2])
 def test_unsigned_is_not_published(bench, hub, name):
     (bench / name).unlink()
