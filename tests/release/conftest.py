@@ -1,12 +1,6 @@
 """What the tests of releases share: a small signed release, made once."""
 
-import importlib.util
-
 import pytest
-
-# They need the libraries of the release environment, which dev has and these two lack.
-elsewhere = any(importlib.util.find_spec(name) for name in ("modelopt", "vllm"))
-collect_ignore_glob = ["test_*.py"] if elsewhere else []
 
 
 @pytest.fixture(autouse=True, scope="session")
