@@ -85,7 +85,6 @@ def test_a_base_is_scored_alike_for_variants_that_answer_differently():
     text_args = {
         "quantization": "compressed-tensors", "max-model-len": 262144, "max-num-seqs": 2,
         "kv-cache-dtype": "fp8", "reasoning-parser": "qwen3", "language-model-only": True,
-        "mamba-cache-mode": "align",
     }  # fmt: skip
     text, _ = flags.adapt(text_args, device="cpu", max_model_len=4096)
     scoring = flags.scoring(vlm, window=512)

@@ -31,9 +31,9 @@ _GPU_ONLY_VARIABLES = {
 # Flags that do not change the probabilities of a text; a base that is only scored goes without.
 _NOT_SCORING = frozenset(
     {
-        "enable-auto-tool-choice", "max-num-batched-tokens", "max-num-seqs",
-        "mm-processor-kwargs", "limit-mm-per-prompt", "quantization", "reasoning-parser",
-        "tool-call-parser", "default-chat-template-kwargs",
+        "default-chat-template-kwargs", "enable-auto-tool-choice", "enable-chunked-prefill",
+        "limit-mm-per-prompt", "mamba-cache-mode", "max-num-batched-tokens", "max-num-seqs",
+        "mm-processor-kwargs", "quantization", "reasoning-parser", "tool-call-parser",
     }
 )  # fmt: skip
 
