@@ -33,7 +33,9 @@ def wait_until(condition, seconds=120):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_killed_run_leaves_nothing(left, tmp_path, number):
     """No container, no half-written result, nothing at the target; not even after SIGKILL."""
-    runner = subprocess.Popen(command(tmp_path), stderr=subprocess.DEVNULL, start_new_session=True)
+    # A shell in the background hands on that SIGINT is ignored; here it must not be.
+    heeding = ["env", "--default-signal=INT", *command(tmp_path)]
+    runner = subprocess.Popen(heeding, stderr=subprocess.DEVNULL, start_new_session=True)
     scratch = tmp_path / "store/tmp"
     wait_until(lambda: list(scratch.glob("calibrate-*")))
     assert len(left(tmp_path / "store")) == 1
