@@ -5,8 +5,6 @@ Source: compressed-tensors 0.19.0, `quantization/utils/helpers.py` (generate_gpa
 calculate_qparams) and `quantization/lifecycle/forward_helpers.py` (_quantize).
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 
@@ -17,7 +15,6 @@ from forge.nvfp4 import (
     Arithmetic,
     Bytes,
     Floats,
-    fresh,
     nearest_e4m3,
     widen_bf16,
 )
@@ -73,11 +70,15 @@ def _steps(global_scale: np.float32) -> Floats:
 ARITHMETIC = Arithmetic(block_scales=_block_scales, steps=_steps)
 
 
-def pack_fp8(weight: Bits, allocate: Callable[[int], Bytes] = fresh) -> tuple[Bytes, Bits]:
+def pack_fp8(weight: Bits, codes: Bytes | None = None) -> tuple[Bytes, Bits]:
     """FP8 of a finite BF16 weight [rows, columns], each row under a scale of its own.
 
     The quotient of weight and scale is rounded to BF16 before it is rounded to E4M3, as torch
     does; the library's Triton kernel, on GPUs with FP8, leaves that rounding out.
+
+    Args:
+        weight: the BF16 bits.
+        codes: where the codes go; the front of the weight's own memory will do.
 
     Returns:
         The E4M3 bits [rows, columns], and the BF16 bits of the scales, amax / 448 [rows, 1].
@@ -85,7 +86,8 @@ def pack_fp8(weight: Bits, allocate: Callable[[int], Bytes] = fresh) -> tuple[By
     largest = (weight & 0x7FFF).max(axis=1, keepdims=True)
     scales = _rounded(widen_bf16(largest) / np.float32(E4M3_MAX))
     scales[scales == 0] = _ZERO_ROW
-    codes = allocate(weight.size).reshape(weight.shape)
+    if codes is None:
+        codes = np.empty(weight.shape, dtype=np.uint8)
     step = max(1, _CHUNK // weight.shape[1])
     for start in range(0, len(weight), step):
         rows = slice(start, start + step)

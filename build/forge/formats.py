@@ -6,6 +6,7 @@ it says here and nowhere else.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -13,14 +14,13 @@ import numpy.typing as npt
 
 from forge import compressed, nvfp4
 from forge.errors import QuantizeError
-from forge.nvfp4 import BLOCK, E4M3_VALUES, Floats, Weight
+from forge.nvfp4 import BLOCK, E4M3_VALUES, Bytes, Floats, Weight
 from forge.tensorfile import Spec
 
 Shape = tuple[int, ...]
 Loader = Literal["modelopt", "compressed-tensors"]
 Maxima = Mapping[str, np.float32]
-Allocate = Callable[[int], npt.NDArray[np.uint8]]
-Parts = list[bytes | memoryview | npt.NDArray[Any]]
+Bits = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,11 @@ class Format:
         dtypes: what a weight may be stored in.
         block: the columns of a weight are a multiple of it.
         specs: the tensors that stand for a linear of a shape [rows, columns], in their order.
-        pack: the data of these tensors for a finite weight. Takes the module's name, its weight,
-            the largest magnitude among the weights that share it (not zero), the input maxima by
-            module name, and a source of memory for what is large.
+        encode: the data of the first two of these tensors for some rows of a weight, under the
+            weight's global scale, 1 if it has none. The last argument is where the first goes.
         scales: how the values of the scale tensors are read, by the last part of their name.
-        input_scale: what is stored of an input maximum; None if inputs are scaled as they come.
+        global_scale: what the other two store, of the weight's largest magnitude and of its
+            input's; None if each row and each input is scaled by its own.
         scheme: what compressed-tensors' config says of weights and inputs; empty for modelopt.
     """
 
@@ -46,9 +46,9 @@ class Format:
     dtypes: tuple[str, ...]
     block: int
     specs: Callable[[str, Shape], list[Spec]]
-    pack: Callable[[str, Weight, np.float32, Maxima, Allocate], Parts]
+    encode: Callable[[Weight, np.float32, Bytes | None], tuple[Bytes, Bits]]
     scales: Mapping[str, Callable[[bytes], Floats]]
-    input_scale: Callable[[np.float32], np.float32] | None
+    global_scale: Callable[[np.float32], np.float32] | None
     scheme: Mapping[str, Any]
 
     def check(self, name: str, dtype: str, shape: Shape) -> None:
@@ -68,6 +68,25 @@ class Format:
                 f"a multiple of {self.block} columns."
             )
 
+    def pack(
+        self, rows: Weight, maximum: np.float32, codes: Bytes | None = None
+    ) -> tuple[Bytes, Bits]:
+        """The data of the first two tensors, row by row, so that a weight may be packed in parts.
+
+        Args:
+            rows: some rows of a weight, finite.
+            maximum: the largest magnitude among the weights that share it, not zero.
+            codes: where the first goes; the front of the rows' own memory will do.
+        """
+        scale = self.global_scale(maximum) if self.global_scale else np.float32(1)
+        return self.encode(rows, scale, codes)
+
+    def scalars(self, module: str, maximum: np.float32, inputs: Maxima) -> list[bytes]:
+        """The data of the tensors after the first two, by the input maxima of all modules."""
+        if self.global_scale is None:
+            return []
+        return [self.global_scale(one).tobytes() for one in (maximum, inputs[module])]
+
 
 def find(loader: Loader, name: str) -> Format:
     """The format of this name as a loader reads it; the recipe allows no other."""
@@ -82,19 +101,6 @@ def _modelopt_specs(module: str, shape: Shape) -> list[Spec]:
     ]
 
 
-def _modelopt_pack(
-    module: str, weight: Weight, maximum: np.float32, inputs: Maxima, allocate: Allocate
-) -> Parts:
-    scale = nvfp4.global_scale(maximum)
-    if scale == 0:
-        raise QuantizeError(
-            f"{module}: its largest magnitude {maximum} is too small for a scale; "
-            "name it under [[keep]] if that is meant."
-        )
-    codes, scales = nvfp4.pack(weight, scale, nvfp4.MODELOPT, allocate)
-    return [codes, scales, scale.tobytes(), nvfp4.global_scale(inputs[module]).tobytes()]
-
-
 def _compressed_specs(module: str, shape: Shape) -> list[Spec]:
     return [
         *_packed(module, "weight_packed", shape),
@@ -103,26 +109,11 @@ def _compressed_specs(module: str, shape: Shape) -> list[Spec]:
     ]
 
 
-def _compressed_pack(
-    module: str, weight: Weight, maximum: np.float32, inputs: Maxima, allocate: Allocate
-) -> Parts:
-    scale = compressed.divisor(maximum)
-    codes, scales = nvfp4.pack(weight, scale, compressed.ARITHMETIC, allocate)
-    return [codes, scales, scale.tobytes(), compressed.divisor(inputs[module]).tobytes()]
-
-
 def _fp8_specs(module: str, shape: Shape) -> list[Spec]:
     return [
         Spec(name=f"{module}.weight", dtype="F8_E4M3", shape=shape),
         Spec(name=f"{module}.weight_scale", dtype="BF16", shape=(shape[0], 1)),
     ]
-
-
-def _fp8_pack(
-    _module: str, weight: Weight, _maximum: np.float32, _inputs: Maxima, allocate: Allocate
-) -> Parts:
-    codes, scales = compressed.pack_fp8(weight, allocate)
-    return [codes, scales.tobytes()]
 
 
 def _packed(module: str, name: str, shape: Shape) -> list[Spec]:
@@ -160,11 +151,11 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
         dtypes=("BF16", "F16", "F32"),
         block=BLOCK,
         specs=_modelopt_specs,
-        pack=_modelopt_pack,
+        encode=partial(nvfp4.pack, arithmetic=nvfp4.MODELOPT),
         scales={
             "weight_scale": _read_e4m3, "weight_scale_2": _read_f32, "input_scale": _read_f32,
         },
-        input_scale=nvfp4.global_scale,
+        global_scale=nvfp4.global_scale,
         scheme={},
     ),
     ("compressed-tensors", "nvfp4"): Format(
@@ -173,13 +164,13 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
         dtypes=("BF16",),
         block=BLOCK,
         specs=_compressed_specs,
-        pack=_compressed_pack,
+        encode=partial(nvfp4.pack, arithmetic=compressed.ARITHMETIC),
         scales={
             "weight_scale": _read_e4m3,
             "weight_global_scale": _read_f32,
             "input_global_scale": _read_f32,
         },
-        input_scale=compressed.divisor,
+        global_scale=compressed.divisor,
         scheme={
             "weights": {**_FLOAT4, **_WEIGHTS},
             "input_activations": {**_FLOAT4, "dynamic": "local", "observer": "static_minmax"},
@@ -191,9 +182,9 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
         dtypes=("BF16",),
         block=1,
         specs=_fp8_specs,
-        pack=_fp8_pack,
+        encode=lambda rows, _, codes: compressed.pack_fp8(rows, codes),
         scales={"weight_scale": _read_bf16},
-        input_scale=None,
+        global_scale=None,
         scheme={
             "weights": {**_FLOAT8, **_WEIGHTS, "strategy": "channel"},
             "input_activations": {**_FLOAT8, "strategy": "token", "dynamic": True},

@@ -1,25 +1,19 @@
-"""Memory that is used again: fresh pages from the system cost more time than reading the bytes.
-
-What is lent for reading waits for room, so that what lies between reader and writer is bounded.
-What is allocated for results does not wait, or nothing would ever come back: results are smaller
-than what they are made from.
-"""
+"""Memory that is used again: fresh pages from the system cost more time than reading the bytes."""
 
 import mmap
 import threading
-from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 Memory = npt.NDArray[np.uint8]
-_SMALLEST = 1 << 16
 
 
 class Pool:
-    """Lends memory within a limit; what comes back is lent again where it fits."""
+    """Lends blocks of memory within a limit; what comes back is lent again."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, block: int, limit: int) -> None:
+        self._block = block
         self._limit = limit
         self._room = threading.Condition()
         self._lent = 0
@@ -27,44 +21,30 @@ class Pool:
         self._free: list[Memory] = []
 
     def lend(self, count: int) -> Memory:
-        """Memory of at least `count` bytes, as soon as there is room.
+        """A block of at least `count` bytes, as soon as there is room.
 
         When nothing is going to come back, what is needed passes the limit.
         """
+        size = max(count, self._block)
         with self._room:
-            self._room.wait_for(lambda: not self._returning or self._lent + count <= self._limit)
-            memory = self._take(count)
-            self._lent += memory.nbytes
-            return memory
+            self._room.wait_for(lambda: not self._returning or self._lent + size <= self._limit)
+            self._lent += size
+            return self._free.pop() if size == self._block and self._free else _map(size)
 
-    def allocate(self, count: int) -> Memory:
-        """A view of `count` bytes, at once, for results."""
-        with self._room:
-            return self._take(count)[:count]
-
-    def expect(self, lent: Iterable[Memory]) -> None:
+    def expect(self, memory: Memory) -> None:
         """Lent memory has been handed to work that will give it back."""
         with self._room:
-            self._returning += sum(memory.nbytes for memory in lent)
+            self._returning += memory.nbytes
 
-    def give_back(self, lent: Iterable[Memory], results: Iterable[Memory] = ()) -> None:
-        """Takes back lent memory that was expected, and what results are views of."""
+    def give_back(self, memory: Memory) -> None:
+        """Takes back lent memory that was expected."""
         with self._room:
-            for memory in lent:
-                self._returning -= memory.nbytes
-                self._lent -= memory.nbytes
+            self._returning -= memory.nbytes
+            self._lent -= memory.nbytes
+            kept = (1 + len(self._free)) * self._block
+            if memory.nbytes == self._block and self._lent + kept <= self._limit:
                 self._free.append(memory)
-            self._free += [view.base for view in results if isinstance(view.base, np.ndarray)]
             self._room.notify()
-
-    def _take(self, count: int) -> Memory:
-        self._free.sort(key=len)
-        for place, free in enumerate(self._free):
-            if count <= free.nbytes <= max(2 * count, _SMALLEST):
-                return self._free.pop(place)
-        while self._free and self._lent + count + sum(map(len, self._free)) > self._limit:
-            self._free.pop()
-        return _map(max(count, _SMALLEST))
 
 
 def _map(count: int) -> Memory:

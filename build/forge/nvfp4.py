@@ -58,11 +58,6 @@ def _e4m3_values() -> Floats:
 E4M3_VALUES = _e4m3_values()
 
 
-def fresh(count: int) -> Bytes:
-    """Memory of so many bytes, where nothing better is at hand."""
-    return np.empty(count, dtype=np.uint8)
-
-
 def global_scale(amax: float | np.float32) -> np.float32:
     """`weight_scale_2` or `input_scale` of a largest magnitude: amax * (1 / 2688) in float32."""
     return np.float32(amax) * _RECIPROCAL
@@ -130,27 +125,29 @@ MODELOPT = Arithmetic(block_scales=_block_scales, steps=_steps)
 def pack(
     weight: Weight,
     scale: np.float32,
+    codes: Bytes | None = None,
     arithmetic: Arithmetic = MODELOPT,
-    allocate: Callable[[int], Bytes] = fresh,
 ) -> tuple[Bytes, Bytes]:
     """Packs a finite weight [rows, columns] under its global scale, which is not zero.
 
     Args:
         weight: as :func:`as_weight` gives it.
         scale: the global scale.
+        codes: where the codes go; the front of the weight's own memory will do.
         arithmetic: how the global scale enters.
-        allocate: gives memory of so many bytes for each of the results.
 
     Returns:
         The codes [rows, columns / 2] and the E4M3 bits of the block scales [rows, columns / 16].
     """
+    rows, columns = weight.shape
+    if codes is None:
+        codes = np.empty((rows, columns // 2), dtype=np.uint8)
     if weight.dtype == np.float32:
-        return _pack_float32(weight, scale, arithmetic)
+        codes[:], scales = _pack_float32(weight, scale, arithmetic)
+        return codes, scales
     widen = widen_bf16 if weight.dtype == np.uint16 else _widen_f16
     scale_of, thresholds = _tables(scale, widen, arithmetic)
-    rows, columns = weight.shape
-    codes = allocate(rows * columns // 2).reshape(rows, columns // 2)
-    scales = allocate(rows * columns // BLOCK).reshape(rows, columns // BLOCK)
+    scales = np.empty((rows, columns // BLOCK), dtype=np.uint8)
     _pack_16_bit(weight.view(np.int16), scale_of, thresholds, codes, scales)
     return codes, scales
 
@@ -277,6 +274,7 @@ def _pack_16_bit(
     codes: Bytes,
     scales: Bytes,
 ) -> None:
+    # Of each row all is read before any is written, so the codes may take the weights' place.
     nibbles = np.empty(bits.shape[1], dtype=np.uint16)
     pairs = nibbles.view(np.uint32)
     for r in range(bits.shape[0]):

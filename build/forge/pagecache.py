@@ -7,10 +7,10 @@ on a system without them nothing happens, and no byte depends on them.
 """
 
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
 
 PIECE = 1 << 20  # what is read or written and hashed at once, while it is in the core's own cache
 _WINDOW = 16 << 20  # bytes between two hints
+_UNDER_WAY = 4 * _WINDOW  # what is written and may not have reached the disk
 
 
 class ReadBehind:
@@ -28,47 +28,36 @@ class ReadBehind:
 
 
 class WriteBehind:
-    """Brings the pages of a growing file to the disk and gives them back, on another thread."""
+    """Sends the pages of a growing file to the disk, and gives them back once they are there."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._sent = 0
-        self._thread = ThreadPoolExecutor(1, "flush")
-        self._last: Future[None] | None = None
 
     def passed(self, position: int) -> None:
-        """Everything before `position` has been written; waits if the disk is far behind."""
-        if position - self._sent >= _WINDOW:
-            self._send(position)
+        """Everything before `position` has been written.
 
-    def finish(self, position: int) -> None:
-        """Returns when the file is on the disk, up to its end at `position`.
+        What is forgotten while it is dirty begins its way to the disk, and stays until it is
+        forgotten again; so each window has as much time as the next ones take.
+        """
+        if position - self._sent >= _WINDOW:
+            forget(self._descriptor, max(0, position - _UNDER_WAY), position)
+            self._sent = position
+
+    def finish(self) -> None:
+        """Returns when the file is on the disk.
 
         Raises:
             OSError: the disk did not take it.
         """
-        self._send(position)
-        self._wait()
-
-    def _send(self, position: int) -> None:
-        self._wait()
-        self._last = self._thread.submit(self._flush, self._sent, position)
-        self._sent = position
-
-    def _wait(self) -> None:
-        if self._last is not None:
-            self._last.result()
-
-    def close(self) -> None:
-        """Stops the thread, once what was sent is on the disk or has failed."""
-        self._thread.shutdown()
-
-    def _flush(self, start: int, end: int) -> None:
         os.fsync(self._descriptor)
-        forget(self._descriptor, start, end)
+        forget(self._descriptor, 0, 0)
 
 
 def forget(descriptor: int, start: int, end: int) -> None:
-    """Lets the system use the clean pages of a part of a file for something else."""
+    """Lets the system use the clean pages of a part of a file for something else.
+
+    It begins to write the dirty ones to the disk. From 0 to 0 is the whole file.
+    """
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_DONTNEED)

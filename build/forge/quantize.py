@@ -6,24 +6,20 @@ The result depends on the arguments alone, not on the machine: no torch, no GPU,
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from forge import console, nvfp4, record, rules, tensorfile
-from forge.errors import QuantizeError
-from forge.memory import Memory
+from forge import console, packing, record, rules, stream, tensorfile
 from forge.pipeline import Job, Needed
 from forge.rules import Linear, Plan
-from forge.stream import CHUNK, Bytes, Conveyor, Reader
-from forge.tensorfile import DTYPE_BYTES, Spec, Tensor
+from forge.stream import Bytes, Conveyor, Reader
+from forge.tensorfile import Spec, Tensor
 
 
 def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
@@ -84,7 +80,7 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
     parts = plan.by_tensor()
     shards = _fill_shards(list(_emitted(base, plan, parts, group_of)), shard_bytes)
     passed_over = {*plan.mtp, *plan.removed}
-    waiting: dict[tuple[str, ...], list[_Member]] = defaultdict(list)
+    waiting: dict[tuple[str, ...], list[packing.Member]] = defaultdict(list)
     total = sum(tensor.nbytes for tensor in base.values())
     with console.bytes_bar("quantize", total) as advance, Conveyor(shards, out) as conveyor:
         for path, tensors in groupby(base.values(), key=lambda tensor: tensor.file):
@@ -96,60 +92,25 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
                         _copy(tensor, reader, conveyor)
                     for linear in parts.get(tensor.name, ()):
                         group = group_of[linear.module]
-                        waiting[group].append(_read(linear, tensor, reader, conveyor))
+                        member = packing.read(linear, tensor, reader, conveyor)
+                        waiting[group].append(member)
                         if len(waiting[group]) == len(group):
-                            members = waiting.pop(group)
-                            for member in members:
-                                work = partial(_pack, member, members, maxima)
-                                conveyor.pack(work, [member.memory])
+                            packing.pack(waiting.pop(group), maxima, conveyor)
         return conveyor.finish()
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Member:
-    """A linear of a group whose other members may still have to be read."""
-
-    linear: Linear
-    memory: Memory
-    weight: nvfp4.Weight
-    maximum: Future[np.float32]
-
-
-def _read(linear: Linear, tensor: Tensor, reader: Reader, conveyor: Conveyor) -> _Member:
-    """Reads a linear's weight, maybe a slice of a tensor that is never in memory as a whole."""
-    itemsize = DTYPE_BYTES[tensor.dtype]
-    count = prod(linear.place.shape) * itemsize
-    memory = conveyor.lend(count)
-    reader.read(tensor, memory[:count], linear.place.start * itemsize)
-    weight = nvfp4.as_weight(memory[:count].data, tensor.dtype, linear.place.shape)
-    maximum = conveyor.soon(partial(nvfp4.amax, weight, linear.module))
-    return _Member(linear=linear, memory=memory, weight=weight, maximum=maximum)
-
-
-def _pack(
-    member: _Member,
-    group: Sequence[_Member],
-    inputs: Mapping[str, np.float32],
-    allocate: Callable[[int], Memory],
-) -> list[Bytes]:
-    """Packs one linear of a group under the maximum that all of its members share."""
-    module = member.linear.module
-    maximum = max(other.maximum.result() for other in group)
-    if maximum == 0:
-        raise QuantizeError(
-            f"{module}: the weight is zero throughout, so it has no scale; name it under [[keep]] "
-            "if that is meant."
-        )
-    return member.linear.format.pack(module, member.weight, maximum, inputs, allocate)
 
 
 def _copy(tensor: Tensor, reader: Reader, conveyor: Conveyor) -> None:
     """Sends a tensor through in pieces, so that its size does not matter."""
-    for start in range(0, tensor.nbytes, CHUNK):
-        count = min(CHUNK, tensor.nbytes - start)
+    for start in range(0, tensor.nbytes, stream.CHUNK):
+        count = min(stream.CHUNK, tensor.nbytes - start)
         memory = conveyor.lend(count)
-        reader.read(tensor, memory[:count], start)
-        conveyor.copy(memory, count)
+        data = memory[:count].data
+        conveyor.write(partial(_copied, reader.read(tensor, data, start), data), memory)
+
+
+def _copied(read: Future[None], data: memoryview) -> Iterator[Bytes]:
+    read.result()
+    yield data
 
 
 def _emitted(

@@ -68,7 +68,9 @@ class Plan:
     @property
     def calibrated(self) -> tuple[str, ...]:
         """The modules of those linears whose inputs have a scale, hence a maximum."""
-        return tuple(module for module in self.quantized if self.linears[module].format.input_scale)
+        return tuple(
+            module for module in self.quantized if self.linears[module].format.global_scale
+        )
 
     def by_tensor(self) -> dict[str, list[Linear]]:
         """The linears by the tensor that holds their weights, in the order of the data."""

@@ -1,6 +1,6 @@
 """Bytes on their way from base files to shards: read once, worked on in parallel, written once.
 
-Two threads read, one hashes what they read, two pack, one hashes and writes; sha256, numba's
+One thread reads, one hashes what was read, two pack, one hashes and writes; sha256, numba's
 kernels and file access all release the interpreter lock. What lies between reader and writer is
 bounded.
 """
@@ -8,7 +8,7 @@ bounded.
 import io
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -25,14 +25,10 @@ from forge.tensorfile import Spec, Tensor
 
 T = TypeVar("T")
 Bytes = bytes | memoryview | npt.NDArray[Any]
-# What packs: given a source of memory for its results, it returns the parts to be written. Arrays
-# among them are views of that memory, which is used again once they are written.
-Work = Callable[[Callable[[int], Memory]], list[Bytes]]
-CHUNK = 16 << 20
-STRIDE = 4 << 20  # what one thread reads at once
+CHUNK = 16 << 20  # what is read, packed or copied, and written as one
 # Bytes that may be in memory between reader and writer. A group of linears that is larger than
 # this still passes, alone.
-IN_FLIGHT = 512 << 20
+IN_FLIGHT = 448 << 20
 
 
 class Reader:
@@ -46,26 +42,35 @@ class Reader:
         self._progress = progress
         self._hash = sha256()
         self._file = path.open("rb", buffering=0)
-        self._position = 0
+        self._position = 0  # up to which reading has been asked for
         self._behind = ReadBehind(self._file.fileno())
-        self._threads = ThreadPoolExecutor(2, "read")
+        self._last: Future[None] | None = None
+        self._reading = ThreadPoolExecutor(1, "read")
+        self._hashing = ThreadPoolExecutor(1, "hash")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._file:
-            self._threads.shutdown(cancel_futures=True)
+            for threads in (self._reading, self._hashing):
+                threads.shutdown(cancel_futures=kind is not None)
+            if kind is None and self._last is not None:
+                self._last.result()
             if kind is None and self._hash.hexdigest() != self._expected:
                 raise QuantizeError(
                     f"{self._path}: has sha256 {self._hash.hexdigest()}, fetched was "
                     f"{self._expected}; the file changed since. Nothing was built; run again."
                 )
 
-    def read(self, tensor: Tensor, into: Memory, start: int = 0) -> None:
-        """Fills `into` with the bytes of a tensor from `start` on, after whatever lies before."""
+    def read(self, tensor: Tensor, into: memoryview, start: int = 0) -> Future[None]:
+        """Fills `into` with the bytes of a tensor from `start` on, after whatever lies before.
+
+        Returns:
+            What is done when the bytes have been read and hashed.
+        """
         self._skip(tensor.offset + start - self._position)
-        self._fill(into.data)
+        return self._fill(into)
 
     def skip(self, tensor: Tensor) -> None:
         """Reads a tensor for the file's digest alone."""
@@ -74,25 +79,31 @@ class Reader:
     def _skip(self, count: int) -> None:
         scratch = memoryview(bytearray(min(CHUNK, count)))
         for start in range(0, count, CHUNK):
-            self._fill(scratch[: count - start])
+            self._fill(scratch[: count - start]).result()
 
-    def _fill(self, memory: memoryview) -> None:
-        """Fills memory with what comes next; a piece is hashed while those after it are read."""
-        pieces = [memory[at : at + STRIDE] for at in range(0, len(memory), STRIDE)]
-        starts = range(self._position, self._position + len(memory), STRIDE)
-        for piece, _ in zip(pieces, self._threads.map(self._read, pieces, starts), strict=True):
-            self._hash.update(piece)
-            self._position += len(piece)
-            self._progress(len(piece))
-            self._behind.passed(self._position)
+    def _fill(self, memory: memoryview) -> Future[None]:
+        start, self._position = self._position, self._position + len(memory)
+        reading = self._reading.submit(self._read, memory, start)
+        self._last = self._hashing.submit(self._digest, memory, reading, self._last)
+        return self._last
 
-    def _read(self, piece: memoryview, start: int) -> None:
+    def _read(self, memory: memoryview, start: int) -> int:
         filled = 0
-        while filled < len(piece):
-            got = os.preadv(self._file.fileno(), [piece[filled:]], start + filled)
+        while filled < len(memory):
+            got = os.preadv(self._file.fileno(), [memory[filled:]], start + filled)
             if not got:
                 raise QuantizeError(f"{self._path}: ends early; it changed since it was fetched.")
             filled += got
+        self._behind.passed(start + filled)
+        return filled
+
+    def _digest(
+        self, memory: memoryview, reading: Future[int], before: Future[None] | None
+    ) -> None:
+        if before is not None:
+            before.result()  # whose error is this one's, too
+        self._progress(reading.result())
+        self._hash.update(memory)
 
 
 class Conveyor:
@@ -103,7 +114,7 @@ class Conveyor:
         self._writer = ThreadPoolExecutor(1, "write")
         self._shards = _ShardWriter(shards, out)
         self._writes: deque[Future[None]] = deque()
-        self._pool = Pool(IN_FLIGHT)
+        self._pool = Pool(CHUNK, IN_FLIGHT)
         self.lend = self._pool.lend
 
     def __enter__(self) -> Self:
@@ -115,25 +126,24 @@ class Conveyor:
         self._shards.close()
 
     def soon(self, work: Callable[[], T]) -> "Future[T]":
-        """Runs `work` before what is packed later."""
+        """Runs `work` when all that was given before has begun."""
         return self._packers.submit(work)
 
-    def copy(self, memory: Memory, count: int) -> None:
-        """Writes the first `count` bytes of lent memory next."""
-        self._submit(lambda: [memory[:count].data], [memory])
+    def write(self, parts: Callable[[], Iterable[Bytes]], lent: Memory | None = None) -> None:
+        """Writes what `parts` gives next, and takes back the lent memory that it lies in."""
+        if lent is not None:
+            self._pool.expect(lent)
+        self._writes.append(self._writer.submit(self._write, parts, lent))
+        while self._writes and self._writes[0].done():
+            self._writes.popleft().result()
 
-    def pack(self, work: Work, lent: list[Memory]) -> None:
-        """Runs `work`, which reads lent memory, and writes its parts next."""
-        self._submit(self._packers.submit(work, self._pool.allocate).result, lent)
-
-    def _write(self, finished: Callable[[], list[Bytes]], lent: list[Memory]) -> None:
-        parts: list[Bytes] = []
+    def _write(self, parts: Callable[[], Iterable[Bytes]], lent: Memory | None) -> None:
         try:
-            parts = finished()
-            for part in parts:
+            for part in parts():
                 self._shards.write(part)
         finally:  # the reader may be waiting for room, and must hear of the error
-            self._pool.give_back(lent, [part for part in parts if isinstance(part, np.ndarray)])
+            if lent is not None:
+                self._pool.give_back(lent)
 
     def finish(self) -> dict[str, str]:
         """Waits for all writes.
@@ -144,12 +154,6 @@ class Conveyor:
         while self._writes:
             self._writes.popleft().result()
         return self._shards.digests
-
-    def _submit(self, finished: Callable[[], list[Bytes]], lent: list[Memory]) -> None:
-        self._pool.expect(lent)
-        self._writes.append(self._writer.submit(self._write, finished, lent))
-        while self._writes and self._writes[0].done():
-            self._writes.popleft().result()
 
 
 class _ShardWriter:
@@ -166,14 +170,13 @@ class _ShardWriter:
         file = self._file or self._begin()
         self._put(file, data)
         if file.tell() == self._size:
-            self._behind.finish(self._size)
+            self._behind.finish()
             self.digests[self._name] = self._hash.hexdigest()
             self.close()
 
     def close(self) -> None:
         """Closes the shard that is open, if any."""
         if self._file is not None:
-            self._behind.close()
             self._file.close()
             self._file = None
 

@@ -63,8 +63,32 @@ def test_parts_are_the_bytes_of_the_specs(kind):
     weight = awkward()
     specs = kind.specs("a", weight.shape)
     maximum = nvfp4.amax(weight, "a")
-    parts = kind.pack("a", weight, maximum, {"a": np.float32(3)}, nvfp4.fresh)
+    parts = [*kind.pack(weight, maximum), *kind.scalars("a", maximum, {"a": np.float32(3)})]
     assert [spec.nbytes for spec in specs] == [memoryview(part).nbytes for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [(kind, dtype) for kind in formats.FORMATS.values() for dtype in kind.dtypes],
+    ids=lambda value: getattr(value, "label", value),
+)
+def test_rows_pack_alone_and_in_their_own_memory(kind, dtype):
+    """As the quantizer packs: some rows at a time, the codes in the place of the weights."""
+    weight = awkward()
+    if dtype != "BF16":
+        weight = nvfp4.widen_bf16(weight).astype({"F16": np.float16, "F32": np.float32}[dtype])
+    maximum = nvfp4.amax(weight, "a")
+    whole = kind.pack(weight, maximum)
+    parts = []
+    for start in range(0, len(weight), 5):
+        rows = weight[start : start + 5].copy()
+        shape = kind.specs("a", rows.shape)[0].shape
+        room = rows.reshape(-1).view(np.uint8)[: np.prod(shape)].reshape(shape)
+        codes, scales = kind.pack(rows, maximum, room)
+        assert np.shares_memory(codes, rows)
+        parts.append((codes, scales))
+    for expected, pieces in zip(whole, zip(*parts, strict=True), strict=True):
+        np.testing.assert_array_equal(expected, np.concatenate(pieces))
 
 
 @pytest.mark.parametrize("fault", [0x7F80, 0x7FC0, 0xFF80])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forge import calibrate, canonical, nvfp4, quantize, record, rules, tensorfile
+from forge import calibrate, canonical, formats, nvfp4, quantize, record, rules, tensorfile
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RECORDED = canonical.read(GOLDEN / "golden.json")
@@ -73,10 +73,15 @@ def test_groups_are_the_linears_that_modelopt_fuses(folder, plan):
     assert any(len(group) == 4 for group in fused.values())
 
 
-def test_dividing_as_a_cpu_does_is_noticed(folder, plan, tmp_path, monkeypatch):
+def test_dividing_as_a_cpu_does_is_noticed(folder, plan, tmp_path):
     """The golden can fail: what modelopt computes on a CPU is not what it holds."""
-    monkeypatch.setattr(nvfp4, "global_scale", lambda amax: np.float32(amax) / np.float32(2688))
-    found = differing(exported(folder), built(folder, plan, tmp_path / "out"))
+    as_a_cpu = replace(
+        formats.find("modelopt", "nvfp4"),
+        global_scale=lambda amax: np.float32(amax) / np.float32(2688),
+    )
+    linears = {name: replace(one, format=as_a_cpu) for name, one in plan.linears.items()}
+    other = replace(plan, linears=linears)
+    found = differing(exported(folder), built(folder, other, tmp_path / "out"))
     kinds = {name.rpartition(".")[2] for name in found}
     assert {"weight_scale_2", "input_scale"} <= kinds
     assert folder.name == "trained" or "weight" in kinds

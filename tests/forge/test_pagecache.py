@@ -1,5 +1,7 @@
 """Hints to the page cache change no byte, and an error of the disk is not lost."""
 
+import ctypes
+import mmap
 import os
 
 import pytest
@@ -16,26 +18,42 @@ def path(tmp_path):
 
 
 def test_a_file_written_and_read_behind_is_whole(path, monkeypatch):
-    """The hints cover the file from its front to its end, each part once."""
+    """What is written is hinted at again while it may be on its way; what is read, once."""
     hinted = []
     monkeypatch.setattr(pagecache, "forget", lambda _, start, end: hinted.append((start, end)))
     with path.open("wb", buffering=0) as file:
         behind = WriteBehind(file.fileno())
-        for _ in range(40):
+        for _ in range(100):
             file.write(PIECE)
             behind.passed(file.tell())
-        behind.finish(file.tell())
-        behind.close()
-    assert path.read_bytes() == 40 * PIECE
-    assert [start for start, _ in hinted] == [0, *(end for _, end in hinted[:-1])]
-    assert hinted[-1][1] == path.stat().st_size
+        behind.finish()
+    assert path.read_bytes() == 100 * PIECE
+    windows = [(0, 16), (0, 32), (0, 48), (0, 64), (16, 80), (32, 96), (0, 0)]
+    assert hinted == [(start << 20, end << 20) for start, end in windows]
 
     hinted.clear()
     with path.open("rb", buffering=0) as file:
         behind = ReadBehind(file.fileno())
         while file.read(len(PIECE)):
             behind.passed(file.tell())
-    assert hinted == [(0, 16 << 20), (16 << 20, 32 << 20)]
+    assert hinted == [(start << 20, start + 16 << 20) for start in range(0, 96, 16)]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system takes no hints")
+def test_pages_do_not_pile_up(path):
+    """Once a file is on the disk, none of its pages are in memory."""
+    with path.open("wb", buffering=0) as file:
+        behind = WriteBehind(file.fileno())
+        for _ in range(256):
+            file.write(PIECE)
+            behind.passed(file.tell())
+        behind.finish()
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        count = len(mapped) // mmap.PAGESIZE
+        resident = (ctypes.c_ubyte * count)()
+        start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+        assert ctypes.CDLL(None).mincore(ctypes.c_void_p(start), len(mapped), resident) == 0
+        assert sum(resident) < count // 20
 
 
 def test_an_error_of_the_disk_is_raised(path):
@@ -43,5 +61,4 @@ def test_an_error_of_the_disk_is_raised(path):
     with path.open("wb") as file:
         behind = WriteBehind(file.fileno())
     with pytest.raises(OSError, match="Bad file descriptor"):
-        behind.finish(1)
-    behind.close()
+        behind.finish()

@@ -1,5 +1,8 @@
 """The streaming quantizer: a pure function from base, record and rules to shards."""
 
+import errno
+import itertools
+import os
 import resource
 
 import numpy as np
@@ -93,7 +96,6 @@ def test_tiny_budget_still_passes_everything(flagship, base, tmp_path, monkeypat
     """A tensor or group larger than the memory budget passes alone instead of blocking."""
     monkeypatch.setattr(stream, "IN_FLIGHT", 1)
     monkeypatch.setattr(stream, "CHUNK", 100)
-    monkeypatch.setattr(quantize, "CHUNK", 100)
     tiny = run(flagship, base, tmp_path / "tiny")
     monkeypatch.undo()
     assert tiny == run(flagship, base, tmp_path / "usual")
@@ -153,6 +155,22 @@ def test_base_that_shrinks_while_it_is_read(flagship, base, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(QuantizeError, match="ends early; it changed"):
         quantize.quantize(tensors, digests, plan, maxima, 1 << 30, tmp_path / "out")
+
+
+def test_an_error_of_the_disk_while_reading_is_told_as_such(flagship, base, tmp_path, monkeypatch):
+    """Not as a digest that differs, though the reading goes on until the error is noticed."""
+    calls = itertools.count()
+
+    def preadv(*given):
+        if next(calls) == 3:
+            raise OSError(errno.EIO, "Input/output error")
+        return os_preadv(*given)
+
+    os_preadv = os.preadv
+    monkeypatch.setattr(stream.os, "preadv", preadv)
+    with pytest.raises(OSError, match="Input/output error"):
+        run(flagship, base, tmp_path / "out")
+    assert next(calls) > 4
 
 
 def test_full_disk_is_an_error(flagship, base, tmp_path, monkeypatch):

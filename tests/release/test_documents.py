@@ -164,13 +164,12 @@ def test_errors_are_those_of_the_weights(good, found):
 def test_errors_of_the_other_formats(tmp_path, loader, name):
     """What a format packs is read back with an error that fits its bits, and no scale missed."""
     from forge import formats
-    from forge.nvfp4 import fresh
     from forge.rules import Linear, Place
 
     weight = base_arrays()["lm_head.weight"]
     kind = formats.find(loader, name)
     maximum = np.float32(np.abs(widen_bf16(weight)).max())
-    parts = kind.pack("m", weight, maximum, {"m": np.float32(3)}, fresh)
+    parts = [*kind.pack(weight, maximum), *kind.scalars("m", maximum, {"m": np.float32(3)})]
     specs = kind.specs("m", weight.shape)
     data = b"".join(np.asarray(part).tobytes() if not isinstance(part, bytes) else part
                     for part in parts)  # fmt: skip

@@ -56,7 +56,7 @@ def check(manifest: Manifest, folder: Path, checkpoint: Mapping[str, str]) -> st
 def _require_scale(module: str, maximum: np.float32, stored: Mapping[str, Tensor]) -> None:
     for suffix, loader in SCALES.items():
         tensor = stored.get(f"{module}.{suffix}")
-        scale = formats.find(loader, "nvfp4").input_scale
+        scale = formats.find(loader, "nvfp4").global_scale
         if tensor is not None and scale is not None:
             if _value(tensor) != scale(maximum):
                 raise ReleaseError(f"{tensor.name}: is not the scale of the calibration record.")

@@ -59,7 +59,7 @@ def compare(job: Job, fetched: Result, released: Path) -> tuple[Scale, ...]:
 
     def stored(module: str, maxima: Mapping[str, np.float32]) -> float:
         # Calibrated linears are those whose format stores a scale of the input.
-        scale = plan.linears[module].format.input_scale
+        scale = plan.linears[module].format.global_scale
         return float(scale(maxima[module])) if scale else 0.0
 
     return tuple(

@@ -32,7 +32,7 @@ from assay.bench import bases, machine
 from assay.bench.work import WORK
 from forge import canonical, identity
 
-MLPS = 4  # layers whose MLPs the libraries are compared over: 2.1 GB
+MLPS = 8  # layers whose MLPs the libraries are compared over: 4.3 GB
 Measured = dict[str, float]
 
 

@@ -48,8 +48,7 @@ def disk_rate(folder: Path) -> float:
         for _ in range(PROBE_BYTES // CHUNK):
             file.write(data)
             written.passed(file.tell())
-        written.finish(file.tell())
-        written.close()
+        written.finish()
     with path.open("rb", buffering=0) as file:
         read = ReadBehind(file.fileno())
         while file.readinto(data):
