@@ -1,8 +1,8 @@
 """Bytes on their way from base files to shards: read once, worked on in parallel, written once.
 
-One thread reads, one hashes what was read, two pack, one hashes and writes; sha256, numba's
-kernels and file access all release the interpreter lock. What lies between reader and writer is
-bounded.
+One thread reads and one hashes what it read, two pack, one writes and one hashes what it writes.
+sha256, numba's kernels and file access all release the interpreter lock. What lies between reader
+and writer is bounded.
 """
 
 import io
@@ -164,6 +164,7 @@ class _ShardWriter:
         self._pending = deque(shards.items())
         self._out = out
         self._file: io.FileIO | None = None
+        self._hashing = ThreadPoolExecutor(1, "digest")
 
     def write(self, data: Bytes) -> None:
         """Appends bytes of the tensor that is due; no call crosses the end of a tensor."""
@@ -172,13 +173,14 @@ class _ShardWriter:
         if file.tell() == self._size:
             self._behind.finish()
             self.digests[self._name] = self._hash.hexdigest()
-            self.close()
+            file.close()
+            self._file = None
 
     def close(self) -> None:
-        """Closes the shard that is open, if any."""
+        """Closes the shard that is open, if any, and stops the thread."""
+        self._hashing.shutdown()
         if self._file is not None:
             self._file.close()
-            self._file = None
 
     def _begin(self) -> io.FileIO:
         self._name, specs = self._pending.popleft()
@@ -191,10 +193,17 @@ class _ShardWriter:
         return file
 
     def _put(self, file: io.FileIO, data: Bytes) -> None:
-        """Writes and hashes piece by piece, while the core has it at hand."""
+        """Writes the data while another thread hashes it, unless that is done in no time."""
         view = np.frombuffer(data, dtype=np.uint8).data
+        if len(view) <= PIECE:
+            self._hash.update(view)
+            self._write(file, view)
+        else:
+            hashing = self._hashing.submit(self._hash.update, view)
+            self._write(file, view)
+            hashing.result()
+
+    def _write(self, file: io.FileIO, view: memoryview) -> None:
         while view:
-            written = file.write(view[:PIECE])
-            self._hash.update(view[:written])
-            view = view[written:]
+            view = view[file.write(view[:PIECE]) :]
             self._behind.passed(file.tell())
