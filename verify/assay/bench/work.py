@@ -85,10 +85,8 @@ def llmcompressor(base: Path, out: Path) -> None:
     model_free_ptq(str(base), str(out), scheme="NVFP4A16", device="cpu", max_workers=2)
 
 
-WORK: Mapping[str, Callable[[Path, Path], None]] = {
-    "rebuild": rebuild,
-    "hashed": hashed,
-    "unhashed": unhashed,
+LIBRARIES: Mapping[str, Callable[[Path, Path], None]] = {
     "modelopt": modelopt,
     "llmcompressor": llmcompressor,
 }
+WORK = {"rebuild": rebuild, "hashed": hashed, "unhashed": unhashed, **LIBRARIES}
