@@ -67,7 +67,7 @@ class Sandbox:
         """
         name = f"hallmark-{uuid.uuid4().hex[:12]}"
         api = self.client.api
-        with _signals_as_exceptions():
+        with _signals_as_exceptions(), _engine_that_answers():
             try:
                 self._create(name, command)
                 # Asked for before the start, since a removed container has no exit code any more.
@@ -79,11 +79,6 @@ class Sandbox:
                         code = ended.get(timeout=_GRACE)
             except APIError as error:
                 raise _explained(error) from error
-            except queue.Empty as error:
-                raise ContainerError(
-                    "the container said its last, and the engine does not tell how it ended. "
-                    f"Restart the engine and run again, {HOST}."
-                ) from error
             finally:
                 remove(self.client, name)
         if late.is_set():
@@ -260,6 +255,17 @@ def _signals_as_exceptions() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _engine_that_answers() -> Iterator[None]:
+    try:
+        yield
+    except (RequestException, queue.Empty) as error:
+        raise ContainerError(
+            "the container engine stopped answering while a container ran, which ends with it; "
+            f"finished steps are kept. Restart the engine and run again, {HOST}."
+        ) from error
 
 
 def _explained(error: APIError) -> Exception:
