@@ -19,7 +19,9 @@ from forge import (
     record,
     release,
     report,
+    rules,
     statement,
+    tensorfile,
 )
 from forge import store as stores
 from forge.errors import ReleaseError
@@ -135,7 +137,9 @@ def _measure_errors(folder: Path, store: Store, path: Path) -> None:
     if step is None or fetched is None or dict(fetched.digests) != step["outputs"]:
         return
     variant = facts.read(folder).recipe
-    measured = fidelity.measure(variant, fetched.files / "base", folder)
+    base, stored = (tensorfile.read_checkpoint(one) for one in (fetched.files / "base", folder))
+    plan = rules.plan(variant, base)
+    measured = fidelity.measure(plan, base, stored, variant.layout.loader)
     path.write_text(fidelity.lines(measured), encoding="utf-8")
 
 

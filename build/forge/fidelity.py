@@ -1,23 +1,22 @@
 """How far quantized weights are from those of the base: a figure a linear.
 
 The figure is the relative error |Q - W| / |W| in the Frobenius norm, computed in double precision
-from the stored tensors and the base. It needs the base, and neither torch nor a GPU.
+from the stored tensors and the base, in an order of its own, so that it is the same on any machine.
+It needs the base, and neither torch nor a GPU.
 """
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import sqrt
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numba import njit
 
-from forge import canonical, console, nvfp4, rules, tensorfile
+from forge import canonical, console, nvfp4
+from forge.formats import Loader
 from forge.nvfp4 import BLOCK, E4M3_VALUES, Floats
-from forge.recipe import Recipe
-from forge.rules import Linear
+from forge.rules import Linear, Plan
 from forge.tensorfile import DTYPE_BYTES, Tensor
 
 # Elements that are worked on at a time.
@@ -29,8 +28,9 @@ WIDEN: Mapping[str, Callable[[bytes], Floats]] = {
 }
 
 Parts = Mapping[str, Tensor]
-Values = npt.NDArray[np.floating[Any]]
-Rows = Callable[[Parts, str, range, int], Values]
+# Values of some rows, and a factor that all of them have.
+Read = tuple[Floats, float]
+Rows = Callable[[Parts, str, range, int], Read]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +48,23 @@ class Error:
         return sqrt(self.squared_error / self.squared_norm)
 
 
-def measure(recipe: Recipe, base: Path, checkpoint: Path) -> list[Error]:
-    """The error of every quantized linear, sorted by module.
+def measure(plan: Plan, base: Parts, stored: Parts, loader: Loader) -> list[Error]:
+    """The error of every quantized linear, sorted by module; all of their tensors must be there.
 
-    Raises:
-        RecipeError: the base does not fit the recipe.
-        TensorFileError: base or checkpoint cannot be read.
+    Args:
+        plan: says which linears, where their weights lie in the base, and in what they are stored.
+        base: the base's tensors by name.
+        stored: the result's.
+        loader: whose formats these are.
     """
-    source = tensorfile.read_checkpoint(base)
-    stored = tensorfile.read_checkpoint(checkpoint)
-    linears = sorted(rules.plan(recipe, source).linears.values(), key=lambda one: one.module)
+    linears = sorted(plan.linears.values(), key=lambda one: one.module)
     with (
         console.count_bar("errors", len(linears)) as advance,
         ThreadPoolExecutor(max_workers=2) as pool,
     ):
 
         def one(linear: Linear) -> Error:
-            error = _error(linear, source[linear.place.tensor], stored, recipe.layout.loader)
+            error = of(linear, base, stored, loader)
             advance(1)
             return error
 
@@ -92,23 +92,36 @@ def parse(text: str) -> list[Error]:
     return [Error(**canonical.loads(line.encode())) for line in text.splitlines()]
 
 
-def _error(linear: Linear, weight: Tensor, stored: Parts, loader: str) -> Error:
+def of(linear: Linear, base: Parts, stored: Parts, loader: Loader) -> Error:
+    """The error of one linear, whose tensors are all there."""
     rows, columns = linear.place.shape
     read = _ROWS[loader, linear.format.name]
     step = max(1, CHUNK // columns)
     error = norm = 0.0
     for start in range(0, rows, step):
         part = range(start, min(rows, start + step))
-        exact = _weight(linear, weight, part).astype(np.float64)
-        moved = read(stored, linear.module, part, columns) - exact
-        error += float(np.vdot(moved, moved))
-        norm += float(np.vdot(exact, exact))
+        exact = _weight(linear, base[linear.place.tensor], part)
+        sums = _squares(*read(stored, linear.module, part, columns), exact)
+        error, norm = error + sums[0], norm + sums[1]
     return Error(
         module=linear.module,
         format=linear.format.name,
         squared_error=error,
         squared_norm=norm,
     )
+
+
+@njit(cache=True, nogil=True)
+def _squares(values: Floats, factor: float, exact: Floats) -> tuple[float, float]:
+    """|factor values - exact|^2 and |exact|^2, summed in one order whatever the machine."""
+    error = norm = 0.0
+    for r in range(exact.shape[0]):
+        for c in range(exact.shape[1]):
+            weight = np.float64(exact[r, c])
+            moved = np.float64(values[r, c]) * factor - weight
+            error += moved * moved
+            norm += weight * weight
+    return error, norm
 
 
 def _weight(linear: Linear, weight: Tensor, rows: range) -> Floats:
@@ -119,15 +132,14 @@ def _weight(linear: Linear, weight: Tensor, rows: range) -> Floats:
     return WIDEN[weight.dtype](data).reshape(len(rows), columns)
 
 
-def _modelopt_nvfp4(stored: Parts, module: str, rows: range, columns: int) -> Values:
-    scale = _scalar(stored[f"{module}.weight_scale_2"])
-    return _nvfp4(stored, f"{module}.weight", f"{module}.weight_scale", rows, columns) * scale
+def _modelopt_nvfp4(stored: Parts, module: str, rows: range, columns: int) -> Read:
+    values = _nvfp4(stored, f"{module}.weight", f"{module}.weight_scale", rows, columns)
+    return values, _scalar(stored[f"{module}.weight_scale_2"])
 
 
-def _compressed_nvfp4(stored: Parts, module: str, rows: range, columns: int) -> Values:
-    divisor = _scalar(stored[f"{module}.weight_global_scale"])
-    codes, scales = f"{module}.weight_packed", f"{module}.weight_scale"
-    return _nvfp4(stored, codes, scales, rows, columns) / divisor
+def _compressed_nvfp4(stored: Parts, module: str, rows: range, columns: int) -> Read:
+    values = _nvfp4(stored, f"{module}.weight_packed", f"{module}.weight_scale", rows, columns)
+    return values, 1 / _scalar(stored[f"{module}.weight_global_scale"])
 
 
 def _nvfp4(stored: Parts, codes: str, scales: str, rows: range, columns: int) -> Floats:
@@ -136,10 +148,10 @@ def _nvfp4(stored: Parts, codes: str, scales: str, rows: range, columns: int) ->
     return nvfp4.dequantize(packed, blocks, np.float32(1))
 
 
-def _fp8(stored: Parts, module: str, rows: range, columns: int) -> Floats:
+def _fp8(stored: Parts, module: str, rows: range, columns: int) -> Read:
     codes = _rows(stored[f"{module}.weight"], rows, columns)
     scales = _bytes(stored[f"{module}.weight_scale"], rows.start * 2, len(rows) * 2)
-    return E4M3_VALUES[codes] * WIDEN["BF16"](scales)[:, None]
+    return E4M3_VALUES[codes] * WIDEN["BF16"](scales)[:, None], 1.0
 
 
 _ROWS: Mapping[tuple[str, str], Rows] = {
@@ -154,8 +166,8 @@ def _rows(tensor: Tensor, rows: range, width: int) -> nvfp4.Bytes:
     return np.frombuffer(data, dtype=np.uint8).reshape(len(rows), width)
 
 
-def _scalar(tensor: Tensor) -> np.float64:
-    return np.float64(np.frombuffer(tensor.read(), dtype="<f4")[0])
+def _scalar(tensor: Tensor) -> float:
+    return float(np.frombuffer(tensor.read(), dtype="<f4")[0])
 
 
 def _bytes(tensor: Tensor, start: int, count: int) -> bytes:

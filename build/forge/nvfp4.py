@@ -154,9 +154,9 @@ def pack(
 
 def dequantize(codes: Bytes, scales: Bytes, scale_2: np.float32) -> Floats:
     """The values [rows, columns] that codes and scales stand for."""
-    nibbles = np.stack([codes & 0xF, codes >> 4], axis=-1).reshape(*codes.shape[:-1], -1)
-    steps = E4M3_VALUES[scales] * np.float32(scale_2)
-    return E2M1_VALUES[nibbles] * np.repeat(steps, BLOCK, axis=-1)
+    values = np.empty((codes.shape[0], codes.shape[1] * 2), dtype=np.float32)
+    _unpack(codes, E4M3_VALUES[scales] * np.float32(scale_2), values)
+    return values
 
 
 def widen_bf16(bits: npt.NDArray[np.uint16]) -> Floats:
@@ -264,6 +264,17 @@ def _code_row(
             code += np.uint16(m >= t6)
             negative = np.uint16((bits[i] < 0) & (m >= nonzero))
             out[i] = np.uint16(code | (negative << np.uint16(3)))
+
+
+@njit(cache=True, nogil=True)
+def _unpack(codes: Bytes, steps: Floats, values: Floats) -> None:
+    for r in range(codes.shape[0]):
+        row = values[r]
+        for block in range(steps.shape[1]):
+            step = steps[r, block]
+            for j in range(block * 8, block * 8 + 8):
+                row[2 * j] = E2M1_VALUES[codes[r, j] & 0xF] * step
+                row[2 * j + 1] = E2M1_VALUES[codes[r, j] >> 4] * step
 
 
 @njit(cache=True, nogil=True)

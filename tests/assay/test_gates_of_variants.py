@@ -1,5 +1,6 @@
 """The gates on every kind of variant: compressed-tensors, FP8, text only, without a head."""
 
+import operator
 import shutil
 
 import numpy as np
@@ -67,6 +68,51 @@ def test_bad_scale(broken, tensor, change):
     """NaN, zero and negative: divisors, block scales, row scales."""
     gates = broken(MIXED, lambda folder: poke(folder, f"{LAYER}.{tensor}", change))
     assert gates == {"structure.scales"}
+
+
+def swap(folder, one, other):
+    """Exchanges the stored tensors of two linears."""
+    held = {name: tensor.read() for name, tensor in tensorfile.read_checkpoint(folder).items()}
+    for here, there in ((one, other), (other, one)):
+        for name in held:
+            module, _, suffix = name.rpartition(".")
+            if module == f"{LAYER}.{here}":
+                put = operator.methodcaller(
+                    "__setitem__", slice(None), held[f"{LAYER}.{there}.{suffix}"]
+                )
+                poke(folder, name, put)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("mlp.experts.0.gate_proj", "mlp.experts.0.up_proj"),
+        ("mlp.experts.0.down_proj", "mlp.experts.2.down_proj"),
+        ("self_attn.k_proj", "self_attn.v_proj"),
+    ],
+)
+def test_linears_in_each_others_place(broken, one, other):
+    """Nothing else sees it: names, shapes and scales are right, and the perplexity hardly moves."""
+    assert broken(MIXED, lambda folder: swap(folder, one, other)) == {"structure.weights"}
+
+
+@pytest.mark.parametrize(
+    ("tensor", "change"),
+    [
+        ("mlp.experts.1.up_proj.weight_packed", lambda d: (d >> 4) | (d << 4)),
+        ("mlp.experts.1.up_proj.weight_scale", lambda d: np.roll(d, 1)),
+        ("mlp.experts.1.up_proj.weight_global_scale", lambda d: d + np.uint8([0, 0, 0x80, 0])),
+        ("self_attn.o_proj.weight", lambda d: d ^ 0x80),
+        ("self_attn.o_proj.weight_scale", lambda d: np.roll(d, 2)),
+    ],
+    ids=["nibbles", "block scales", "global scale", "signs", "row scales"],
+)
+def test_values_that_are_not_the_bases(broken, tensor, change):
+    def edit(data):
+        data[:] = change(np.frombuffer(bytes(data), dtype=np.uint8)).tobytes()
+
+    gates = broken(MIXED, lambda folder: poke(folder, f"{LAYER}.{tensor}", edit))
+    assert gates == {"structure.weights"}
 
 
 def test_missing_expert(broken):

@@ -91,6 +91,36 @@ def test_rows_pack_alone_and_in_their_own_memory(kind, dtype):
         np.testing.assert_array_equal(expected, np.concatenate(pieces))
 
 
+# A block that rounding hurts most: its largest at six steps, the others between four and six.
+WORST = np.full((4, 64), 5, dtype=np.float32)
+WORST[:, ::16] = 6 * np.linspace(0.9, 1.1, 16, dtype=np.float32).reshape(4, 4)
+
+
+@pytest.mark.parametrize("kind", formats.FORMATS.values(), ids=lambda kind: kind.label)
+@given(
+    values=hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 4), st.just(64)),
+        elements=st.floats(2**-6, 1, width=32) | st.floats(-1, -(2**-6), width=32),
+    )
+)
+@example(values=WORST)
+@example(values=np.sqrt(np.float32(2)) * WORST)
+def test_rounding_stays_below_its_bound(kind, values):
+    """What the assay allows is what rounding can do to blocks that are not far from each other."""
+    bits = compressed.bf16_bits(values)
+    weight = bits if "F32" not in kind.dtypes else values
+    maximum = nvfp4.amax(weight, "a")
+    codes, scales = kind.pack(weight, maximum)
+    exact = nvfp4.widen_bf16(bits) if weight is bits else values
+    if kind is FP8:
+        stored = nvfp4.E4M3_VALUES[codes] * nvfp4.widen_bf16(scales)
+    else:
+        scale = kind.global_scale(maximum)
+        stored = nvfp4.dequantize(codes, scales, 1 / scale if kind is COMPRESSED else scale)
+    assert np.linalg.norm(stored - exact) <= kind.rounding * np.linalg.norm(exact)
+
+
 @pytest.mark.parametrize("fault", [0x7F80, 0x7FC0, 0xFF80])
 def test_nan_and_infinity_name_the_linear(fault):
     weight = awkward()

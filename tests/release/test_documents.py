@@ -179,7 +179,8 @@ def test_errors_of_the_other_formats(tmp_path, loader, name):
     stored = {t.name: t for t in tensorfile.read_header(tmp_path / "model.safetensors")}
     (source,) = tensorfile.read_header(tmp_path / "base.safetensors")
     place = Place(tensor="m.weight", start=0, shape=weight.shape)
-    error = fidelity._error(Linear(module="m", format=kind, place=place), source, stored, loader)
+    linear = Linear(module="m", format=kind, place=place)
+    error = fidelity.of(linear, {"m.weight": source}, stored, loader)
     low, high = {"nvfp4": (0.05, 0.15), "fp8": (0.01, 0.04)}[name]
     assert low < error.relative < high
 

@@ -13,8 +13,9 @@ import numpy as np
 from assay import declared
 from assay.checks import Check
 from assay.declared import first, json_object
-from forge import rules, tensorfile
+from forge import fidelity, rules, tensorfile
 from forge.errors import TensorFileError
+from forge.formats import Loader
 from forge.recipe import Recipe
 from forge.rules import Plan
 from forge.tensorfile import Tensor
@@ -32,7 +33,7 @@ def run(recipe: Recipe, checkpoint: Path, inputs: Path) -> list[Check]:
         stored = tensorfile.read_checkpoint(checkpoint)
     except TensorFileError as error:
         return [Check(name="structure.index", passed=False, detail=str(error))]
-    return [
+    checks = [
         check_index(checkpoint, stored),
         check_names(plan, recipe.mtp.tensors if source else (), stored),
         check_mtp(recipe, source, head, stored),
@@ -43,6 +44,9 @@ def run(recipe: Recipe, checkpoint: Path, inputs: Path) -> list[Check]:
         declared.check_config(recipe, checkpoint),
         declared.check_files(recipe, checkpoint, inputs),
     ]
+    if all(check.passed for check in checks):  # then there are weights to look at
+        checks.append(check_weights(plan, base, stored, recipe.layout.loader))
+    return checks
 
 
 def check_index(checkpoint: Path, stored: Tensors) -> Check:
@@ -134,6 +138,30 @@ def check_scales(plan: Plan, stored: Tensors) -> Check:
         f"{first(wrong)}",
         measured={"scales": count},
     )
+
+
+def check_weights(plan: Plan, base: Tensors, stored: Tensors, loader: Loader) -> Check:
+    """Every quantized linear stands for the base's weight, but for what its format rounds.
+
+    Codes in another order, scales of another block, linears or experts that changed places: all of
+    them are off by as much as the weight itself, however little a perplexity shows of it.
+    """
+    errors = fidelity.measure(plan, base, stored, loader)
+    wrong = [
+        f"{error.module} by {error.relative:.2g}"
+        for error in errors
+        if not error.relative <= plan.linears[error.module].format.rounding  # NaN, too
+    ]
+    worst = max(errors, key=lambda error: error.relative)
+    return Check(
+        name="structure.weights",
+        passed=not wrong,
+        detail=f"{len(wrong)} of {len(errors)} linears off by more than rounding explains"
+        f"{first(wrong)}; the worst by {worst.relative:.2g} of its norm",
+        measured={
+            "linears": len(errors), "worst": worst.module, "relative": round(worst.relative, 4)
+        },
+    )  # fmt: skip
 
 
 def _check_equal(name: str, names: Iterable[str], source: Tensors, stored: Tensors) -> Check:
