@@ -1,10 +1,12 @@
-"""The first process of a container: runs a command, and ends with it or with its runner.
+"""Runs a command that ends with it, or with its runner, however that dies.
 
-The runner holds the other end of standard input. If it dies, however it dies, this process reads
-the end of it and exits, and the kernel ends all that is left in the container.
+The runner holds the other end of standard input. When this process reads the end of it, it kills
+its process group; as the first process of a container it exits instead, and the kernel ends all
+that is left in there.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +14,8 @@ import threading
 
 def main() -> None:
     """Runs the command in the arguments; exits as it does, with 128 + n after signal n."""
+    # The command may take its time after SIGTERM; a handler, since it would inherit what we ignore.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)  # noqa: S603 - our runner's
     threading.Thread(target=_hold, daemon=True).start()
     while True:
@@ -24,6 +28,7 @@ def main() -> None:
 def _hold() -> None:
     while os.read(0, 4096):
         pass
+    os.killpg(0, signal.SIGKILL)  # which spares the first process of a container
     os._exit(1)
 
 

@@ -4,11 +4,11 @@ What it says is passed on, its time is limited, and signals that would end this 
 Standard input is held open meanwhile: its end is how :mod:`forge.leash` knows that we are gone.
 """
 
-import queue
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -44,7 +44,7 @@ def to_end(client: DockerClient, name: str, create: Callable[[], None], limits: 
                 client.api.start(name)
                 with _limited(client, name, limits.seconds) as late:
                     _pass_on(frames_iter(output, tty=False))
-                    code = ended.get(timeout=_GRACE)
+                    code = ended.result(timeout=_GRACE)
         except APIError as error:
             raise _explained(error) from error
         finally:
@@ -85,13 +85,17 @@ def _attached(client: DockerClient, name: str) -> Iterator[Any]:
         output._response.close()  # with the stream; the library leaves it to the collector
 
 
-def _ending(client: DockerClient, name: str) -> queue.Queue[int]:
-    """Where the exit code will be; nobody waits for the thread, for an engine may never answer."""
-    ended: queue.Queue[int] = queue.Queue()
+def _ending(client: DockerClient, name: str) -> "Future[int]":
+    """The exit code to come; nobody waits for the thread, for an engine may never answer."""
+    ended: Future[int] = Future()
 
     def wait() -> None:
-        with suppress(DockerException, RequestException):  # then there is no code to put
-            ended.put(int(client.api.wait(name, timeout=None, condition="next-exit")["StatusCode"]))
+        try:
+            code = client.api.wait(name, timeout=None, condition="next-exit")["StatusCode"]
+        except (DockerException, RequestException) as error:
+            ended.set_exception(error)
+        else:
+            ended.set_result(int(code))
 
     threading.Thread(target=wait, daemon=True).start()
     return ended
@@ -140,7 +144,7 @@ def _signals_as_exceptions() -> Iterator[None]:
 def _engine_that_answers() -> Iterator[None]:
     try:
         yield
-    except (RequestException, queue.Empty) as error:
+    except (RequestException, TimeoutError) as error:
         raise ContainerError(
             "the container engine stopped answering while a container ran, which ends with it; "
             f"finished steps are kept. Restart the engine and run again, {HOST}."

@@ -66,15 +66,33 @@ with processes.process(["sh", "-c", sys.argv[2]], log=log, env=os.environ) as ch
 """
 
 
-def test_nothing_outlives_sigterm(tmp_path):
-    """A real process, ended from outside while its child runs, says 143 and leaves none behind."""
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_nothing_outlives_a_signal(tmp_path, number, code):
+    """A real process, ended from outside while its child runs, leaves none behind."""
     command = [sys.executable, "-c", STARTER, str(tmp_path / "log"), DEAF]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starter:
         pids = [int(pid) for pid in starter.stdout.readline().split()]
-        starter.send_signal(signal.SIGTERM)
-        assert starter.wait(30) == 128 + signal.SIGTERM
+        starter.send_signal(number)
+        assert starter.wait(30) == code
     assert len(pids) == 2
     assert all(gone(pid) for pid in pids)
+
+
+def test_exit_code_comes_through(tmp_path):
+    with processes.process(["sh", "-c", "exit 7"], log=tmp_path / "log", env=os.environ) as child:
+        assert child.wait(30) == 7
+
+
+def test_sigterm_lets_a_process_end_in_its_own_time(tmp_path):
+    """As long as there is time, its own handler runs to its end."""
+    script = "trap 'sleep 0.3; echo done; exit 0' TERM; echo up; while :; do sleep 0.05; done"
+    log = tmp_path / "log"
+    with processes.process(["sh", "-c", script], log=log, env=os.environ):
+        while not log.read_text():
+            time.sleep(0.02)
+    assert log.read_text().splitlines()[-1] == "done"
 
 
 def test_sigterm_is_as_it_was_afterwards(tmp_path):

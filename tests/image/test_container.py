@@ -4,7 +4,10 @@ import dataclasses
 import os
 import socket
 import threading
+import time
+from contextlib import suppress
 
+import docker
 import pytest
 
 from forge import container, identity
@@ -146,6 +149,68 @@ def test_gpu_that_the_engine_cannot_hand_on(sandbox, left):
     asking = dataclasses.replace(sandbox, graphics=Graphics(driver="580.1", names=("x",)))
     with pytest.raises(NoGpuError, match=r"cannot hand on the GPU.*RUNNER=host\."):
         asking.require_graphics()
+    assert left(sandbox.store) == []
+
+
+@pytest.fixture
+def relay(tmp_path):
+    """A socket that leads to the engine until it is closed, and then its connections with it."""
+    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+    path, connections = tmp_path / "relay.sock", []
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.listen()
+
+    def pass_on(source, target):
+        try:
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:  # closed from the other side
+            return
+
+    def accept():
+        while True:
+            try:
+                near, _ = server.accept()
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(engine)
+            connections.extend([near, far])
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=pass_on, args=pair, daemon=True).start()
+
+    def close():
+        path.unlink(missing_ok=True)
+        for one in (server, *connections):
+            with suppress(OSError):  # it may be closed already
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield path, close
+    close()
+
+
+def test_engine_that_dies_during_a_run(sandbox, relay, left):
+    """It is said, and the container ends, since its leash is gone."""
+    path, close = relay
+    begun = sandbox.store / "begun"
+    away = docker.DockerClient(base_url=f"unix://{path}")
+    code = f"import time; open({str(begun)!r}, 'w'); time.sleep(600)"
+
+    def cut():
+        while not begun.exists():
+            time.sleep(0.05)
+        close()
+
+    threading.Thread(target=cut, daemon=True).start()
+    with pytest.raises(ContainerError, match=r"engine stopped answering.*Restart the engine"):
+        dataclasses.replace(sandbox, client=away).run([PYTHON, "-c", code])
+    deadline = time.monotonic() + 30
+    while left(sandbox.store) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert left(sandbox.store) == []
 
 

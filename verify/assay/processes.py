@@ -1,17 +1,21 @@
-"""Processes that end with the one that started them: on success, an error, Ctrl-C or SIGTERM.
+"""Processes that end with the one that started them: on success, an error, or any signal.
 
-Every process started here leads a process group that is stopped whole, whatever happens to the
-caller; its output is kept in a log, and an error that concerns it carries the last lines.
+Every process started here is held on a leash, in a process group that is stopped whole, whatever
+happens to the caller; its output is kept in a log, and an error that concerns it carries the last
+lines.
 """
 
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
+
+from forge import leash
 
 STOP_SECONDS = 20.0
 LOG_LINES = 40
@@ -29,8 +33,8 @@ def process(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink, _unwound_by_sigterm():
         child = subprocess.Popen(  # noqa: S603 (the command is made in this package)
-            command,
-            stdin=subprocess.DEVNULL,
+            [sys.executable, leash.__file__, *command],
+            stdin=subprocess.PIPE,
             stdout=sink,
             stderr=subprocess.STDOUT,
             env=dict(env),
@@ -73,7 +77,7 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
             child.wait(STOP_SECONDS)
     finally:
         _signal(child, signal.SIGKILL)  # also what outlived the leader of the group
-        child.wait()
+        child.communicate()
 
 
 def _signal(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
