@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
-from numba import njit
 
-from forge import canonical, console, nvfp4
+from forge import canonical, console, kernels, nvfp4
 from forge.formats import Loader
 from forge.nvfp4 import BLOCK, E4M3_VALUES, Floats
 from forge.rules import Linear, Plan
@@ -101,7 +100,7 @@ def of(linear: Linear, base: Parts, stored: Parts, loader: Loader) -> Error:
     for start in range(0, rows, step):
         part = range(start, min(rows, start + step))
         exact = _weight(linear, base[linear.place.tensor], part)
-        sums = _squares(*read(stored, linear.module, part, columns), exact)
+        sums = kernels.squares(*read(stored, linear.module, part, columns), exact)
         error, norm = error + sums[0], norm + sums[1]
     return Error(
         module=linear.module,
@@ -109,19 +108,6 @@ def of(linear: Linear, base: Parts, stored: Parts, loader: Loader) -> Error:
         squared_error=error,
         squared_norm=norm,
     )
-
-
-@njit(cache=True, nogil=True)
-def _squares(values: Floats, factor: float, exact: Floats) -> tuple[float, float]:
-    """|factor values - exact|^2 and |exact|^2, summed in one order whatever the machine."""
-    error = norm = 0.0
-    for r in range(exact.shape[0]):
-        for c in range(exact.shape[1]):
-            weight = np.float64(exact[r, c])
-            moved = np.float64(values[r, c]) * factor - weight
-            error += moved * moved
-            norm += weight * weight
-    return error, norm
 
 
 def _weight(linear: Linear, weight: Tensor, rows: range) -> Floats:

@@ -6,8 +6,8 @@ low nibble), `weight_scale` (E4M3, one a block of 16 columns), `weight_scale_2` 
 
 The arithmetic is IEEE float32 and is done once a global scale, in numpy, into tables: a 16-bit
 weight has 2**15 magnitudes, so the scale of a block is a look-up by its largest magnitude, and
-a code is the number of thresholds that a magnitude has reached. The compiled kernel compares
-integers only, so no compiler can give other bytes.
+a code is the number of thresholds that a magnitude has reached. What is compiled
+(:mod:`forge.kernels`) compares integers only, so no compiler can give other bytes.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from forge import kernels
 from forge.errors import QuantizeError
 
 BLOCK = 16
@@ -76,7 +76,8 @@ def amax(weight: Weight, name: str) -> np.float32:
     """
     if weight.dtype == np.uint16:
         # The bits of magnitudes sort as the magnitudes do, infinity and NaN above all.
-        value = np.float32(widen_bf16(np.array([_largest_magnitude(weight.reshape(-1))]))[0])
+        largest = kernels.largest_magnitude(weight.reshape(-1))
+        value = np.float32(widen_bf16(np.array([largest]))[0])
     else:
         value = np.float32(np.max(np.abs(weight)))
     if not np.isfinite(value):
@@ -148,14 +149,14 @@ def pack(
     widen = widen_bf16 if weight.dtype == np.uint16 else _widen_f16
     scale_of, thresholds = _tables(scale, widen, arithmetic)
     scales = np.empty((rows, columns // BLOCK), dtype=np.uint8)
-    _pack_16_bit(weight.view(np.int16), scale_of, thresholds, codes, scales)
+    kernels.pack_16_bit(weight.view(np.int16), scale_of, thresholds, codes, scales)
     return codes, scales
 
 
 def dequantize(codes: Bytes, scales: Bytes, scale_2: np.float32) -> Floats:
     """The values [rows, columns] that codes and scales stand for."""
     values = np.empty((codes.shape[0], codes.shape[1] * 2), dtype=np.float32)
-    _unpack(codes, E4M3_VALUES[scales] * np.float32(scale_2), values)
+    kernels.unpack(codes, E2M1_VALUES, E4M3_VALUES[scales] * np.float32(scale_2), values)
     return values
 
 
@@ -215,82 +216,3 @@ def _pack_float32(weight: Floats, scale: np.float32, arithmetic: Arithmetic) -> 
     nibbles = reached[..., :-1].sum(axis=-1, dtype=np.uint8) | sign.astype(np.uint8) << 3
     nibbles = nibbles.reshape(weight.shape)
     return nibbles[:, 0::2] | nibbles[:, 1::2] << 4, scales
-
-
-@njit(cache=True, nogil=True)
-def _largest_magnitude(bits: npt.NDArray[np.uint16]) -> np.uint16:
-    largest = np.uint16(0)
-    for i in range(bits.size):
-        largest = max(largest, bits[i] & np.uint16(0x7FFF))
-    return largest
-
-
-# Numba widens every integer operation to 64 bits; the casts back to 16 are what lets LLVM put 16
-# weights into one vector register.
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _scale_row(row: npt.NDArray[np.int16], scale_of: Bytes, scales: Bytes) -> None:
-    """The block scales of a row, by each block's largest magnitude, found by halving."""
-    half = np.empty(8, dtype=np.int16)
-    for block in range(scales.size):
-        bits = row[block * 16 : block * 16 + 16]
-        for i in range(8):
-            a, b = np.int16(bits[i] & 0x7FFF), np.int16(bits[i + 8] & 0x7FFF)
-            half[i] = a if a > b else b
-        for i in range(4):
-            a, b = half[i], half[i + 4]
-            half[i] = a if a > b else b
-        scales[block] = scale_of[max(half[0], half[1], half[2], half[3])]
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _code_row(
-    row: npt.NDArray[np.int16],
-    thresholds: npt.NDArray[np.int16],
-    scales: Bytes,
-    nibbles: npt.NDArray[np.uint16],
-) -> None:
-    """The code of each weight of a row: the thresholds that it has reached, and its sign."""
-    for block in range(scales.size):
-        bits = row[block * 16 : block * 16 + 16]
-        out = nibbles[block * 16 : block * 16 + 16]
-        t = thresholds[scales[block]]
-        t0, t1, t2, t3, t4, t5, t6, nonzero = t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]
-        for i in range(16):
-            m = np.int16(bits[i] & 0x7FFF)
-            code = np.uint16(m >= t0) + np.uint16(m >= t1) + np.uint16(m >= t2)
-            code += np.uint16(m >= t3) + np.uint16(m >= t4) + np.uint16(m >= t5)
-            code += np.uint16(m >= t6)
-            negative = np.uint16((bits[i] < 0) & (m >= nonzero))
-            out[i] = np.uint16(code | (negative << np.uint16(3)))
-
-
-@njit(cache=True, nogil=True)
-def _unpack(codes: Bytes, steps: Floats, values: Floats) -> None:
-    for r in range(codes.shape[0]):
-        row = values[r]
-        for block in range(steps.shape[1]):
-            step = steps[r, block]
-            for j in range(block * 8, block * 8 + 8):
-                row[2 * j] = E2M1_VALUES[codes[r, j] & 0xF] * step
-                row[2 * j + 1] = E2M1_VALUES[codes[r, j] >> 4] * step
-
-
-@njit(cache=True, nogil=True)
-def _pack_16_bit(
-    bits: npt.NDArray[np.int16],
-    scale_of: Bytes,
-    thresholds: npt.NDArray[np.int16],
-    codes: Bytes,
-    scales: Bytes,
-) -> None:
-    # Of each row all is read before any is written, so the codes may take the weights' place.
-    nibbles = np.empty(bits.shape[1], dtype=np.uint16)
-    pairs = nibbles.view(np.uint32)
-    for r in range(bits.shape[0]):
-        _scale_row(bits[r], scale_of, scales[r])
-        _code_row(bits[r], thresholds, scales[r], nibbles)
-        row = codes[r]
-        for j in range(row.size):
-            row[j] = np.uint8(pairs[j] | (pairs[j] >> np.uint32(12)))
