@@ -1,0 +1,52 @@
+"""The compiled loops give the same bytes whatever instructions they were compiled to."""
+
+import os
+import platform
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forge import compressed, kernels, nvfp4
+
+# Numba compiles for the processor it finds; here also for older ones, whose registers are narrower.
+PROCESSORS = {"x86_64": ["x86-64", "nehalem", "haswell"], "aarch64": ["generic", "cortex-a72"]}
+
+
+def digest():
+    """Over what each of the loops makes of random weights of every magnitude."""
+    rng = np.random.default_rng(7)
+    bits = rng.integers(0, 1 << 16, (257, 48), dtype=np.uint16)
+    bits[bits & 0x7F80 == 0x7F80] = 0x8001
+    bits[:128] = compressed.bf16_bits(rng.standard_normal((128, 48), dtype=np.float32))
+    found = sha256()
+    for rows in (bits, bits[:128], nvfp4.widen_bf16(bits[:128]).astype(np.float16)):
+        scale = nvfp4.global_scale(nvfp4.amax(rows, "w"))
+        codes, scales = nvfp4.pack(rows, scale)
+        values = nvfp4.dequantize(codes, scales, scale)
+        for part in (scale, codes, scales, values):
+            found.update(part.tobytes())
+        if rows.dtype == np.uint16:
+            with np.errstate(over="ignore"):
+                sums = kernels.squares(values, 1.0, nvfp4.widen_bf16(rows))
+            found.update(np.float64(sums).tobytes())
+    return found.hexdigest()
+
+
+@pytest.mark.parametrize("processor", PROCESSORS[platform.machine()])
+def test_other_instructions_give_the_same_bytes(processor, tmp_path):
+    """As does a reader's own processor, for which numba compiles anew."""
+    built_for = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": tmp_path}
+    script = "from test_kernels import digest; print(digest())"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **{name: str(value) for name, value in built_for.items()}},
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == digest()
