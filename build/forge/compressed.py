@@ -26,8 +26,11 @@ _ZERO_BLOCK = nearest_e4m3(np.array([0.125], dtype=np.float32))[0]
 _ZERO_ROW = np.float32(2.0**-7)
 _SMALLEST_NORMAL = np.float32(2.0**-126)
 _MAGNITUDES = np.arange(1 << 15, dtype=np.uint16)
-# The nearest E4M3 code of every BF16 magnitude, what is larger than 448 clamped to it.
-_E4M3_OF_BF16 = nearest_e4m3(np.fmin(widen_bf16(_MAGNITUDES), np.float32(E4M3_MAX)))
+# The nearest E4M3 code of every BF16 magnitude, what is larger than 448 clamped to it. A NaN never
+# gets here, and processors differ in what is smaller than one.
+_E4M3_OF_BF16 = nearest_e4m3(
+    np.minimum(np.nan_to_num(widen_bf16(_MAGNITUDES)), np.float32(E4M3_MAX))
+)
 # Elements that are worked on at a time, so that a weight of any size takes little memory.
 _CHUNK = 1 << 20
 
