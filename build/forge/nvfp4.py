@@ -190,8 +190,9 @@ def _tables(
         monotonic, so bisection over the bits finds them.
     """
     magnitudes = np.arange(1 << 15, dtype=np.uint16)
-    # What is not finite has no scale; amax() has refused it.
-    finite = np.nan_to_num(widen(magnitudes), nan=0.0, posinf=0.0)
+    # What is not finite has no scale; amax() has refused it. Some processors warn of it.
+    with np.errstate(invalid="ignore"):
+        finite = np.nan_to_num(widen(magnitudes), nan=0.0, posinf=0.0)
     steps = arithmetic.steps(scale)[:, None]
     low = np.zeros((0x7F, len(_MIDPOINTS)), dtype=np.int32)
     high = np.full_like(low, 0x7FFF)
