@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import docker
 import pytest
@@ -197,7 +197,6 @@ def test_engine_that_dies_during_a_run(sandbox, relay, left):
     """It is said, and the container ends, since its leash is gone."""
     path, close = relay
     begun = sandbox.store / "begun"
-    away = docker.DockerClient(base_url=f"unix://{path}")
     code = f"import time; open({str(begun)!r}, 'w'); time.sleep(600)"
 
     def cut():
@@ -206,7 +205,10 @@ def test_engine_that_dies_during_a_run(sandbox, relay, left):
         close()
 
     threading.Thread(target=cut, daemon=True).start()
-    with pytest.raises(ContainerError, match=r"engine stopped answering.*Restart the engine"):
+    with (
+        closing(docker.DockerClient(base_url=f"unix://{path}")) as away,
+        pytest.raises(ContainerError, match=r"engine stopped answering.*Restart the engine"),
+    ):
         dataclasses.replace(sandbox, client=away).run([PYTHON, "-c", code])
     deadline = time.monotonic() + 30
     while left(sandbox.store) and time.monotonic() < deadline:
