@@ -5,12 +5,13 @@ import json
 import numpy as np
 
 from assay import structure
-from forge import tensorfile
+from forge import canonical, tensorfile
 from forge.tensorfile import Spec
 
 
 def failed(built, checkpoint):
     checks = structure.run(built.job.recipe, checkpoint, built.inputs)
+    canonical.dumps([check.as_json() for check in checks])  # whatever was found can be reported
     return {check.name for check in checks if not check.passed}
 
 

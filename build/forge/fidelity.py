@@ -8,7 +8,7 @@ It needs the base, and neither torch nor a GPU.
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, isnan, sqrt
 
 import numpy as np
 
@@ -43,7 +43,11 @@ class Error:
 
     @property
     def relative(self) -> float:
-        """|Q - W| / |W|."""
+        """|Q - W| / |W|; infinite if a NaN is stored, or anything but zeros of a zero weight."""
+        if self.squared_error == 0:
+            return 0.0
+        if self.squared_norm == 0 or isnan(self.squared_error):
+            return inf
         return sqrt(self.squared_error / self.squared_norm)
 
 

@@ -104,8 +104,9 @@ def test_linears_in_each_others_place(broken, one, other):
         ("mlp.experts.1.up_proj.weight_global_scale", lambda d: d + np.uint8([0, 0, 0x80, 0])),
         ("self_attn.o_proj.weight", lambda d: d ^ 0x80),
         ("self_attn.o_proj.weight_scale", lambda d: np.roll(d, 2)),
+        ("self_attn.o_proj.weight", lambda d: np.append(d[:-1], np.uint8(0x7F))),
     ],
-    ids=["nibbles", "block scales", "global scale", "signs", "row scales"],
+    ids=["nibbles", "block scales", "global scale", "signs", "row scales", "a NaN"],
 )
 def test_values_that_are_not_the_bases(broken, tensor, change):
     def edit(data):
@@ -113,6 +114,17 @@ def test_values_that_are_not_the_bases(broken, tensor, change):
 
     gates = broken(MIXED, lambda folder: poke(folder, f"{LAYER}.{tensor}", edit))
     assert gates == {"structure.weights"}
+
+
+def test_a_zero_linear_beside_others(tmp_path):
+    """Its group has a scale, so it is built; it must be stored as zero."""
+    arrays = base_arrays(variant=TEXT)
+    arrays[f"{LAYER}.mlp.up_proj.weight"][:] = 0
+    built = build_small(tmp_path, arrays, recipe.find(TEXT))
+    assert failed(built, built.checkpoint) == set()
+
+    poke(built.checkpoint, f"{LAYER}.mlp.up_proj.weight", flip_a_bit)
+    assert failed(built, built.checkpoint) == {"structure.weights"}
 
 
 def test_missing_expert(broken):
