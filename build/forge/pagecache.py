@@ -8,7 +8,6 @@ on a system without them nothing happens, and no byte depends on them.
 
 import os
 
-PIECE = 1 << 20  # what is read or written and hashed at once, while it is in the core's own cache
 _WINDOW = 16 << 20  # bytes between two hints
 _UNDER_WAY = 4 * _WINDOW  # what is written and may not have reached the disk
 

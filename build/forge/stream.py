@@ -20,12 +20,13 @@ import numpy.typing as npt
 from forge import tensorfile
 from forge.errors import QuantizeError
 from forge.memory import Memory, Pool
-from forge.pagecache import PIECE, ReadBehind, WriteBehind
+from forge.pagecache import ReadBehind, WriteBehind
 from forge.tensorfile import Spec, Tensor
 
 T = TypeVar("T")
 Bytes = bytes | memoryview | npt.NDArray[Any]
 CHUNK = 16 << 20  # what is read, packed or copied, and written as one
+PIECE = 1 << 20  # what is written at once, while it is in the core's own cache
 # Bytes that may be in memory between reader and writer. A group of linears that is larger than
 # this still passes, alone.
 IN_FLIGHT = 448 << 20

@@ -17,16 +17,20 @@ def path(tmp_path):
     return tmp_path / "large"
 
 
+def write(path, pieces):
+    with path.open("wb", buffering=0) as file:
+        behind = WriteBehind(file.fileno())
+        for _ in range(pieces):
+            file.write(PIECE)
+            behind.passed(file.tell())
+        behind.finish()
+
+
 def test_a_file_written_and_read_behind_is_whole(path, monkeypatch):
     """What is written is hinted at again while it may be on its way; what is read, once."""
     hinted = []
     monkeypatch.setattr(pagecache, "forget", lambda _, start, end: hinted.append((start, end)))
-    with path.open("wb", buffering=0) as file:
-        behind = WriteBehind(file.fileno())
-        for _ in range(100):
-            file.write(PIECE)
-            behind.passed(file.tell())
-        behind.finish()
+    write(path, 100)
     assert path.read_bytes() == 100 * PIECE
     windows = [(0, 16), (0, 32), (0, 48), (0, 64), (16, 80), (32, 96), (0, 0)]
     assert hinted == [(start << 20, end << 20) for start, end in windows]
@@ -42,12 +46,7 @@ def test_a_file_written_and_read_behind_is_whole(path, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system takes no hints")
 def test_pages_do_not_pile_up(path):
     """Once a file is on the disk, none of its pages are in memory."""
-    with path.open("wb", buffering=0) as file:
-        behind = WriteBehind(file.fileno())
-        for _ in range(256):
-            file.write(PIECE)
-            behind.passed(file.tell())
-        behind.finish()
+    write(path, 256)
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
         count = len(mapped) // mmap.PAGESIZE
         resident = (ctypes.c_ubyte * count)()
