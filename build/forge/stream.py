@@ -26,7 +26,7 @@ from forge.tensorfile import Spec, Tensor
 T = TypeVar("T")
 Bytes = bytes | memoryview | npt.NDArray[Any]
 CHUNK = 16 << 20  # what is read, packed or copied, and written as one
-PIECE = 1 << 20  # what is written at once, while it is in the core's own cache
+_SMALL = 1 << 20  # what is hashed where it is written, as handing it on would gain little
 # Bytes that may be in memory between reader and writer. A group of linears that is larger than
 # this still passes, alone.
 IN_FLIGHT = 448 << 20
@@ -194,9 +194,9 @@ class _ShardWriter:
         return file
 
     def _put(self, file: io.FileIO, data: Bytes) -> None:
-        """Writes the data while another thread hashes it, unless that is done in no time."""
+        """Writes the data while another thread hashes it."""
         view = np.frombuffer(data, dtype=np.uint8).data
-        if len(view) <= PIECE:
+        if len(view) <= _SMALL:
             self._hash.update(view)
             self._write(file, view)
         else:
@@ -206,5 +206,5 @@ class _ShardWriter:
 
     def _write(self, file: io.FileIO, view: memoryview) -> None:
         while view:
-            view = view[file.write(view[:PIECE]) :]
+            view = view[file.write(view) :]
             self._behind.passed(file.tell())
