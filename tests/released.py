@@ -33,7 +33,7 @@ def build(root, base):
         lambda out: record.write(out / record.FILE, maxima, {"device": "a hand"}),
         {"parameters": {}, "needs": {}, "lock": {}, "image": None},
     )
-    release.publish(pipeline.run(job, "build", given={"calibrate": calibrated}), root / "release")
+    release.place(pipeline.run(job, "build", given={"calibrate": calibrated}), root / "release")
 
 
 def signed_release(root):

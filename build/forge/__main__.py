@@ -65,7 +65,7 @@ def run(
     results = pipeline.run(job, environment)
     if "attest" in results:
         target = (out or release.folder(job)).resolve()
-        release.publish(results, target)
+        release.place(results, target)
         summary.show(target)
 
 

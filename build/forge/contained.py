@@ -49,7 +49,7 @@ def run(job: Job, target: Path, limits: Limits) -> int:
             if code:
                 return code
         results = handover.read(ledger, job.store)
-        release.publish(results, target)
+        release.place(results, target)
     summary.show(target)
     return 0
 

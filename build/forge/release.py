@@ -62,7 +62,7 @@ def job(release: Path, store_: Store, base: Path | None, mirror: Path | None) ->
     )
 
 
-def publish(results: Mapping[str, Result], target: Path) -> None:
+def place(results: Mapping[str, Result], target: Path) -> None:
     """Puts checkpoint and provenance at `target`, in place of what an earlier build left there.
 
     Raises:

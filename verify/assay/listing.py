@@ -1,18 +1,16 @@
 """A checkpoint by its digests: those that a release lists, or those of the stored bytes."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from assay import sums
 from assay.difference import Entry
 from forge import attest, tensorfile
 from forge.errors import ManifestError
 from forge.sources import RelativePath, Sha256
-
-_SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 class Line(BaseModel):
@@ -42,32 +40,14 @@ def of_release(provenance: Path) -> Listing:
     Raises:
         ManifestError: one of them is malformed.
     """
-    text = _read(provenance / attest.TENSORS)
-    return Listing(files=sums(provenance / attest.SUMS), tensors=_tensors(text, attest.TENSORS))
+    text = sums.text(provenance / attest.TENSORS)
+    return Listing(files=sums.read(provenance / attest.SUMS), tensors=_tensors(text, attest.TENSORS))
 
 
 def of_checkpoint(folder: Path, digests: Mapping[str, str]) -> Listing:
     """What they would say of a checkpoint whose files have these digests; reads every tensor."""
     text = attest.tensor_lines(tensorfile.read_checkpoint(folder))
     return Listing(files=digests, tensors=_tensors(text, str(folder)))
-
-
-def sums(path: Path) -> dict[str, str]:
-    """The digests of a `SHA256SUMS` by file.
-
-    Raises:
-        ManifestError: a line is not a sha256, two spaces and a path, or a path stands twice.
-    """
-    digests: dict[str, str] = {}
-    for number, line in enumerate(_read(path).splitlines(), start=1):
-        match = _SUMS_LINE.fullmatch(line)
-        if match is None or match[2] in digests:
-            raise ManifestError(
-                f"{path}, line {number}: {line!r} is not a sha256, two spaces and a path that no "
-                "other line has. Fetch the release again."
-            )
-        digests[match[2]] = match[1]
-    return digests
 
 
 def _tensors(text: str, where: str) -> list[Entry[str]]:
@@ -79,10 +59,3 @@ def _tensors(text: str, where: str) -> list[Entry[str]]:
         Entry(name=one.name, dtype=one.dtype, shape=one.shape, file=one.file, content=one.sha256)
         for one in lines
     ]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{path}: cannot be read: {error}. Fetch the release again.") from error

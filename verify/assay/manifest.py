@@ -11,9 +11,18 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-from forge import attest, canonical
+from forge import attest, canonical, record
 from forge.errors import ManifestError
+from forge.release import PROVENANCE
 from forge.sources import RelativePath, Sha256
+
+# No other environment's lock file counts: no step that writes a byte of the checkpoint runs there.
+LOCK = "lockfiles/build.txt"
+# What lies in the provenance beside the manifest that names it.
+BESIDE = tuple(
+    f"{PROVENANCE}/{name}"
+    for name in (attest.SUMS, attest.TENSORS, record.FILE, attest.VERIFICATION)
+)
 
 
 class Model(BaseModel):

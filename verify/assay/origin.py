@@ -10,8 +10,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
-from assay.manifest import Manifest
-from assay.refusals import LOCK
+from assay.manifest import LOCK, Manifest
 from forge import canonical, identity
 from forge.errors import ReleaseError
 

@@ -8,20 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from assay import listing
-from assay.manifest import Manifest, Resource, digests
-from forge import attest, canonical, identity, record
+from assay import sums
+from assay.manifest import BESIDE, LOCK, Manifest, Resource, digests
+from forge import attest, canonical, identity
 from forge.errors import ManifestError
 from forge.release import PROVENANCE
 
-# No other environment's lock file counts: no step that writes a byte of the checkpoint runs there.
-LOCK = "lockfiles/build.txt"
 # Of all inputs, only this one does not go into the checkpoint.
 SCORED_ONLY = "perplexity"
-BESIDE = tuple(
-    f"{PROVENANCE}/{name}"
-    for name in (attest.SUMS, attest.TENSORS, record.FILE, attest.VERIFICATION)
-)
 
 
 def require_whole(manifest: Manifest, provenance: Path) -> None:
@@ -35,10 +29,10 @@ def require_whole(manifest: Manifest, provenance: Path) -> None:
     for name in sorted({*BESIDE} | {n for n in results if _role(n) == PROVENANCE}):
         file = provenance / name.removeprefix(f"{PROVENANCE}/")
         _require(name, results.get(name), _sha256(file), remedy)
-    sums = listing.sums(provenance / attest.SUMS)
+    listed = sums.read(provenance / attest.SUMS)
     subjects = {n: d for n, d in digests(manifest.subject).items() if _role(n) != PROVENANCE}
-    for name in sorted(sums.keys() | subjects.keys()):
-        _require(f"{name} in {attest.SUMS}", subjects.get(name), sums.get(name), remedy)
+    for name in sorted(listed.keys() | subjects.keys()):
+        _require(f"{name} in {attest.SUMS}", subjects.get(name), listed.get(name), remedy)
 
 
 def require_checkout(manifest: Manifest) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from assay import listing, manifest
+from assay import manifest, sums
 from assay.manifest import Builder, Model, Resource, Resources, parse
 from assay.trust import Key
 from forge import attest, bundle, canonical, identity, keys, release, statement
@@ -86,7 +86,7 @@ def attest_reproduction(
         "machine": identity.machine(),
         "finishedOn": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    made = statement.of(listing.sums(provenance / attest.SUMS), PREDICATE_TYPE, predicate)
+    made = statement.of(sums.read(provenance / attest.SUMS), PREDICATE_TYPE, predicate)
     target = out / f"{stated.asked.target}.{name[:16]}.sigstore.json"
     out.mkdir(parents=True, exist_ok=True)
     target.write_bytes(bundle.by_key((canonical.dumps(made) + "\n").encode(), signer))

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from assay import contents, gates, manifest, origin, recorded, reproduction
+from assay import contents, manifest, origin, policy, recorded, reproduction
 from assay.contents import Stored
-from assay.manifest import Manifest, Resources, parse
+from assay.manifest import BESIDE, Manifest, Resources, parse
 from assay.policy import Policy
-from assay.refusals import BESIDE
 from assay.statements import Release
 from assay.trust import Key, Trust
 from forge import attest, bundle, tensorfile
@@ -164,7 +163,7 @@ def check_builder(case: Case) -> str:
 def check_verification(case: Case) -> str:
     """10."""
     path = f"{PROVENANCE}/{attest.VERIFICATION}"
-    return gates.check(case.data(path), path, case.manifest, case.demands.policy)
+    return policy.check(case.data(path), path, case.manifest, case.demands.policy)
 
 
 def check_reproductions(case: Case) -> str:

@@ -1,29 +1,16 @@
-"""Who builds: the source tree and its commit, the lock files, the machine, the image."""
+"""The source tree that builds: its root, its commit, its code and its lock files by digest."""
 
 import functools
-import json
-import os
-import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from forge import canonical
+from forge import canonical, machine
 from forge.errors import SourceError
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKFILES = ROOT / "lockfiles"
 STORE = ROOT / ".store"
-# How the runner tells a process in a container which image that is, in JSON.
-CONTAINER = "HALLMARK_CONTAINER"
-# What changes arithmetic, kernels or where inputs come from; none of it is a secret.
-ENVIRONMENT = (
-    "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "HF_ENDPOINT", "HF_HUB_OFFLINE",
-    "MKL_NUM_THREADS", "OMP_NUM_THREADS", "PYTHONHASHSEED", "SOURCE_DATE_EPOCH",
-    "TORCH_CUDA_ARCH_LIST", "VLLM_NVFP4_GEMM_BACKEND",
-)  # fmt: skip
-
 
 @functools.cache
 def code_digest() -> str:
@@ -40,28 +27,11 @@ def digest_of_code(digests: Mapping[str, str]) -> str:
     return canonical.sha256_text("".join(f"{digests[name]}  {name}\n" for name in names))
 
 
-def has_gpu() -> bool:
-    """Whether an NVIDIA driver offers a device; asks the kernel, so no library is needed."""
-    return Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
-
-
 def lock_digests(environment: str) -> dict[str, str]:
     """The lock file that an environment is made from on this machine, with its sha256."""
-    name = "verify-cpu" if environment == "verify" and not has_gpu() else environment
+    name = "verify-cpu" if environment == "verify" and not machine.has_gpu() else environment
     path = LOCKFILES / f"{name}.txt"
     return {path.relative_to(ROOT).as_posix(): canonical.sha256_file(path)}
-
-
-def container() -> dict[str, Any] | None:
-    """What the runner says of the container that this process is in, or None on the host."""
-    said = os.environ.get(CONTAINER)
-    return json.loads(said) if said else None
-
-
-def image_layers() -> str | None:
-    """The digest of the image's layers, which no remaking changes, or None on the host."""
-    inside = container()
-    return None if inside is None else str(inside["image"]["layers"])
 
 
 def commit() -> tuple[str, bool]:
@@ -71,7 +41,7 @@ def commit() -> tuple[str, bool]:
 
     Returns ("unknown", True) outside a git checkout, since nothing then vouches for the tree.
     """
-    if inside := container():
+    if inside := machine.container():
         stated = inside["image"]["labels"]
         return stated["org.opencontainers.image.revision"], stated["hallmark.dirty"] != "false"
     command = ["git", "-C", str(ROOT)]
@@ -99,17 +69,3 @@ def require_commit() -> None:
             "so the manifest of a real build could not name what built it. Commit the changes, or "
             "build from a clean clone; a rehearsal needs neither."
         )
-
-
-def machine() -> dict[str, Any]:
-    """Facts about this machine that a rebuilder may want to compare."""
-    return {
-        "system": platform.system(),
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        "gpu": has_gpu(),
-        "container": container(),
-        "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
-    }
