@@ -112,7 +112,7 @@ def release(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Speed and memory of the quantizer, beside the libraries that the build environment has."""
-    python(session, "build", "-m", "assay.bench", *session.posargs)
+    python(session, "build", "-m", "bench", *session.posargs)
 
 
 @nox.session

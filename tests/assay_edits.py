@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 
-from assay import structure
-from forge import canonical, tensorfile
-from forge.tensorfile import Spec
+from assay.checks import structure
+from forge.core import canonical
+from forge.tensors import tensorfile
+from forge.tensors.tensorfile import Spec
 
 
 def failed(built, checkpoint):

@@ -10,11 +10,16 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from forge import canonical, dress, graft, quantize, recipe, record, rules, tensorfile
+from forge.calibration import record
+from forge.checkpoint import dress, graft, quantize
+from forge.core import canonical
+from forge.core.store import Result, Store
 from forge.pipeline import Job
-from forge.recipe import Recipe
-from forge.store import Result, Store
-from forge.tensorfile import Spec
+from forge.recipes import recipe
+from forge.recipes.recipe import Recipe
+from forge.tensors import tensorfile
+from forge.tensors.plan import make_plan
+from forge.tensors.tensorfile import Spec
 
 # The first example compiles the kernel, and machines differ; wall time is no verdict.
 settings.register_profile("hallmark", deadline=None)
@@ -209,7 +214,7 @@ def build_small(root: Path, arrays: Arrays, wanted: Recipe | None = None) -> Bui
         )
 
     def calibrated(out: Path) -> None:
-        plan = rules.plan(wanted, tensorfile.read_checkpoint(results["fetch"].files / "base"))
+        plan = make_plan(wanted, tensorfile.read_checkpoint(results["fetch"].files / "base"))
         record.write(out / record.FILE, dict.fromkeys(plan.calibrated, 3.0), {"device": "none"})
 
     make("fetch", fetched)

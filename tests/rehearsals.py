@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from assay.perplexity import Perplexity
-from forge import identity
+from assay.serving.perplexity import Perplexity
+from forge.core import checkout
 
-BUILD_PYTHON = identity.ROOT / ".nox" / "build" / "bin" / "python"
+BUILD_PYTHON = checkout.ROOT / ".nox" / "build" / "bin" / "python"
 
 
 @dataclass(eq=False)

@@ -2,9 +2,16 @@
 
 from conftest import FLAGSHIP, base_arrays, write_checkpoint
 
-from forge import assemble, canonical, pipeline, recipe, record, release, rules, tensorfile
+from forge import pipeline
+from forge.calibration import record
+from forge.core import canonical
+from forge.core.store import Store
 from forge.pipeline import Job
-from forge.store import Store
+from forge.recipes import recipe
+from forge.release import assemble
+from forge.release.folder import place
+from forge.tensors import tensorfile
+from forge.tensors.plan import make_plan
 
 
 def local_base(folder):
@@ -25,7 +32,7 @@ def build(root, base):
         base=base,
         level="structure",
     )
-    modules = rules.plan(job.recipe, tensorfile.read_checkpoint(base)).quantized
+    modules = make_plan(job.recipe, tensorfile.read_checkpoint(base)).quantized
     maxima = {module: 1.0 + number for number, module in enumerate(modules)}
     calibrated = job.store.make(
         "calibrate",
@@ -33,12 +40,12 @@ def build(root, base):
         lambda out: record.write(out / record.FILE, maxima, {"device": "a hand"}),
         {"parameters": {}, "needs": {}, "lock": {}, "image": None},
     )
-    release.place(pipeline.run(job, "build", given={"calibrate": calibrated}), root / "release")
+    place(pipeline.run(job, "build", given={"calibrate": calibrated}), root / "release")
 
 
 def signed_release(root):
     """A signed release in `<root>/release`; its key is `<root>/key`, its store `<root>/store`."""
-    from forge import keys, signing  # what only the release environment has
+    from forge.release import keys, signing  # what only the release environment has
 
     build(root, local_base(root / "base"))
     assemble.assemble(root / "release", Store(root / "store"))

@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from forge import recipe
-from forge.attest import SUMS
+from forge.recipes import recipe
+from forge.release.attest import SUMS
 
 pytestmark = pytest.mark.engine
 SMOKE = {

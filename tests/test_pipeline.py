@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import FLAGSHIP
 
-from forge import canonical, standin
+from forge.core import canonical
+from forge.inputs import standin
 from forge.pipeline import STEPS
 
 pytestmark = pytest.mark.libraries

@@ -6,12 +6,14 @@ import shutil
 import pytest
 from conftest import FLAGSHIP
 
-from assay import engine, perplexity, smoke
-from assay.perplexity import Text
-from forge import identity, recipe, tensorfile
+from assay.serving import engine, perplexity, smoke
+from assay.serving.perplexity import Text
+from forge.core import checkout
+from forge.recipes import recipe
+from forge.tensors import tensorfile
 
 pytestmark = pytest.mark.engine
-BUILD_PYTHON = identity.ROOT / ".nox" / "build" / "bin" / "python"
+BUILD_PYTHON = checkout.ROOT / ".nox" / "build" / "bin" / "python"
 
 
 @pytest.fixture(scope="module")

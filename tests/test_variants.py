@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from conftest import FLAGSHIP, MIXED, base_arrays, build_small
 
-from assay import structure
-from forge import canonical, catalogue, recipe, tensorfile
+from assay.checks import structure
+from forge.core import canonical
+from forge.recipes import catalogue, recipe
+from forge.tensors import tensorfile
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = recipe.names()

@@ -5,19 +5,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from forge import (
-    catalogue,
-    console,
-    handover,
-    identity,
-    pins,
-    pipeline,
-    recipe,
-    release,
-    summary,
-)
+from forge import ledger as ledgers
+from forge import pipeline
+from forge.core import checkout, console
+from forge.core.store import Store
+from forge.inputs import pins
 from forge.pipeline import Job
-from forge.store import Store
+from forge.recipes import catalogue, recipe
+from forge.release import summary
+from forge.release.folder import folder_for, job_of, place
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -51,7 +47,7 @@ def run(
     mirror: Mirror = None,
     out: Out = None,
     verify: Level = "all",
-    store: Kept = identity.STORE,
+    store: Kept = checkout.STORE,
     ledger: Annotated[
         Path | None, typer.Option(help="In the image: the keys of results, read and written.")
     ] = None,
@@ -59,13 +55,13 @@ def run(
     """Runs the steps of a variant that belong to one environment."""
     job = _job(variant, rehearse=rehearse, base=base, mirror=mirror, verify=verify, store=store)
     if ledger is not None:
-        results = pipeline.run(job, environment, given=handover.read(ledger, job.store))
-        handover.write(ledger, results)
+        results = pipeline.run(job, environment, given=ledgers.read(ledger, job.store))
+        ledgers.write(ledger, results)
         return
     results = pipeline.run(job, environment)
     if "attest" in results:
-        target = (out or release.folder(job)).resolve()
-        release.place(results, target)
+        target = (out or folder_for(job)).resolve()
+        place(results, target)
         summary.show(target)
 
 
@@ -89,7 +85,7 @@ def _job(
     )
     if not rehearse:
         job.recipe.require_pins()
-        identity.require_commit()
+        checkout.require_commit()
     return job
 
 
@@ -102,7 +98,7 @@ def contain(
     mirror: Mirror = None,
     out: Out = None,
     verify: Level = "all",
-    store: Kept = identity.STORE,
+    store: Kept = checkout.STORE,
     memory: Annotated[
         float | None, typer.Option(help="GiB of memory; all but 2 of this machine's if not given.")
     ] = None,
@@ -112,16 +108,16 @@ def contain(
     hours: Annotated[float, typer.Option(help="After how long a container is ended.")] = 24.0,
 ) -> None:
     """Runs all steps of a variant in the pinned image, fetch before it on the host."""
-    from forge import contained, preflight
+    from forge.container import build, requirements
 
     job = _job(variant, rehearse=rehearse, base=base, mirror=mirror, verify=verify, store=store)
-    gib = preflight.GIB
-    limits = preflight.Limits(
-        memory=preflight.memory() - 2 * gib if memory is None else int(memory * gib),
+    gib = requirements.GIB
+    limits = requirements.Limits(
+        memory=requirements.memory() - 2 * gib if memory is None else int(memory * gib),
         shared=int((shared or (1 if rehearse else 8)) * gib),
         seconds=hours * 3600,
     )
-    raise typer.Exit(contained.run(job, (out or release.folder(job)).resolve(), limits))
+    raise typer.Exit(build.run(job, (out or folder_for(job)).resolve(), limits))
 
 
 @app.command()
@@ -135,11 +131,11 @@ def image(
     ] = None,
 ) -> None:
     """Makes the pinned image of this tree."""
-    from forge import image as pinned
-    from forge import preflight
+    from forge.container import image as pinned
+    from forge.container import requirements
 
-    client = preflight.engine()
-    preflight.disk(Path(client.info()["DockerRootDir"]), preflight.IMAGE_DISK, "the image")
+    client = requirements.engine()
+    requirements.disk(Path(client.info()["DockerRootDir"]), requirements.IMAGE_DISK, "the image")
     made = pinned.build(client, base=base, snapshot=snapshot)
     console.say(f"{pinned.name()} is ready: {made.id}, layers {made.layers}")
 
@@ -150,20 +146,22 @@ def fetch(
     *,
     base: Base = None,
     mirror: Mirror = None,
-    store: Kept = identity.STORE,
+    store: Kept = checkout.STORE,
 ) -> None:
     """Fetches the inputs of a finished release, for checking it."""
-    pipeline.run(release.job(folder, Store(store), base, mirror), "build", until="fetch")
+    pipeline.run(job_of(folder, Store(store), base, mirror), "build", until="fetch")
 
 
 @app.command(name="release")
 def assemble_release(
     folder: Path,
     *,
-    store: Annotated[Path, typer.Option(help="Where the base may be.")] = identity.STORE,
+    store: Annotated[Path, typer.Option(help="Where the base may be.")] = checkout.STORE,
 ) -> None:
     """Makes a finished build a release: card, notice, report, and the list of all files."""
-    from forge import assemble  # needs what only the release environment has, as those below
+    from forge.release import (
+        assemble,  # needs what only the release environment has, as those below
+    )
 
     assemble.assemble(folder, Store(store))
 
@@ -171,7 +169,7 @@ def assemble_release(
 @app.command()
 def keygen(key: Path) -> None:
     """Makes a signing key, and its public half beside it."""
-    from forge import keys
+    from forge.release import keys
 
     name = keys.generate(key)
     console.say(f"{key} is the private key, {key}.pub the public key; its name is {name}")
@@ -187,7 +185,7 @@ def sign(
     ] = False,
 ) -> None:
     """Signs a release."""
-    from forge import signing
+    from forge.release import signing
 
     signing.sign(folder, key, model_signature=model_signature)
 
@@ -201,7 +199,7 @@ def publish(
     rehearsal: Annotated[bool, typer.Option("--rehearsal", help="Even a rehearsal.")] = False,
 ) -> None:
     """Uploads a signed release to the hub; tells what it would do unless confirmed."""
-    from forge import upload
+    from forge.release import publish as upload
 
     upload.upload(folder, repo, confirm=confirm, rehearsal=rehearsal)
 

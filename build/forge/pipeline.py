@@ -18,10 +18,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
-from forge import canonical, console, identity
-from forge.errors import StoreError
-from forge.recipe import Recipe
-from forge.store import Result, Store
+from forge.core import canonical, checkout, console, machine
+from forge.core.errors import StoreError
+from forge.core.store import Result, Store
+from forge.recipes.recipe import Recipe
 
 Needed = Mapping[str, Result]
 Level = Literal["none", "structure", "all"]
@@ -54,30 +54,30 @@ class Step:
 
 
 STEPS = (
-    Step(name="fetch", module="forge.fetch", needs=()),
+    Step(name="fetch", module="forge.inputs.fetch", needs=()),
     Step(
         name="calibrate",
-        module="forge.calibrate",
+        module="forge.calibration.calibrate",
         needs=("fetch",),
         reads={"fetch": ("base/", "calibration/")},
     ),
     Step(
         name="quantize",
-        module="forge.quantize",
+        module="forge.checkpoint.quantize",
         needs=("fetch", "calibrate"),
         reads={"fetch": ("base/",), "calibrate": ("calibration.safetensors",)},
     ),
     Step(
         name="graft",
-        module="forge.graft",
+        module="forge.checkpoint.graft",
         needs=("fetch",),
         reads={"fetch": ("base/", "donor/")},
     ),
-    Step(name="dress", module="forge.dress", needs=("fetch", "quantize", "graft")),
-    Step(name="verify", module="assay.gate", needs=("fetch", "dress"), environment="verify"),
+    Step(name="dress", module="forge.checkpoint.dress", needs=("fetch", "quantize", "graft")),
+    Step(name="verify", module="assay.verify", needs=("fetch", "dress"), environment="verify"),
     Step(
         name="attest",
-        module="forge.attest",
+        module="forge.release.attest",
         needs=("fetch", "calibrate", "quantize", "graft", "dress", "verify"),
         environment="verify",
     ),
@@ -147,9 +147,9 @@ def _run_step(step: Step, job: Job, results: Mapping[str, Result], environment: 
     facts = {
         "parameters": module.parameters(job, needed),
         "needs": step.inputs(needed),
-        "code": identity.code_digest(),
-        "lock": identity.lock_digests(environment_of(step, job)),
-        "image": identity.image_layers(),
+        "code": checkout.code_digest(),
+        "lock": checkout.lock_digests(environment_of(step, job)),
+        "image": machine.image_layers(),
     }
     key = canonical.sha256_text(canonical.dumps({"step": step.name, **facts}))
     with job.store.lock(step.name, key):

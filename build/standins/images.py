@@ -6,7 +6,7 @@ leaves `<subset>/<subset>.jsonl`, a conversation a line, and `<subset>/media/sha
 pictures that they name, under `corpus/images`: tables with gaps, bar charts with reasoning, and
 articles of the corpus as pages. Every draw comes from a subset's name and a sample's number; the
 letters are Pillow's own bitmap font. Needs the build environment; then run `python -m
-forge.standin`, which pins what is there.
+forge.inputs.standin`, which pins what is there.
 """
 
 import io

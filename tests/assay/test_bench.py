@@ -2,10 +2,13 @@
 
 import pytest
 
-from assay.bench import __main__ as bench
-from assay.bench import bases, machine
-from assay.bench.work import LIBRARIES, WORK
-from forge import canonical, recipe, rules, tensorfile
+from bench import __main__ as bench
+from bench import bases, limits
+from bench.work import LIBRARIES, WORK
+from forge.core import canonical
+from forge.recipes import recipe
+from forge.tensors import tensorfile
+from forge.tensors.plan import make_plan
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +31,7 @@ def digests(folder):
 def test_base_is_one_that_the_recipe_quantizes(tmp_path):
     """Each of its tensors has a rule, and every kind of linear is among the quantized."""
     bases.write_base(tmp_path / "base", bases.base_shapes(4))
-    plan = rules.plan(recipe.find(bases.VARIANT), tensorfile.read_checkpoint(tmp_path / "base"))
+    plan = make_plan(recipe.find(bases.VARIANT), tensorfile.read_checkpoint(tmp_path / "base"))
     kinds = {module.split(".", 4)[-1] for module in plan.quantized}
     assert {"mlp.gate_proj", "self_attn.q_proj", "linear_attn.in_proj_qkv"} <= kinds
     assert canonical.read(tmp_path / "base" / bases.DIGESTS) == digests(tmp_path / "base")
@@ -66,8 +69,8 @@ def test_median_is_a_round_that_was_run():
 
 
 def test_machine_is_measured_for_real(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "PROBE_BYTES", 1 << 24)
-    assert machine.disk_rate(tmp_path) > 0
+    monkeypatch.setattr(limits, "PROBE_BYTES", 1 << 24)
+    assert limits.disk_rate(tmp_path) > 0
     assert not [*tmp_path.iterdir()]
-    assert machine.hash_rate() > 0
-    assert machine.in_memory_rate() > 0
+    assert limits.hash_rate() > 0
+    assert limits.in_memory_rate() > 0

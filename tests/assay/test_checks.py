@@ -1,6 +1,6 @@
 """No check passes by default."""
 
-from assay.checks import Check
+from assay.checks.check import Check
 
 
 def test_a_check_that_measured_nothing_has_failed():

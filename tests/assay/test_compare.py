@@ -14,10 +14,10 @@ from conftest import bf16, write_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay import compare, tables
-from forge import tensorfile
-from forge.errors import DifferenceError, FetchError
-from forge.tensorfile import Spec
+from assay.rebuild import compare, tables
+from forge.core.errors import DifferenceError, FetchError
+from forge.tensors import tensorfile
+from forge.tensors.tensorfile import Spec
 
 BODY, MTP = "model-00001-of-00001.safetensors", "model-mtp.safetensors"
 LINEAR = "model.language_model.layers.1.mlp.down_proj"

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from assay import difference
-from assay.difference import E2M1, GRIDS, Entry
-from forge import nvfp4, tensorfile
-from forge.tensorfile import Spec
+from assay.rebuild import difference
+from assay.rebuild.difference import E2M1, GRIDS, Entry
+from forge.tensors import nvfp4, tensorfile
+from forge.tensors.tensorfile import Spec
 
 LINEAR = "model.layers.0.mlp.up_proj"
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from assay import emulation
-from forge.errors import EngineError
+from assay.serving import cpu_plugin
+from forge.core.errors import EngineError
 
 pytestmark = pytest.mark.engine
 
@@ -22,9 +22,9 @@ def linear(monkeypatch):
     monkeypatch.setattr(linear, "_POSSIBLE_NVFP4_KERNELS", kernels)
     experts = emulated_experts()
     monkeypatch.setattr(experts[0], experts[1], getattr(*experts))
-    emulation.register.cache_clear()
+    cpu_plugin.register.cache_clear()
     yield linear
-    emulation.register.cache_clear()
+    cpu_plugin.register.cache_clear()
 
 
 def emulated_experts():
@@ -56,8 +56,8 @@ def backend():
 
 def test_listed_once_however_often_it_is_called(linear, monkeypatch):
     platform(monkeypatch, cpu=True)
-    emulation.register()
-    emulation.register()
+    cpu_plugin.register()
+    cpu_plugin.register()
     assert listed(linear) == ["CpuNvFp4Linear"]
     assert backend().__name__ == "CpuNvFp4Experts"
 
@@ -66,7 +66,7 @@ def test_nothing_on_a_gpu(linear, monkeypatch):
     platform(monkeypatch, cpu=False)
     before = {name: list(kernels) for name, kernels in linear._POSSIBLE_NVFP4_KERNELS.items()}
     experts = backend()
-    emulation.register()
+    cpu_plugin.register()
     assert before == linear._POSSIBLE_NVFP4_KERNELS
     assert backend() is experts
 
@@ -80,14 +80,14 @@ def test_another_vllm_fails_loudly(linear, monkeypatch):
 
     monkeypatch.setattr(linear, "register_linear_kernel", refuse)
     with pytest.raises(EngineError, match=r"vLLM \d.*nvfp4.*VLLM_PLUGINS="):
-        emulation.register()
+        cpu_plugin.register()
 
 
 def test_the_entry_point_is_installed():
     from importlib.metadata import entry_points
 
     (found,) = entry_points(group="vllm.general_plugins", name="hallmark")
-    assert found.load() is emulation.register
+    assert found.load() is cpu_plugin.register
 
 
 # --- arithmetic, against plain torch
@@ -133,7 +133,7 @@ def test_activations_are_rounded_as_vllm_rounds_them(seeded, dtype):
     """Bit for bit, on random blocks of all magnitudes, on every tie, on zeros and on an outlier."""
     from vllm.model_executor.layers.quantization.utils import nvfp4_emulation_utils
 
-    from assay.kernels import rounded
+    from assay.serving.cpu_kernels import rounded
 
     torch = seeded
     random = torch.randn(2000, 64) * torch.logspace(-8, 6, 2000).unsqueeze(-1)
@@ -150,7 +150,7 @@ def test_activations_are_rounded_as_vllm_rounds_them(seeded, dtype):
 def test_a_linear_is_its_parent_bit_for_bit(seeded):
     from vllm.model_executor.kernels.linear.nvfp4.emulation import EmulationNvFp4LinearKernel
 
-    from assay.kernels import CpuNvFp4Linear
+    from assay.serving.cpu_kernels import CpuNvFp4Linear
 
     torch = seeded
     packed, scales, weight = stored(32, 64)
@@ -174,7 +174,7 @@ def test_experts_are_what_plain_torch_computes(seeded, weighted_input):
     from vllm.model_executor.layers.fused_moe.activation import MoEActivation
     from vllm.model_executor.layers.fused_moe.config import nvfp4_moe_quant_config
 
-    from assay.kernels import CpuNvFp4Experts
+    from assay.serving.cpu_kernels import CpuNvFp4Experts
 
     torch = seeded
     count, hidden, wide = 4, 64, 32

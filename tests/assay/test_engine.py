@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from assay import engine, perplexity, probes, smoke, speculation, tools
-from assay.client import Sample, parse_metrics
-from assay.perplexity import Text
-from forge import identity, recipe, tensorfile
-from forge.errors import EngineError
+from assay.serving import engine, perplexity, probes, smoke, speculation, tools
+from assay.serving.client import Sample, parse_metrics
+from assay.serving.perplexity import Text
+from forge.core import checkout
+from forge.core.errors import EngineError
+from forge.recipes import recipe
+from forge.tensors import tensorfile
 
 pytestmark = pytest.mark.engine
 
-STANDIN = identity.ROOT / "build/standins/qwen36-dense/checkpoint"
-CORPUS = identity.ROOT / "build/standins/corpus/evaluation"
+STANDIN = checkout.ROOT / "build/standins/qwen36-dense/checkpoint"
+CORPUS = checkout.ROOT / "build/standins/corpus/evaluation"
 FLAGSHIP = recipe.find("qwen36-27b-vlm-mtp").serve
 BF16 = FLAGSHIP.model_copy(
     update={

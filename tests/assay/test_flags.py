@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from assay import flags
-from forge import recipe
+from assay.serving import flags
+from forge.recipes import recipe
 
 GPU_ONLY = {
     "gpu-memory-utilization": 0.9,

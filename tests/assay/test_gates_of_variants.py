@@ -8,8 +8,9 @@ import pytest
 from assay_edits import edit_json, failed, flip_a_bit, poke, rewrite, set_nan
 from conftest import MIXED, base_arrays, build_small
 
-from forge import recipe, tensorfile
-from forge.tensorfile import Spec
+from forge.recipes import recipe
+from forge.tensors import tensorfile
+from forge.tensors.tensorfile import Spec
 
 LAYER = "model.language_model.layers.1"
 BODY = "model-00001-of-00001.safetensors"

@@ -1,9 +1,12 @@
-"""What forge.matching says of an engine is what vLLM itself says, layer by layer."""
+"""What forge.tensors.vllm_names says of an engine is what vLLM itself says, layer by layer."""
 
 import pytest
 from conftest import FLAGSHIP, MIXED, base_arrays, build_small
 
-from forge import canonical, layout, matching, recipe, rules, tensorfile
+from forge.core import canonical
+from forge.recipes import recipe
+from forge.tensors import configs, tensorfile, vllm_names
+from forge.tensors.plan import make_plan
 
 pytestmark = pytest.mark.engine
 BASELINE = "qwen36-27b-nvfp4"
@@ -40,10 +43,10 @@ def checkpoint(tmp_path_factory):
             wanted = recipe.find(variant)
             root = tmp_path_factory.mktemp(variant)
             built = build_small(root, base_arrays(variant=variant), wanted)
-            plan = rules.plan(wanted, tensorfile.read_checkpoint(built.inputs / "base"))
+            plan = make_plan(wanted, tensorfile.read_checkpoint(built.inputs / "base"))
             stored = tensorfile.read_checkpoint(built.checkpoint)
             config = canonical.read(built.checkpoint / "config.json")["quantization_config"]
-            made[variant] = config, layout.linears(stored.values(), plan), wanted.architecture
+            made[variant] = config, configs.linears(stored.values(), plan), wanted.architecture
         return made[variant]
 
     return build
@@ -85,15 +88,15 @@ def says(read, layer):
             asked = [f"{layer}.0.{part}_proj" for part in ("gate", "up", "down")]
         schemes = [read.get_scheme_dict(torch.nn.Module(), name) for name in asked]
     except ValueError:  # some but not all parts of a fused layer
-        return matching.DISPUTED
+        return vllm_names.DISPUTED
     if any(scheme != schemes[0] for scheme in schemes):  # it raises there
-        return matching.DISPUTED
+        return vllm_names.DISPUTED
     return schemes[0] and schemes[0]["format"]
 
 
 def compare(config, modules, architecture):
     body, head = (loaded(config, model) for model in engine_models(architecture))
-    ours = matching.taken(config, modules)
+    ours = vllm_names.taken(config, modules)
     theirs = {
         layer: says(head if layer.startswith("mtp.") or layer == "lm_head" else body, layer)
         for layer in ours
@@ -108,7 +111,7 @@ def test_every_variant(checkpoint, variant):
     config, modules, architecture = checkpoint(variant)
     found = compare(config, modules, architecture)
     assert {None} < set(found.values())
-    assert matching.mistaken(config, modules) == []
+    assert vllm_names.mistaken(config, modules) == []
 
 
 @pytest.mark.parametrize("ignore", MODELOPT.values(), ids=MODELOPT)
@@ -129,7 +132,7 @@ def test_compressed_tensors_lists(checkpoint, variant, ignore):
 def test_published_globs_miss_the_tower(checkpoint):
     """Why the recipe does not have the card's first glob: vLLM would quantize the tower."""
     config, modules, _ = checkpoint("qwen36-27b-vlm-cascade-mtp")
-    wrong = matching.mistaken({**config, "ignore": MODELOPT["published globs"]}, modules)
+    wrong = vllm_names.mistaken({**config, "ignore": MODELOPT["published globs"]}, modules)
     assert wrong == ["visual.blocks.0.attn.qkv"]
 
 

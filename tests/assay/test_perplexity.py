@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay import perplexity
-from assay.perplexity import Perplexity, Text, split, verdict
-from forge import canonical
+from assay.serving import perplexity
+from assay.serving.perplexity import Perplexity, Text, split, verdict
+from forge.core import canonical
 
 
 def figures(value, *, windows=2, tokens=600):

@@ -4,7 +4,7 @@ import zlib
 
 import pytest
 
-from assay import probes
+from assay.serving import probes
 
 
 class Answers:

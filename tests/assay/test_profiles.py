@@ -2,9 +2,9 @@
 
 import pytest
 
-from assay import profiles
-from forge import recipe
-from forge.recipe import Profile
+from assay.serving import profiles
+from forge.recipes import recipe
+from forge.recipes.recipe import Profile
 
 pytestmark = pytest.mark.engine
 

@@ -12,18 +12,14 @@ from conftest import FLAGSHIP
 from huggingface_hub import constants
 from released import build, local_base
 
-from assay import reproduce, scales
-from assay.scales import Scale
-from forge import (
-    attest,
-    canonical,
-    console,
-    identity,
-    record,
-    tensorfile,
-)
-from forge.errors import CalibrationError, DifferenceError, FetchError, ManifestError
-from forge.store import Store
+from assay.rebuild import recalibration, reproduce
+from assay.rebuild.recalibration import Scale
+from forge.calibration import record
+from forge.core import canonical, checkout, console
+from forge.core.errors import CalibrationError, DifferenceError, FetchError, ManifestError
+from forge.core.store import Store
+from forge.release import attest
+from forge.tensors import tensorfile
 
 BODY = "model-00001-of-00001.safetensors"
 LINEAR = "model.language_model.layers.1.mlp.down_proj"
@@ -244,7 +240,7 @@ def test_record_of_another_calibration(released, again):
 @pytest.mark.parametrize("name", [RECIPE, "lockfiles/build.txt"])
 def test_other_recipe_or_lock(released, again, name):
     edit(released, lambda s: dependency(s, name).update(digest={"sha256": "0" * 64}))
-    here = canonical.sha256_file(identity.ROOT / name)
+    here = canonical.sha256_file(checkout.ROOT / name)
     with pytest.raises(
         ManifestError, match=f"{name}: the manifest says sha256 {'0' * 64}, here is {here}. Check"
     ):
@@ -386,14 +382,14 @@ def test_perplexity_text_does_not_matter(released, again, said):
 
 
 def test_calibrating_again_needs_the_libraries(released, tmp_path, monkeypatch):
-    monkeypatch.setattr(scales.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(recalibration.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(CalibrationError, match="RECALIBRATE=1"):
         reproduce.run(released, Store(tmp_path / "store"), recalibrate=True)
 
 
 def test_table_of_scales(capsys):
     """The ten that are furthest off, how many are equal, and the largest difference."""
-    scales.show([Scale(module=f"m{n}", released=1.0, here=1 + n / 100) for n in range(20)])
+    recalibration.show([Scale(module=f"m{n}", released=1.0, here=1 + n / 100) for n in range(20)])
     said = capsys.readouterr().out
     assert said.index("m19 ") < said.index("m10 ")
     assert "m9 " not in said

@@ -5,14 +5,15 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 
-from assay import engine, profiles, sessions, smoke, tools
-from assay.checks import Check
-from assay.client import Client
-from assay.sessions import Session
-from forge import identity, recipe
-from forge.errors import EngineError
+from assay.checks.check import Check
+from assay.serving import engine, profiles, sessions, smoke, tools
+from assay.serving.client import Client
+from assay.serving.sessions import Session
+from forge.core import checkout
+from forge.core.errors import EngineError
+from forge.recipes import recipe
 
-STANDIN = identity.ROOT / "build/standins/qwen36-dense/checkpoint"
+STANDIN = checkout.ROOT / "build/standins/qwen36-dense/checkpoint"
 FLAGSHIP = recipe.find("qwen36-27b-vlm-mtp").serve
 PLAIN = FLAGSHIP.model_copy(update={"speculative_tokens": None, "acceptance_floor": ()})
 TEXT_ONLY = PLAIN.model_copy(update={"args": {**PLAIN.args, "language-model-only": True}})

@@ -4,8 +4,14 @@ import json
 
 import pytest
 
-from assay.client import Sample
-from assay.speculation import Completion, Speculation, acceptance, greedy_identical, speculation
+from assay.serving.client import Sample
+from assay.serving.speculation import (
+    Completion,
+    Speculation,
+    acceptance,
+    greedy_identical,
+    speculation,
+)
 
 
 def test_counters_are_summed_over_engines_and_differ_from_before():

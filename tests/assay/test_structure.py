@@ -6,9 +6,9 @@ import shutil
 import pytest
 from assay_edits import edit_json, failed, flip_a_bit, poke, rewrite, set_nan
 
-from assay import structure
-from forge import tensorfile
-from forge.tensorfile import Spec
+from assay.checks import structure
+from forge.tensors import tensorfile
+from forge.tensors.tensorfile import Spec
 
 MTP = "model-mtp.safetensors"
 

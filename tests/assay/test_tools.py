@@ -2,10 +2,10 @@
 
 import pytest
 
-from assay import tools
-from forge import identity
+from assay.serving import tools
+from forge.core import checkout
 
-STANDIN = identity.ROOT / "build/standins/qwen36-dense/checkpoint"
+STANDIN = checkout.ROOT / "build/standins/qwen36-dense/checkpoint"
 
 
 class Answers:

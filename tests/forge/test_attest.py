@@ -7,7 +7,9 @@ import subprocess
 
 import pytest
 
-from forge import attest, canonical, identity, tensorfile
+from forge.core import canonical, checkout
+from forge.release import attest
+from forge.tensors import tensorfile
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def test_dependencies_have_recipe_locks_and_commit(attested):
     definition = statement(attested)["predicate"]["buildDefinition"]
     found = {item["name"]: item["digest"] for item in definition["resolvedDependencies"]}
     for name in ("build/variants/qwen36-27b-vlm-mtp.toml", "lockfiles/build.txt"):
-        assert found[name] == {"sha256": canonical.sha256_file(identity.ROOT / name)}
+        assert found[name] == {"sha256": canonical.sha256_file(checkout.ROOT / name)}
     assert re.fullmatch("[0-9a-f]{40}", found["hallmark"]["gitCommit"])
 
 

@@ -6,10 +6,14 @@ import shutil
 import pytest
 from conftest import FLAGSHIP, MIXED
 
-from forge import calibrate, fetch, observers, recipe, record, rules, tensorfile
-from forge.errors import CalibrationError
+from forge.calibration import calibrate, record, with_modelopt
+from forge.core.errors import CalibrationError
+from forge.core.store import Store
+from forge.inputs import fetch
 from forge.pipeline import Job
-from forge.store import Store
+from forge.recipes import recipe
+from forge.tensors import tensorfile
+from forge.tensors.plan import make_plan
 
 pytestmark = pytest.mark.libraries
 MIXED_SETS = "qwen36-27b-vlm-mixedcal"
@@ -38,7 +42,7 @@ def fetched(tmp_path_factory):
 
 def run(variant, inputs, path, **placed):
     wanted = recipe.find(variant)
-    plan = rules.plan(wanted, tensorfile.read_checkpoint(inputs / "base"))
+    plan = make_plan(wanted, tensorfile.read_checkpoint(inputs / "base"))
     calibrate.calibrate(wanted, plan, inputs, path, **placed)
     return path.read_bytes()
 
@@ -49,7 +53,7 @@ def test_offloading_changes_no_byte(fetched, tmp_path, variant):
     """With room for less than half of the model, the rest on disk, the record is the same."""
     inputs, wanted = fetched(variant), recipe.find(variant)
     cramped = {"device_map": "auto", "max_memory": {"cpu": ROOM}, "offload_folder": tmp_path}
-    model = observers.load(wanted, inputs / "base", **cramped)
+    model = with_modelopt.load(wanted, inputs / "base", **cramped)
     assert "meta" in {parameter.device.type for parameter in model.parameters()}
     offloaded = run(variant, inputs, tmp_path / "a", device_map="auto", max_memory={"cpu": ROOM})
     assert offloaded == run(variant, inputs, tmp_path / "b")
@@ -69,7 +73,7 @@ def test_sets_add_to_the_same_maxima(fetched, tmp_path):
     text = json.loads(json.dumps(recipe.find(MIXED_SETS).model_dump(mode="json")))
     text["calibration"]["sets"] = {"cnn-dailymail": text["calibration"]["sets"]["cnn-dailymail"]}
     only = recipe.Recipe.model_validate_json(json.dumps(text))
-    plan = rules.plan(only, tensorfile.read_checkpoint(inputs / "base"))
+    plan = make_plan(only, tensorfile.read_checkpoint(inputs / "base"))
     calibrate.calibrate(only, plan, inputs, tmp_path / "text")
     whole = record.read(tmp_path / "all", plan.calibrated)
     part = record.read(tmp_path / "text", plan.calibrated)
@@ -83,7 +87,7 @@ def test_a_picture_that_is_too_long_names_set_and_line(fetched, tmp_path):
     data = recipe.find(MIXED_SETS).model_dump(mode="json")
     data["calibration"]["sets"]["plotqa-cot"]["max_tokens"] = 60
     short = recipe.Recipe.model_validate_json(json.dumps(data))
-    plan = rules.plan(short, tensorfile.read_checkpoint(inputs / "base"))
+    plan = make_plan(short, tensorfile.read_checkpoint(inputs / "base"))
     with pytest.raises(CalibrationError, match=r"plotqa-cot.samples\.jsonl, line 1: has \d+"):
         calibrate.calibrate(short, plan, inputs, tmp_path / "record")
     assert not (tmp_path / "record").exists()
@@ -96,6 +100,6 @@ def test_an_empty_sample_is_refused(fetched, tmp_path):
     data["calibration"]["sets"]["llm"]["chat_template"] = False
     (inputs / "calibration/llm/samples.jsonl").write_text(json.dumps(empty) + "\n")
     plain = recipe.Recipe.model_validate_json(json.dumps(data))
-    plan = rules.plan(plain, tensorfile.read_checkpoint(inputs / "base"))
+    plan = make_plan(plain, tensorfile.read_checkpoint(inputs / "base"))
     with pytest.raises(CalibrationError, match="line 1: has 0 tokens"):
         calibrate.calibrate(plain, plan, inputs, tmp_path / "record")

@@ -3,7 +3,11 @@
 import pytest
 from conftest import MIXED, without_head
 
-from forge import canonical, recipe, rules, standin, tensorfile
+from forge.core import canonical
+from forge.inputs import standin
+from forge.recipes import recipe
+from forge.tensors import tensorfile
+from forge.tensors.plan import head_source, make_plan
 
 STANDINS = {
     card.parent.name: card.with_name("checkpoint")
@@ -29,7 +33,7 @@ def test_a_recipe_names_every_tensor_of_its_standin(variant):
     wanted = recipe.find(variant)
     files = standin.checkpoint(wanted, wanted.base.files, standin.ROOT).take()
     folder = files["config.json"].path.parent
-    assert rules.plan(wanted, tensorfile.read_checkpoint(folder)).quantized
+    assert make_plan(wanted, tensorfile.read_checkpoint(folder)).quantized
 
 
 def test_standins_share_their_vocabulary():
@@ -60,8 +64,8 @@ def test_a_copy_without_its_head_needs_a_donor(tmp_path):
 
     assert {name for name in there if not name.startswith("mtp.")} == left.keys()
     assert all(there[name].read() == tensor.read() for name, tensor in left.items())
-    assert rules.head_source(recipe.find(TUNED), there) == "base"
-    assert rules.head_source(recipe.find(TUNED), left) == "donor"
+    assert head_source(recipe.find(TUNED), there) == "base"
+    assert head_source(recipe.find(TUNED), left) == "donor"
 
 
 @pytest.mark.libraries

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from forge import canonical, dress, layout, tensorfile
-from forge.errors import DressError
+from forge.checkpoint import dress
+from forge.core import canonical
+from forge.core.errors import DressError
+from forge.tensors import configs, tensorfile
 
 
 def read(built, name):
@@ -104,6 +106,6 @@ def test_strip_of_a_file_that_is_not_there(built, tmp_path):
 
 def test_ignored_modules_are_those_with_a_plain_matrix(built):
     tensors = tensorfile.read_checkpoint(built.checkpoint)
-    ignored = layout.ignored_modules(tensors.values())
+    ignored = configs.ignored_modules(tensors.values())
     assert all(len(tensors[f"{module}.weight"].shape) >= 2 for module in ignored)
     assert not any(f"{module}.weight_scale" in tensors for module in ignored)

@@ -12,13 +12,15 @@ import pytest
 from huggingface_hub import constants
 from pyarrow import parquet
 
-from forge import canonical, fetch, pipeline
-from forge.errors import FetchError, UnpinnedError
-from forge.mirror import SUMS
+from forge import pipeline
+from forge.core import canonical
+from forge.core.errors import FetchError, UnpinnedError
+from forge.core.store import Store
+from forge.inputs import fetch
+from forge.inputs.mirror import SUMS
 from forge.pipeline import Job
-from forge.recipe import Mtp, Recipe
-from forge.sources import Checkpoint
-from forge.store import Store
+from forge.recipes.recipe import Mtp, Recipe
+from forge.recipes.sources import Checkpoint
 
 from .hub_server import serve
 from .test_standin import make_standins

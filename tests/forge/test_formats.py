@@ -6,8 +6,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from forge import compressed, formats, nvfp4
-from forge.errors import QuantizeError
+from forge.core.errors import QuantizeError
+from forge.tensors import compressed_tensors, formats, nvfp4
 
 COMPRESSED = formats.find("compressed-tensors", "nvfp4")
 FP8 = formats.find("compressed-tensors", "fp8")
@@ -31,8 +31,8 @@ def awkward():
         np.uint16
     )
     weight[0], weight[1], weight[2, :16] = 0, 0x8000, 0x8000
-    weight[3, :16] = compressed.bf16_bits(np.full(16, 1e-30, dtype=np.float32))
-    weight[4, 5] = compressed.bf16_bits(np.float32([-50]))[0]
+    weight[3, :16] = compressed_tensors.bf16_bits(np.full(16, 1e-30, dtype=np.float32))
+    weight[4, 5] = compressed_tensors.bf16_bits(np.float32([-50]))[0]
     weight[5] = rng.integers(0, 0x7F, 64) | rng.integers(0, 2, 64) << 15
     weight[6, :32:2], weight[6, 1:32:2] = 0x3F00, 0xBF00
     weight[7, 16:32] = 0x8001
@@ -108,7 +108,7 @@ WORST[:, ::16] = 6 * np.linspace(0.9, 1.1, 16, dtype=np.float32).reshape(4, 4)
 @example(values=np.sqrt(np.float32(2)) * WORST)
 def test_rounding_stays_below_its_bound(kind, values):
     """What the assay allows is what rounding can do to blocks that are not far from each other."""
-    bits = compressed.bf16_bits(values)
+    bits = compressed_tensors.bf16_bits(values)
     weight = bits if "F32" not in kind.dtypes else values
     maximum = nvfp4.amax(weight, "a")
     codes, scales = kind.pack(weight, maximum)
@@ -131,8 +131,8 @@ def test_nan_and_infinity_name_the_linear(fault):
 
 def test_divisor_of_the_largest_magnitude():
     """In BF16, reciprocal and product both rounded: 29056, where float32 has 29127.1."""
-    amax = compressed.bf16_bits(np.float32([2688 / 29127.1]))
-    assert np.float32(29056) == compressed.divisor(nvfp4.widen_bf16(amax)[0])
+    amax = compressed_tensors.bf16_bits(np.float32([2688 / 29127.1]))
+    assert np.float32(29056) == compressed_tensors.divisor(nvfp4.widen_bf16(amax)[0])
 
 
 @pytest.mark.libraries
@@ -170,8 +170,8 @@ class TestAgainstCompressedTensors:
         import torch
 
         theirs = self.compress("NVFP4", bits, maximum)
-        scale = compressed.divisor(maximum)
-        codes, scales = nvfp4.pack(bits, scale, arithmetic=compressed.ARITHMETIC)
+        scale = compressed_tensors.divisor(maximum)
+        codes, scales = nvfp4.pack(bits, scale, arithmetic=compressed_tensors.ARITHMETIC)
         assert scale == theirs["weight_global_scale"].item()
         their_scales = theirs["weight_scale"].view(torch.uint8).numpy()
         np.testing.assert_array_equal(their_scales, scales)
@@ -181,7 +181,7 @@ class TestAgainstCompressedTensors:
         import torch
 
         theirs = self.compress("FP8_DYNAMIC", bits)
-        codes, scales = compressed.pack_fp8(bits)
+        codes, scales = compressed_tensors.pack_fp8(bits)
         np.testing.assert_array_equal(theirs["weight_scale"].view(torch.uint16).numpy(), scales)
         np.testing.assert_array_equal(theirs["weight"].view(torch.uint8).numpy(), codes)
 
@@ -204,7 +204,7 @@ class TestAgainstCompressedTensors:
             values *= np.exp(np.clip(spread * rng.standard_normal((512, 16)), -80, 80)).repeat(
                 16, 1
             )
-            bits = compressed.bf16_bits(values.astype(np.float32))
+            bits = compressed_tensors.bf16_bits(values.astype(np.float32))
             self.check_nvfp4(bits, nvfp4.amax(bits, "w"))
 
     @given(bits=WEIGHTS)
@@ -223,7 +223,7 @@ class TestAgainstCompressedTensors:
         import torch
 
         theirs = torch.from_numpy(values.copy()).bfloat16().view(torch.uint16).numpy()
-        np.testing.assert_array_equal(theirs, compressed.bf16_bits(values))
+        np.testing.assert_array_equal(theirs, compressed_tensors.bf16_bits(values))
 
     def test_divisor_of_every_magnitude(self):
         import torch
@@ -232,5 +232,5 @@ class TestAgainstCompressedTensors:
         bits = np.arange(0x7F80, dtype=np.uint16)
         values = torch.from_numpy(bits.copy()).view(torch.bfloat16)
         theirs = [generate_gparam(-v, v).item() for v in values.reshape(-1, 1)[::7]]
-        ours = [compressed.divisor(value) for value in nvfp4.widen_bf16(bits)[::7]]
+        ours = [compressed_tensors.divisor(value) for value in nvfp4.widen_bf16(bits)[::7]]
         assert theirs == ours

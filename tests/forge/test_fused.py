@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from conftest import EXPERTS, MIXED, WIDE, base_arrays, write_checkpoint
 
-from forge import canonical, compressed, formats, nvfp4, quantize, recipe, rules, tensorfile
-from forge.errors import QuantizeError, RecipeError
+from forge.checkpoint import quantize
+from forge.core import canonical
+from forge.core.errors import QuantizeError, RecipeError
+from forge.recipes import recipe
+from forge.tensors import compressed_tensors, formats, nvfp4, tensorfile
+from forge.tensors.plan import make_plan
 
 LAYER = "model.language_model.layers.0.mlp.experts"
 
@@ -26,7 +30,7 @@ def arrays():
 
 def run(wanted, arrays, root, **kwargs):
     base = tensorfile.read_checkpoint(write_checkpoint(root / "base", arrays))
-    plan = rules.plan(wanted, base)
+    plan = make_plan(wanted, base)
     maxima = {name: np.float32(1 + number) for number, name in enumerate(plan.calibrated)}
     digests = {p.name: canonical.sha256_file(p) for p in (root / "base").iterdir()}
     (root / "out").mkdir()
@@ -44,11 +48,11 @@ def test_slices_are_the_experts(mixed, arrays, tmp_path):
     divisors = set()
     for expert in range(EXPERTS):
         fused = arrays[f"{LAYER}.gate_up_proj"][expert]
-        scale = compressed.divisor(nvfp4.amax(fused, "both"))
+        scale = compressed_tensors.divisor(nvfp4.amax(fused, "both"))
         divisors.add(scale)
         for part, weight in (("gate_proj", fused[:WIDE]), ("up_proj", fused[WIDE:])):
             codes, scales = nvfp4.pack(
-                np.ascontiguousarray(weight), scale, arithmetic=compressed.ARITHMETIC
+                np.ascontiguousarray(weight), scale, arithmetic=compressed_tensors.ARITHMETIC
             )
             module = f"{LAYER}.{expert}.{part}"
             assert codes.tobytes() == found[f"{module}.weight_packed"].read()
@@ -106,28 +110,31 @@ def test_zero_expert_is_named(mixed, arrays, tmp_path):
 def test_tensor_that_cannot_be_split(mixed, arrays, shape):
     arrays[f"{LAYER}.gate_up_proj"] = np.zeros(shape, dtype=np.uint16)
     with pytest.raises(RecipeError, match=r"gate_up_proj' into 2 linear\(s\) an expert"):
-        rules.plan(mixed, arrays)
+        make_plan(mixed, arrays)
 
 
 def test_expert_without_a_rule(mixed, arrays):
     kept = tuple(rule for rule in mixed.quantize if "down_proj" not in str(rule.modules))
     kept += tuple(rule for rule in mixed.quantize if rule.format == "fp8")
     with pytest.raises(RecipeError, match=r"no rule covers .*experts\.0\.down_proj\.weight"):
-        rules.plan(mixed.model_copy(update={"quantize": kept}), arrays)
+        make_plan(mixed.model_copy(update={"quantize": kept}), arrays)
 
 
 def test_fused_tensor_is_not_kept_as_well(mixed, arrays):
     """Its slices are what rules name; a rule over the tensor itself matches nothing."""
     extra = recipe.Keep(tensors=(f"{LAYER}.down_proj",), why="a test")
     with pytest.raises(RecipeError, match=r"experts\.down_proj' matches no tensor"):
-        rules.plan(mixed.model_copy(update={"keep": (*mixed.keep, extra)}), arrays)
+        make_plan(mixed.model_copy(update={"keep": (*mixed.keep, extra)}), arrays)
 
 
 MEMORY = """
 import json, resource, sys
 from pathlib import Path
 import numpy as np
-from forge import formats, quantize, rules, tensorfile
+from forge.tensors import formats
+from forge.checkpoint import quantize
+from forge.tensors import plan as rules
+from forge.tensors import tensorfile
 
 root = Path(sys.argv[1])
 base = tensorfile.read_checkpoint(root)

@@ -11,7 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forge import calibrate, canonical, formats, nvfp4, quantize, record, rules, tensorfile
+from forge.calibration import calibrate, record
+from forge.checkpoint import quantize
+from forge.core import canonical
+from forge.tensors import formats, nvfp4, tensorfile
+from forge.tensors.plan import make_plan
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RECORDED = canonical.read(GOLDEN / "golden.json")
@@ -25,7 +29,7 @@ def folder(request):
 
 @pytest.fixture
 def plan(flagship, folder):
-    return rules.plan(flagship, tensorfile.read_checkpoint(folder / "base"))
+    return make_plan(flagship, tensorfile.read_checkpoint(folder / "base"))
 
 
 def exported(folder):

@@ -3,8 +3,10 @@
 import pytest
 from conftest import write_checkpoint
 
-from forge import canonical, graft, tensorfile
-from forge.errors import GraftError
+from forge.checkpoint import graft
+from forge.core import canonical
+from forge.core.errors import GraftError
+from forge.tensors import tensorfile
 
 
 def test_copies_byte_for_byte(flagship, base, arrays, tmp_path):

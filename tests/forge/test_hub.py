@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from forge import hub
-from forge.errors import FetchError
-from forge.sources import Checkpoint, Source
+from forge.core.errors import FetchError
+from forge.inputs import hub
+from forge.recipes.sources import Checkpoint, Source
 
 from .hub_server import Hub, blob_id, serve
 
@@ -131,7 +131,7 @@ def test_an_unknown_commit_is_refused(server, tmp_path):
 
 def test_a_page_in_between_is_told(source, tmp_path, monkeypatch):
     """A proxy's log-in page is no hub."""
-    monkeypatch.setattr("forge.hub.HfApi.repo_info", lambda *_, **__: json.loads("<html>"))
+    monkeypatch.setattr("forge.inputs.hub.HfApi.repo_info", lambda *_, **__: json.loads("<html>"))
     with pytest.raises(FetchError, match="does not answer as a hub does"):
         take(source, tmp_path)
 
@@ -155,7 +155,7 @@ def test_a_star_stays_in_its_folder(source, tmp_path):
 
 def test_a_full_disk_is_told_before_the_download(server, source, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
-    monkeypatch.setattr("forge.hub.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("forge.inputs.hub.shutil.disk_usage", lambda _: usage)
     with pytest.raises(FetchError, match="has room for"):
         take(source, tmp_path)
     assert not [request for request in server.requests if "/resolve/" in request]

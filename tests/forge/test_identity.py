@@ -4,13 +4,13 @@ import subprocess
 
 import pytest
 
-from forge import identity
-from forge.errors import SourceError
+from forge.core import checkout
+from forge.core.errors import SourceError
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    monkeypatch.setattr(identity, "ROOT", tmp_path)
+    monkeypatch.setattr(checkout, "ROOT", tmp_path)
     return tmp_path
 
 
@@ -30,20 +30,20 @@ def clean(root):
 
 @pytest.mark.usefixtures("clean")
 def test_clean_commit():
-    found, dirty = identity.commit()
+    found, dirty = checkout.commit()
     assert (len(found), dirty) == (40, False)
-    identity.require_commit()
+    checkout.require_commit()
 
 
 @pytest.mark.parametrize("name", ["file", "untracked"])
 def test_changes_are_refused(clean, name):
     (clean / name).write_text("y")
     with pytest.raises(SourceError, match="differs from its commit"):
-        identity.require_commit()
+        checkout.require_commit()
 
 
 @pytest.mark.usefixtures("root")
 def test_no_checkout_is_refused():
-    assert identity.commit() == ("unknown", True)
+    assert checkout.commit() == ("unknown", True)
     with pytest.raises(SourceError, match="is no git checkout"):
-        identity.require_commit()
+        checkout.require_commit()

@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from forge import standin
+from forge.inputs import standin
 
 IMAGES = standin.ROOT / "corpus" / "images"
 SHARD = "media/shard_000000.tar"

@@ -10,9 +10,14 @@ import numpy as np
 import pytest
 from conftest import MIXED, write_checkpoint
 
-from forge import calibrate, canonical, compressed, layout, quantize, recipe, rules, tensorfile
-from forge.batches import Batch
-from forge.errors import CalibrationError
+from forge.calibration import calibrate
+from forge.calibration.batches import Batch
+from forge.checkpoint import quantize
+from forge.core import canonical
+from forge.core.errors import CalibrationError
+from forge.recipes import recipe
+from forge.tensors import compressed_tensors, configs, tensorfile
+from forge.tensors.plan import make_plan
 
 pytestmark = pytest.mark.libraries
 DENSE = "qwen36-27b-nvfp4"
@@ -76,8 +81,8 @@ def plant(rows):
     if rows.shape[0] < 8:
         return
     rows[0], rows[1], rows[2, :16] = 0, 0x8000, 0x8000
-    rows[3, :16] = compressed.bf16_bits(np.float32([1e-30]))[0]
-    rows[4, 5] = compressed.bf16_bits(np.float32([-3]))[0]
+    rows[3, :16] = compressed_tensors.bf16_bits(np.float32([1e-30]))[0]
+    rows[4, 5] = compressed_tensors.bf16_bits(np.float32([-3]))[0]
     rows[5, :16] = np.arange(16) + np.where(np.arange(16) % 2, 0x8000, 0)
 
 
@@ -122,7 +127,7 @@ def oneshot(wanted, base, out):
             model = kind.from_pretrained(base, dtype=torch.bfloat16)
     else:
         model = kind.from_pretrained(base, dtype=torch.bfloat16)
-    ours = layout.quantization_config(wanted, IGNORE)
+    ours = configs.quantization_config(wanted, IGNORE)
     groups = {
         name: {key: group[key] for key in ("targets", "weights", "input_activations")}
         for name, group in json.loads(json.dumps(ours["config_groups"])).items()
@@ -156,7 +161,7 @@ def both(tmp_path_factory):
             random_base(root / "base", wanted)
             oneshot(wanted, root / "base", root / "theirs")
             base = tensorfile.read_checkpoint(root / "base")
-            plan = rules.plan(wanted, base)
+            plan = make_plan(wanted, base)
             inputs = calibrated(wanted, plan, root / "base")
             digests = {p.name: canonical.sha256_file(p) for p in (root / "base").iterdir()}
             (root / "ours").mkdir()
@@ -195,7 +200,7 @@ def test_its_config_says_the_same(both, variant):
 
     _, _, _, root = both(variant)
     theirs = canonical.read(root / "theirs" / "config.json")["quantization_config"]
-    ours = layout.quantization_config(recipe.find(variant), theirs["ignore"])
+    ours = configs.quantization_config(recipe.find(variant), theirs["ignore"])
     left, right = map(QuantizationConfig.model_validate, (theirs, ours))
     groups = [sorted(map(repr, side.config_groups.values())) for side in (left, right)]
     assert groups[0] == groups[1]

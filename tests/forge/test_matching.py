@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from forge import matching
+from forge.tensors import vllm_names
 
 BODY = "model.language_model.layers.0"
 LINEARS = {
@@ -29,7 +29,7 @@ def modelopt(*ignore):
 
 
 def test_layers_have_the_engines_names():
-    assert matching.taken(modelopt(*EXACT), LINEARS) == {
+    assert vllm_names.taken(modelopt(*EXACT), LINEARS) == {
         "language_model.lm_head": None,
         "visual.blocks.0.attn.qkv": None,
         "language_model.model.layers.0.self_attn.qkv_proj": "NVFP4",
@@ -42,7 +42,7 @@ def test_layers_have_the_engines_names():
 
 
 def test_exact_names_are_understood():
-    assert matching.mistaken(modelopt(*EXACT), LINEARS) == []
+    assert vllm_names.mistaken(modelopt(*EXACT), LINEARS) == []
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_exact_names_are_understood():
 )
 def test_entry_too_few(lost, layers):
     ignore = [entry for entry in EXACT if entry != lost]
-    assert matching.mistaken(modelopt(*ignore), LINEARS) == layers
+    assert vllm_names.mistaken(modelopt(*ignore), LINEARS) == layers
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_entry_too_few(lost, layers):
     ],
 )
 def test_entry_too_many(extra, layer):
-    wrong = matching.mistaken(modelopt(*EXACT, extra), LINEARS)
+    wrong = vllm_names.mistaken(modelopt(*EXACT, extra), LINEARS)
     assert wrong == [f"language_model.model.layers.0.{layer}"]
 
 
@@ -77,14 +77,14 @@ def test_some_parts_of_a_fused_layer():
     in_proj_ba."""
     config = modelopt(*EXACT, f"{BODY}.self_attn.q_proj")
     layer = "language_model.model.layers.0.self_attn.qkv_proj"
-    assert matching.taken(config, LINEARS)[layer] == matching.DISPUTED
-    assert matching.mistaken(config, LINEARS) == [layer]
+    assert vllm_names.taken(config, LINEARS)[layer] == vllm_names.DISPUTED
+    assert vllm_names.mistaken(config, LINEARS) == [layer]
 
 
 @pytest.mark.parametrize("extra", ["*q_proj", "re:.*q_proj"])
 def test_patterns_that_exclude_no_fused_layer(extra):
     """Of a fused layer vLLM asks for qkv_proj, which these do not match."""
-    assert matching.mistaken(modelopt(*EXACT, extra), LINEARS) == []
+    assert vllm_names.mistaken(modelopt(*EXACT, extra), LINEARS) == []
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_patterns_that_exclude_no_fused_layer(extra):
     ],
 )
 def test_targets_cover_both_names_and_no_more(pattern, names):
-    target = matching.target(pattern)
+    target = vllm_names.target(pattern)
     assert target.startswith("re:")
     regex = re.compile(target.removeprefix("re:"))
     assert all(regex.match(name) for name in names)

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from forge.memory import Pool
+from forge.tensors.buffers import Pool
 
 MIB = 1 << 20
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from forge import mirror
-from forge.errors import FetchError
-from forge.sources import Dataset, Source
+from forge.core.errors import FetchError
+from forge.inputs import mirror
+from forge.recipes.sources import Dataset, Source
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SOURCE = Source(repo="acme/model", revision=COMMIT)

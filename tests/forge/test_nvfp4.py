@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from forge import nvfp4
-from forge.errors import QuantizeError
+from forge.core.errors import QuantizeError
+from forge.tensors import nvfp4
 
 ALL_FINITE = np.array(
     [bits for bits in range(1 << 16) if bits & 0x7FFF < 0x7F80], dtype=np.uint16

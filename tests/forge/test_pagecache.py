@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from forge import pagecache
-from forge.pagecache import ReadBehind, WriteBehind
+from forge.tensors import pagecache
+from forge.tensors.pagecache import ReadBehind, WriteBehind
 
 PIECE = os.urandom(1 << 20)
 

@@ -3,9 +3,10 @@
 import pytest
 from conftest import FLAGSHIP
 
-from forge import pins, recipe
-from forge.errors import FetchError, RecipeError
-from forge.recipe import VARIANTS
+from forge.core.errors import FetchError, RecipeError
+from forge.inputs import pins
+from forge.recipes import recipe
+from forge.recipes.recipe import VARIANTS
 
 from .hub_server import serve
 

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from conftest import write_checkpoint
 
-from forge import canonical, nvfp4, quantize, rules, stream, tensorfile
-from forge.errors import QuantizeError
+from forge.checkpoint import quantize
+from forge.core import canonical
+from forge.core.errors import QuantizeError
+from forge.tensors import nvfp4, stream, tensorfile
+from forge.tensors.plan import make_plan
 
 
 def run(recipe, base, out, shard_bytes=5_000_000_000, digests=None):
     tensors = tensorfile.read_checkpoint(base)
-    plan = rules.plan(recipe, tensors)
+    plan = make_plan(recipe, tensors)
     maxima = {name: np.float32(1 + number) for number, name in enumerate(plan.quantized)}
     out.mkdir()
     digests = digests or {path.name: canonical.sha256_file(path) for path in base.iterdir()}
@@ -34,7 +37,7 @@ def test_quantized_linears_and_copies(flagship, base, arrays, tmp_path):
     """A group carries one global scale, its codes are the kernel's, all else is copied."""
     run(flagship, base, tmp_path / "out")
     found = stored(tmp_path / "out")
-    plan = rules.plan(flagship, tensorfile.read_checkpoint(base))
+    plan = make_plan(flagship, tensorfile.read_checkpoint(base))
     for group in plan.groups:
         largest = max(nvfp4.amax(arrays[f"{module}.weight"], module) for module in group)
         scale_2 = nvfp4.global_scale(largest)
@@ -51,7 +54,7 @@ def test_quantized_linears_and_copies(flagship, base, arrays, tmp_path):
 def test_input_scales_come_from_the_record(flagship, base, tmp_path):
     run(flagship, base, tmp_path / "out")
     found = stored(tmp_path / "out")
-    plan = rules.plan(flagship, tensorfile.read_checkpoint(base))
+    plan = make_plan(flagship, tensorfile.read_checkpoint(base))
     for number, module in enumerate(plan.quantized):
         expected = nvfp4.global_scale(np.float32(1 + number))
         assert expected.tobytes() == found[f"{module}.input_scale"].read()
@@ -150,7 +153,7 @@ def test_base_that_shrinks_while_it_is_read(flagship, base, tmp_path):
     digests = {path.name: canonical.sha256_file(path) for path in base.glob("*.safetensors")}
     shard = base / "model-00002-of-00002.safetensors"
     shard.write_bytes(shard.read_bytes()[:-100])
-    plan = rules.plan(flagship, tensors)
+    plan = make_plan(flagship, tensors)
     maxima = dict.fromkeys(plan.quantized, np.float32(1))
     (tmp_path / "out").mkdir()
     with pytest.raises(QuantizeError, match="ends early; it changed"):

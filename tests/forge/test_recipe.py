@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from forge import recipe
-from forge.errors import RecipeError, UnpinnedError
+from forge.core.errors import RecipeError, UnpinnedError
+from forge.recipes import recipe
 
 GOOD = (recipe.VARIANTS / "qwen36-27b-vlm-mtp.toml").read_text()
 UNSHARED = 'format = "nvfp4"\nmodules = ["model.language_model.layers.*.self_attn.o_proj"]'

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from forge import calibrate, record, rules, tensorfile
-from forge.errors import CalibrationError
+from forge.calibration import calibrate, record
+from forge.core.errors import CalibrationError
+from forge.tensors import tensorfile
+from forge.tensors.plan import make_plan
 
 MAXIMA = {"b": 2.5, "a": 1.0}
 
@@ -38,7 +40,7 @@ def test_impossible_maximum_names_the_linear(tmp_path, value):
 
 
 def test_group_takes_the_largest(flagship, arrays):
-    plan = rules.plan(flagship, arrays)
+    plan = make_plan(flagship, arrays)
     maxima = {module: 1.0 + number for number, module in enumerate(plan.quantized)}
     merged = calibrate.merge(plan, maxima)
     for group in plan.groups:
@@ -46,7 +48,7 @@ def test_group_takes_the_largest(flagship, arrays):
 
 
 def test_linear_that_no_sample_reached(flagship, arrays):
-    plan = rules.plan(flagship, arrays)
+    plan = make_plan(flagship, arrays)
     maxima = dict.fromkeys(plan.quantized, 1.0)
     del maxima[plan.quantized[3]]
     with pytest.raises(CalibrationError, match=f"{plan.quantized[3]}.*no sample reached"):

@@ -2,9 +2,10 @@
 
 import pytest
 
-from forge import canonical, release, store
-from forge.errors import FetchError, StoreError
-from forge.store import Store
+from forge.core import canonical, store
+from forge.core.errors import FetchError, StoreError
+from forge.core.store import Store
+from forge.release.folder import ADDED, job_of, place
 
 
 @pytest.fixture
@@ -30,24 +31,24 @@ def files(folder):
 
 def test_publishes_checkpoint_and_provenance(results, tmp_path):
     target = tmp_path / "dist" / "variant"
-    release.place(results, target)
+    place(results, target)
     assert files(target) == {*results["dress"].digests, "provenance/provenance.json"}
 
 
 def test_second_time_does_nothing(results, tmp_path):
     target = tmp_path / "dist" / "variant"
-    release.place(results, target)
+    place(results, target)
     before = target.stat().st_ino
-    release.place(results, target)
+    place(results, target)
     assert before == target.stat().st_ino
 
 
 def test_replaces_an_edited_build(results, tmp_path):
     target = tmp_path / "dist" / "variant"
-    release.place(results, target)
+    place(results, target)
     (target / "config.json").unlink()
     (target / "extra").write_text("x")
-    release.place(results, target)
+    place(results, target)
     assert files(target) == {*results["dress"].digests, "provenance/provenance.json"}
     assert [path.name for path in target.parent.iterdir()] == ["variant"]
 
@@ -55,18 +56,18 @@ def test_replaces_an_edited_build(results, tmp_path):
 def test_a_release_is_not_undone(results, tmp_path):
     """Documents, list and signatures stay, and the files that a release made its own."""
     target = tmp_path / "dist" / "variant"
-    release.place(results, target)
-    for name in release.ADDED:
+    place(results, target)
+    for name in ADDED:
         (target / name).write_text(name)
     for path in target.rglob("*"):
         if path.is_file():
             store.own(path)
     before = files(target)
-    assert before == {*results["dress"].digests, "provenance/provenance.json", *release.ADDED}
-    release.place(results, target)
+    assert before == {*results["dress"].digests, "provenance/provenance.json", *ADDED}
+    place(results, target)
     assert before == files(target)
     (target / "config.json").write_text("{}")
-    release.place(results, target)
+    place(results, target)
     assert files(target) == {*results["dress"].digests, "provenance/provenance.json"}
 
 
@@ -85,16 +86,16 @@ def test_never_replaces_a_foreign_folder(results, tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.txt").write_text("x")
     with pytest.raises(StoreError, match="is no earlier build, so it is not replaced"):
-        release.place(results, tmp_path / "home")
+        place(results, tmp_path / "home")
     assert files(tmp_path / "home") == {"thesis.txt"}
 
 
 def test_job_of_a_release(results, tmp_path):
-    release.place(results, tmp_path / "dist")
-    job = release.job(tmp_path / "dist", Store(tmp_path / "store"), None, None)
+    place(results, tmp_path / "dist")
+    job = job_of(tmp_path / "dist", Store(tmp_path / "store"), None, None)
     assert (job.recipe.name, job.rehearsal) == ("qwen36-27b-vlm-mtp", True)
 
 
 def test_folder_without_manifest(tmp_path):
     with pytest.raises(FetchError, match=r"has no provenance/provenance\.json"):
-        release.job(tmp_path, Store(tmp_path), None, None)
+        job_of(tmp_path, Store(tmp_path), None, None)

@@ -3,8 +3,9 @@
 import pytest
 from conftest import base_arrays
 
-from forge import recipe, rules
-from forge.errors import RecipeError
+from forge.core.errors import RecipeError
+from forge.recipes import recipe
+from forge.tensors.plan import compile_pattern, head_source, make_plan
 
 
 def with_changes(flagship, **changes):
@@ -12,7 +13,7 @@ def with_changes(flagship, **changes):
 
 
 def test_groups_share_what_receives_the_same_tensor(flagship, arrays):
-    plan = rules.plan(flagship, arrays)
+    plan = make_plan(flagship, arrays)
     short = {
         tuple(module.removeprefix("model.language_model.layers.") for module in group)
         for group in plan.groups
@@ -30,7 +31,7 @@ def test_groups_share_what_receives_the_same_tensor(flagship, arrays):
 
 
 def test_every_tensor_is_placed_once(flagship, arrays):
-    plan = rules.plan(flagship, arrays)
+    plan = make_plan(flagship, arrays)
     placed = [*plan.keep, *plan.mtp, *(module + ".weight" for module in plan.quantized)]
     assert sorted(arrays) == sorted(placed)
     assert len(plan.mtp) == 15
@@ -39,36 +40,36 @@ def test_every_tensor_is_placed_once(flagship, arrays):
 def test_uncovered_tensor(flagship, arrays):
     arrays["model.language_model.layers.0.new_gate.weight"] = arrays["lm_head.weight"]
     with pytest.raises(RecipeError, match=r"no rule covers .*new_gate\.weight.* Name it"):
-        rules.plan(flagship, arrays)
+        make_plan(flagship, arrays)
 
 
 def test_overlapping_rules(flagship, arrays):
     extra = recipe.Keep(tensors=("model.**.q_proj.weight",), why="a test")
     with pytest.raises(RecipeError, match=r"q_proj\.weight' is covered by two rules"):
-        rules.plan(with_changes(flagship, keep=(*flagship.keep, extra)), arrays)
+        make_plan(with_changes(flagship, keep=(*flagship.keep, extra)), arrays)
 
 
 def test_pattern_that_matches_nothing(flagship, arrays):
     extra = recipe.Keep(tensors=("model.audio.**",), why="a test")
     with pytest.raises(RecipeError, match=r"'model\.audio\.\*\*' matches no tensor"):
-        rules.plan(with_changes(flagship, keep=(*flagship.keep, extra)), arrays)
+        make_plan(with_changes(flagship, keep=(*flagship.keep, extra)), arrays)
 
 
 def test_missing_mtp_tensor(flagship, arrays):
     del arrays["mtp.fc.weight"]
     with pytest.raises(RecipeError, match=r"declares 'mtp\.fc\.weight', which the base does not"):
-        rules.plan(flagship, arrays)
+        make_plan(flagship, arrays)
 
 
 def test_undeclared_mtp_tensor(flagship, arrays):
     arrays["mtp.layers.1.input_layernorm.weight"] = arrays["mtp.norm.weight"]
     with pytest.raises(RecipeError, match=r"no rule covers the tensor 'mtp\.layers\.1"):
-        rules.plan(flagship, arrays)
+        make_plan(flagship, arrays)
 
 
 def test_removed_tensors_are_neither_kept_nor_left(arrays):
     text = recipe.find("qwen36-27b-text-mtp")
-    plan = rules.plan(text, arrays)
+    plan = make_plan(text, arrays)
     assert sorted(plan.removed) == sorted(n for n in arrays if n.startswith("model.visual."))
     assert not {*plan.removed} & {*plan.keep}
 
@@ -76,13 +77,13 @@ def test_removed_tensors_are_neither_kept_nor_left(arrays):
 def test_removal_that_removes_nothing(arrays):
     bare = {name: array for name, array in arrays.items() if "visual" not in name}
     with pytest.raises(RecipeError, match=r"'model\.visual\.\*\*' matches no tensor"):
-        rules.plan(recipe.find("qwen36-27b-text-mtp"), bare)
+        make_plan(recipe.find("qwen36-27b-text-mtp"), bare)
 
 
 @pytest.mark.parametrize("variant", ["qwen36-27b-nvfp4", "qwen36-35b-a3b-nvfp4-fp8-mtp"])
 def test_calibrated_are_those_whose_inputs_have_a_scale(variant):
     """All NVFP4 linears, no FP8 linear; a group is of one format."""
-    plan = rules.plan(recipe.find(variant), base_arrays(variant=variant))
+    plan = make_plan(recipe.find(variant), base_arrays(variant=variant))
     nvfp4 = [name for name in plan.quantized if plan.linears[name].format.name == "nvfp4"]
     assert list(plan.calibrated) == nvfp4
     assert all(len({plan.linears[m].format.name for m in group}) == 1 for group in plan.groups)
@@ -100,21 +101,21 @@ class TestHead:
         return {name: array for name, array in arrays.items() if not name.startswith("mtp.")}
 
     def test_own_head_first(self, tuned, arrays, headless):
-        assert rules.head_source(tuned, arrays) == "base"
-        assert rules.head_source(tuned, headless) == "donor"
-        assert rules.plan(tuned, headless).mtp == ()
+        assert head_source(tuned, arrays) == "base"
+        assert head_source(tuned, headless) == "donor"
+        assert make_plan(tuned, headless).mtp == ()
 
     def test_half_a_head_is_no_reason_to_take_the_donors(self, tuned, arrays):
         del arrays["mtp.fc.weight"]
         with pytest.raises(RecipeError, match=r"declares 'mtp\.fc\.weight'"):
-            rules.plan(tuned, arrays)
+            make_plan(tuned, arrays)
 
     def test_dropped(self, arrays, headless):
         baseline = recipe.find("qwen36-27b-nvfp4")
-        assert rules.head_source(baseline, arrays) is None
-        assert len(rules.plan(baseline, arrays).mtp) == 15
+        assert head_source(baseline, arrays) is None
+        assert len(make_plan(baseline, arrays).mtp) == 15
         with pytest.raises(RecipeError, match="15 missing"):
-            rules.plan(baseline, headless)
+            make_plan(baseline, headless)
 
 
 @pytest.mark.parametrize(
@@ -129,5 +130,5 @@ class TestHead:
 )
 def test_wildcards(pattern, name, places):
     """`*` is one part of a name, `**` one or more, a dot only a dot."""
-    match = rules.compile_pattern(pattern).fullmatch(name)
+    match = compile_pattern(pattern).fullmatch(name)
     assert places == (match and match.groups())

@@ -7,8 +7,8 @@ from hashlib import sha256
 
 import pytest
 
-from forge import samples, standin
-from forge.errors import FetchError
+from forge.core.errors import FetchError
+from forge.inputs import samples, standin
 
 SUBSET = standin.ROOT / "corpus" / "images" / "plotqa_cot"
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from conftest import FLAGSHIP
 
-from forge import canonical, recipe, standin
-from forge.errors import FetchError
+from forge.core import canonical
+from forge.core.errors import FetchError
+from forge.inputs import standin
+from forge.recipes import recipe
 
 ARCHITECTURE = "Qwen3_5ForConditionalGeneration"
 CHECKPOINT = {
@@ -120,7 +122,7 @@ def test_template_and_corpus_are_pinned(root, name):
     """A change is refused until it is pinned on purpose."""
     (root / name).write_text("Other\n\ntext\n")
     template, corpus = standin.template(root), standin.corpus("calibration", root)
-    with pytest.raises(FetchError, match=r"python -m forge\.standin"):
+    with pytest.raises(FetchError, match=r"python -m forge\.inputs\.standin"):
         template.take(), corpus.take()
 
     standin.pin(root)

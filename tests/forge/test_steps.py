@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from forge.core.store import Result
 from forge.pipeline import STEPS
-from forge.store import Result
 
 FETCHED = {
     "base/model.safetensors": "a",

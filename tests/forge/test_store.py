@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from forge.errors import StoreError
-from forge.store import Store, link
+from forge.core.errors import StoreError
+from forge.core.store import Store, link
 
 KILLED = """
 import sys, time
 from pathlib import Path
-from forge.store import Store
+from forge.core.store import Store
 def work(out):
     (out / "half").write_bytes(b"x")
     print("working", flush=True)

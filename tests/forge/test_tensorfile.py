@@ -8,9 +8,9 @@ from conftest import write_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forge import tensorfile
-from forge.errors import TensorFileError
-from forge.tensorfile import Spec
+from forge.core.errors import TensorFileError
+from forge.tensors import tensorfile
+from forge.tensors.tensorfile import Spec
 
 names = st.text(min_size=1, max_size=20).filter(lambda name: name != "__metadata__")
 shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)

@@ -19,7 +19,10 @@ import numpy as np
 import torch
 import transformers
 
-from forge import canonical, recipe, rules, tensorfile
+from forge.core import canonical
+from forge.recipes import recipe
+from forge.tensors import tensorfile
+from forge.tensors.plan import WEIGHT
 
 HERE = Path(__file__).parent
 STANDIN = HERE.parents[1] / "build" / "standins" / "qwen36-dense" / "checkpoint"
@@ -134,7 +137,7 @@ def plant(tensors: Mapping[str, Bits]) -> None:
     rng = np.random.default_rng(SEED + 1)
 
     def weight(layer: int, module: str) -> Bits:
-        return tensors[f"{LAYER}.{layer}.{module}{rules.WEIGHT}"]
+        return tensors[f"{LAYER}.{layer}.{module}{WEIGHT}"]
 
     for module in ("linear_attn.out_proj", "linear_attn.in_proj_qkv", "mlp.gate_proj"):
         rows = weight(0, module)

@@ -27,7 +27,11 @@ import transformers
 from bases import FILE, FLAGSHIP, HERE
 from modelopt.torch.export import export_hf_checkpoint
 
-from forge import canonical, recipe, record, rules, tensorfile
+from forge.calibration import record
+from forge.core import canonical
+from forge.recipes import recipe
+from forge.tensors import tensorfile
+from forge.tensors.plan import make_plan
 
 MODELS = ("random", "trained")
 EXPORT = f"export/{FILE}"
@@ -83,7 +87,7 @@ def run(out: Path) -> None:
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS is deterministic only with it
     torch.use_deterministic_algorithms(mode=True)
     for name in MODELS:
-        plan = rules.plan(recipe.find(FLAGSHIP), tensorfile.read_checkpoint(HERE / name / "base"))
+        plan = make_plan(recipe.find(FLAGSHIP), tensorfile.read_checkpoint(HERE / name / "base"))
         model = load(HERE / name / "base")
         with torch.inference_mode():
             mtq.quantize(model, quantizers(plan.quantized), calibrate)

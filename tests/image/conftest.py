@@ -7,14 +7,14 @@ from typing import Any
 import docker
 import pytest
 
-from forge import container, image, preflight
-from forge.container import Sandbox
-from forge.preflight import GIB, Limits
+from forge.container import image, requirements
+from forge.container.requirements import GIB, Limits
+from forge.container.sandbox import Sandbox, caller
 
 
 @pytest.fixture(scope="session")
 def client() -> docker.DockerClient:
-    return preflight.engine()
+    return requirements.engine()
 
 
 @pytest.fixture(scope="session")
@@ -43,5 +43,5 @@ def sandbox(client: docker.DockerClient, found: image.Image, tmp_path: Path) -> 
         inputs=frozenset({tmp_path / "store/fetch", tmp_path / "base"}),
         scratch=tmp_path / "scratch",
         limits=Limits(memory=1 * GIB, shared=GIB // 4, seconds=120),
-        user=container.caller(client),
+        user=caller(client),
     )

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import FLAGSHIP
 
-from forge import attest, identity
+from forge.core import checkout
+from forge.core import machine as this_machine
+from forge.release import attest
 
 pytestmark = pytest.mark.image
 
@@ -94,12 +96,12 @@ def test_manifest_names_image_base_engine_and_locks(statement, client, found):
     inside = machine["container"]
     assert inside["image"] == found.facts()
     assert inside["engine"]["version"] == client.version()["Version"]
-    assert (inside["graphics"] is None) == (not identity.has_gpu())
+    assert (inside["graphics"] is None) == (not this_machine.has_gpu())
     named = {item["name"]: item for item in statement["buildDefinition"]["resolvedDependencies"]}
     assert f"sha256:{named['image']['digest']['sha256']}" == found.id
     base = found.labels["org.opencontainers.image.base.digest"]
     assert f"sha256:{named['image/base']['digest']['sha256']}" == base
-    assert named["hallmark"]["digest"]["gitCommit"] == identity.commit()[0]
+    assert named["hallmark"]["digest"]["gitCommit"] == checkout.commit()[0]
     assert {"lockfiles/host.txt", "lockfiles/build.txt"} <= named.keys()
 
 

@@ -10,9 +10,10 @@ from contextlib import closing, suppress
 import docker
 import pytest
 
-from forge import container, identity
-from forge.errors import ContainerError, NoGpuError
-from forge.preflight import GIB, Graphics, Limits
+from forge.container import sandbox as container
+from forge.container.requirements import GIB, Graphics, Limits
+from forge.core import checkout, machine
+from forge.core.errors import ContainerError, NoGpuError
 
 pytestmark = pytest.mark.image
 PYTHON = container.PYTHON.format(environment="build")
@@ -123,9 +124,12 @@ def test_streams_and_exit_code_come_through(sandbox, capfd, left):
 
 def test_knows_its_image(sandbox, found, capfd):
     """Inside, commit and image are what the labels say; there is no git to ask."""
-    code = "from forge import identity as i; print(*i.commit(), i.image_layers())"
+    code = (
+        "from forge.core import checkout, machine; "
+        "print(*checkout.commit(), machine.image_layers())"
+    )
     assert sandbox.run([PYTHON, "-c", code]) == 0
-    commit, dirty = identity.commit()
+    commit, dirty = checkout.commit()
     assert capfd.readouterr().out.split() == [commit, str(dirty), found.layers]
 
 
@@ -144,7 +148,7 @@ def test_memory_limit(sandbox, left):
 
 def test_gpu_that_the_engine_cannot_hand_on(sandbox, left):
     """Docker without NVIDIA's toolkit refuses, Podman 4 starts without one: the same message."""
-    if identity.has_gpu():
+    if machine.has_gpu():
         pytest.skip("this engine may well hand on its GPUs")
     asking = dataclasses.replace(sandbox, graphics=Graphics(driver="580.1", names=("x",)))
     with pytest.raises(NoGpuError, match=r"cannot hand on the GPU.*RUNNER=host\."):

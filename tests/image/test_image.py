@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 
-from forge import identity, image
+from forge.container import image
+from forge.core import checkout as this_checkout
 
 OPTIONS = {"base": "b", "base_digest": "sha256:1", "snapshot": "none", "verify": "verify-cpu"}
 
@@ -15,7 +16,7 @@ OPTIONS = {"base": "b", "base_digest": "sha256:1", "snapshot": "none", "verify":
 def checkout(tmp_path, monkeypatch):
     """A commit with all that the image is made from."""
     for name in image.TREE:
-        source = identity.ROOT / name
+        source = this_checkout.ROOT / name
         if source.is_dir():
             shutil.copytree(
                 source, tmp_path / name, ignore=shutil.ignore_patterns("standins", "__pycache__")
@@ -24,8 +25,8 @@ def checkout(tmp_path, monkeypatch):
             shutil.copy(source, tmp_path / name)
     git(tmp_path, "init", "--quiet")
     commit(tmp_path)
-    monkeypatch.setattr(identity, "ROOT", tmp_path)
-    monkeypatch.setattr(identity, "LOCKFILES", tmp_path / "lockfiles")
+    monkeypatch.setattr(this_checkout, "ROOT", tmp_path)
+    monkeypatch.setattr(this_checkout, "LOCKFILES", tmp_path / "lockfiles")
     return tmp_path
 
 
@@ -41,7 +42,7 @@ def commit(root):
 
 def defaults():
     """The Dockerfile's build arguments."""
-    text = (identity.ROOT / "Dockerfile").read_text()
+    text = (this_checkout.ROOT / "Dockerfile").read_text()
     return dict(re.findall(r"^ARG (\w+)=(.+)$", text, flags=re.MULTILINE))
 
 
@@ -59,14 +60,14 @@ def test_dockerfile_repeats_the_pins():
 
 def test_base_has_the_cuda_of_the_locked_torch():
     """Kernels that are compiled at run time meet the run time library that they were made for."""
-    lock = (identity.LOCKFILES / "verify.txt").read_text()
+    lock = (this_checkout.LOCKFILES / "verify.txt").read_text()
     (toolkit,) = re.findall(r"^cuda-toolkit==(\d+\.\d+)\.", lock, flags=re.MULTILINE)
     assert image.pins().base.tag.startswith(f"{toolkit}.")
 
 
 def test_context_is_the_tree():
     """What .dockerignore lets in is what the image's digest of the tree covers."""
-    lines = (identity.ROOT / ".dockerignore").read_text().splitlines()
+    lines = (this_checkout.ROOT / ".dockerignore").read_text().splitlines()
     let_in = {line[1:] for line in lines if line.startswith("!")}
     assert let_in == {*image.TREE} - {".dockerignore", "Dockerfile"}
     assert "*" in lines
@@ -74,23 +75,23 @@ def test_context_is_the_tree():
 
 def test_every_run_of_the_dockerfile_clamps_its_times():
     runs = re.findall(
-        r"^RUN (?:.*\\\n)*.*$", (identity.ROOT / "Dockerfile").read_text(), flags=re.MULTILINE
+        r"^RUN (?:.*\\\n)*.*$", (this_checkout.ROOT / "Dockerfile").read_text(), flags=re.MULTILINE
     )
     assert len(runs) >= 5
     assert all("/layer " in run and "type=tmpfs,target=/tmp" in run for run in runs)
-    assert "\nCOPY " not in (identity.ROOT / "Dockerfile").read_text()
+    assert "\nCOPY " not in (this_checkout.ROOT / "Dockerfile").read_text()
 
 
 @pytest.mark.usefixtures("checkout")
 def test_name_is_the_commit():
-    found, dirty = identity.commit()
+    found, dirty = this_checkout.commit()
     assert not dirty
     assert image.name() == f"hallmark:{found[:12]}"
 
 
 def test_changed_tree_is_another_image(checkout):
     first = image.name()
-    (checkout / "build/forge/graft.py").write_text("x")
+    (checkout / "build/forge/checkpoint/graft.py").write_text("x")
     assert re.fullmatch(f"{first}-[0-9a-f]{{12}}", image.name())
     assert image.labels(**OPTIONS)["hallmark.dirty"] == "true"
 

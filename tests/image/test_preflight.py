@@ -11,8 +11,11 @@ import warnings
 import pytest
 from conftest import FLAGSHIP
 
-from forge import errors, identity, preflight
-from forge.errors import (
+from forge.container import requirements
+from forge.container.image import Image
+from forge.container.requirements import GIB, Graphics, Limits
+from forge.core import errors, machine
+from forge.core.errors import (
     DriverError,
     EnginePermissionError,
     HallmarkError,
@@ -20,8 +23,6 @@ from forge.errors import (
     NoGpuError,
     SpaceError,
 )
-from forge.image import Image
-from forge.preflight import GIB, Graphics, Limits
 
 NOBODY = 65534
 WAY_OUT = r"RUNNER=host\."
@@ -47,7 +48,7 @@ def test_no_engine(tmp_path, monkeypatch):
     """The real message, from the real library and a socket that is not there."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with pytest.raises(NoEngineError, match=f"(?s)none.sock: no container engine.*{WAY_OUT}"):
-        preflight.engine()
+        requirements.engine()
 
 
 def test_nobody_listens(tmp_path, monkeypatch):
@@ -55,7 +56,7 @@ def test_nobody_listens(tmp_path, monkeypatch):
         dead.bind(str(tmp_path / "dead.sock"))
         monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/dead.sock")
         with pytest.raises(NoEngineError, match="(?s)refused.*podman system service"):
-            preflight.engine()
+            requirements.engine()
 
 
 def test_no_permission(tmp_path, monkeypatch):
@@ -71,7 +72,7 @@ def test_no_permission(tmp_path, monkeypatch):
             os.seteuid(NOBODY)
         try:
             with pytest.raises(EnginePermissionError, match=f"(?s)may not use.*{WAY_OUT}"):
-                preflight.engine()
+                requirements.engine()
         finally:
             os.seteuid(before)
 
@@ -95,50 +96,50 @@ def test_before_any_work(tmp_path):
     [("verify", True, "made for a machine with one"), ("verify-cpu", False, "a real build does")],
 )
 def test_no_gpu(monkeypatch, verify, rehearsal, why):
-    monkeypatch.setattr(identity, "has_gpu", lambda: False)
+    monkeypatch.setattr(machine, "has_gpu", lambda: False)
     with pytest.raises(NoGpuError, match=f"(?s){why}.*{WAY_OUT}"):
-        preflight.graphics(image(verify), rehearsal=rehearsal)
+        requirements.graphics(image(verify), rehearsal=rehearsal)
 
 
 def test_rehearsal_needs_no_gpu(monkeypatch):
-    monkeypatch.setattr(identity, "has_gpu", lambda: False)
-    assert preflight.graphics(image("verify-cpu"), rehearsal=True) is None
+    monkeypatch.setattr(machine, "has_gpu", lambda: False)
+    assert requirements.graphics(image("verify-cpu"), rehearsal=True) is None
 
 
 def test_image_that_cannot_use_the_gpu(monkeypatch):
-    monkeypatch.setattr(identity, "has_gpu", lambda: True)
+    monkeypatch.setattr(machine, "has_gpu", lambda: True)
     with pytest.raises(NoGpuError, match="made while it had none"):
-        preflight.graphics(image("verify-cpu"), rehearsal=True)
+        requirements.graphics(image("verify-cpu"), rehearsal=True)
 
 
 def test_driver_that_does_not_answer(monkeypatch, tmp_path):
-    monkeypatch.setattr(identity, "has_gpu", lambda: True)
+    monkeypatch.setattr(machine, "has_gpu", lambda: True)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DriverError, match=f"(?s)nvidia-smi does not answer.*{WAY_OUT}"):
-        preflight.graphics(image("verify"), rehearsal=False)
+        requirements.graphics(image("verify"), rehearsal=False)
 
 
 def test_driver_as_nvidia_smi_lists_it():
     listing = "580.95.05, NVIDIA B200\n580.95.05, NVIDIA B200\n"
     wanted = Graphics(driver="580.95.05", names=("NVIDIA B200", "NVIDIA B200"))
-    assert wanted == preflight.supported(listing)
+    assert wanted == requirements.supported(listing)
 
 
 @pytest.mark.parametrize("driver", ["579.99", "570.124.06", "99.1"])
 def test_driver_too_old(driver):
     with pytest.raises(DriverError, match=f"(?s)driver is {driver}, .*580 or later.*{WAY_OUT}"):
-        preflight.supported(f"{driver}, NVIDIA B200\n")
+        requirements.supported(f"{driver}, NVIDIA B200\n")
 
 
 @pytest.mark.parametrize("listing", ["", "No devices were found\n", "[N/A], [N/A]\n"])
 def test_listing_without_a_gpu(listing):
     with pytest.raises(DriverError, match="lists no GPU"):
-        preflight.supported(listing)
+        requirements.supported(listing)
 
 
 def test_too_little_disk(tmp_path):
     with pytest.raises(SpaceError, match=r"are free there, and the build takes 1048576\.0"):
-        preflight.disk(tmp_path / "not" / "there", 1 << 50, "the build")
+        requirements.disk(tmp_path / "not" / "there", 1 << 50, "the build")
 
 
 def test_real_build_counts_what_is_fetched(tmp_path, monkeypatch):
@@ -147,19 +148,19 @@ def test_real_build_counts_what_is_fetched(tmp_path, monkeypatch):
     (tmp_path / "hub" / "blob").write_bytes(bytes(1000))
     (tmp_path / "hub" / "link").symlink_to("blob")
     asked = []
-    monkeypatch.setattr(preflight, "disk", lambda *given: asked.append(given[1]))
-    preflight.space(tmp_path, limits(), rehearsal=False)
-    assert asked == [preflight.REAL_DISK - 1000]
+    monkeypatch.setattr(requirements, "disk", lambda *given: asked.append(given[1]))
+    requirements.space(tmp_path, limits(), rehearsal=False)
+    assert asked == [requirements.REAL_DISK - 1000]
 
 
 def test_too_little_memory(tmp_path):
     with pytest.raises(SpaceError, match=f"(?s)of memory, and this machine has.*{WAY_OUT}"):
-        preflight.space(tmp_path, limits(memory=1 << 50), rehearsal=True)
+        requirements.space(tmp_path, limits(memory=1 << 50), rehearsal=True)
 
 
 def test_too_little_shared_memory(tmp_path):
     with pytest.raises(SpaceError, match=f"(?s)of shared memory, but 1.0 GiB.*{WAY_OUT}"):
-        preflight.space(tmp_path, limits(shared=2 * GIB), rehearsal=True)
+        requirements.space(tmp_path, limits(shared=2 * GIB), rehearsal=True)
 
 
 def test_every_error_has_a_code_of_its_own():

@@ -5,7 +5,9 @@ import subprocess
 
 import pytest
 
-from forge import container, identity, image
+from forge.container import image
+from forge.container.sandbox import PYTHON
+from forge.core import checkout
 
 pytestmark = pytest.mark.image
 
@@ -38,7 +40,7 @@ def inside(client, found, script):
 def test_same_layers_from_another_folder_at_another_time(client, found, tmp_path):
     """Every step of the Dockerfile, done again without a cache."""
     subprocess.run(
-        ["git", "clone", "--quiet", str(identity.ROOT), str(tmp_path / "clone")], check=True
+        ["git", "clone", "--quiet", str(checkout.ROOT), str(tmp_path / "clone")], check=True
     )
     first = client.images.get(found.id).attrs["RootFS"]["Layers"]
     assert first == rebuilt(client, tmp_path / "clone", "hallmark:again", "--no-cache")
@@ -80,9 +82,9 @@ def test_environments_are_the_locks(client, found):
         "sep='\\n')"
     )
     for name, lock in {"build": "build", "verify": found.labels["hallmark.verify"]}.items():
-        python = container.PYTHON.format(environment=name)
+        python = PYTHON.format(environment=name)
         there = set(inside(client, found, f'{python} -c "{code}"')) - {"hallmark==0.1.0"}
-        text = (identity.LOCKFILES / f"{lock}.txt").read_text()
+        text = (checkout.LOCKFILES / f"{lock}.txt").read_text()
         locked = {line.split()[0].lower() for line in text.splitlines() if "==" in line[:80]}
         assert there
         assert there <= {pin.replace("_", "-").replace(".", ".") for pin in locked}

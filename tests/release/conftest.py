@@ -29,6 +29,6 @@ def bench(good, tmp_path):
 @pytest.fixture(scope="session")
 def demands(good):
     """What a stranger demands who has the publisher's public key."""
-    from assay import steps, trust
+    from assay.release import steps, trust
 
     return steps.Demands(trust=trust.by_key(good.key.with_name("key.pub")))

@@ -3,13 +3,13 @@
 import pytest
 from assets.verify.cases import CASES
 
-from assay import verify_release
-from forge.errors import ReleaseError
+from assay.release import verify
+from forge.core.errors import ReleaseError
 
 
 def test_the_good_release_passes(good, demands):
     said = []
-    verify_release.verify(good.folder, demands, said.append)
+    verify.verify(good.folder, demands, said.append)
     assert [line.split()[0] for line in said] == [str(n) for n in range(1, 12)]
     assert all(line.split()[1] == "pass" for line in said)
 
@@ -24,7 +24,7 @@ def test_case_fails_and_says_why(name, bench, demands):
     spoil(bench)
     said = []
     with pytest.raises(ReleaseError) as caught:
-        verify_release.verify(bench.folder, demands, said.append)
+        verify.verify(bench.folder, demands, said.append)
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
     assert [line.split()[1] for line in said] == ["pass"] * (len(said) - 1) + ["FAIL"]

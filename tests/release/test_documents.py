@@ -11,10 +11,11 @@ import pytest
 from conftest import base_arrays
 from huggingface_hub import ModelCard
 
-from forge import assemble, card, charts, facts, fidelity, report, tensorfile
-from forge.errors import RecipeError, ReleaseError
-from forge.nvfp4 import widen_bf16
-from forge.store import Store
+from forge.core.errors import RecipeError, ReleaseError
+from forge.core.store import Store
+from forge.release import assemble, card, charts, facts, report
+from forge.tensors import quantization_error, tensorfile
+from forge.tensors.nvfp4 import widen_bf16
 
 MEASURED = {
     "perplexity": {
@@ -100,7 +101,7 @@ def test_serving_commands_are_the_recipes(found):
 
 
 def test_profiles_have_commands_of_their_own():
-    from forge import recipe
+    from forge.recipes import recipe
 
     variant = recipe.find("qwen36-27b-vlm-cascade-mtp")
     command = card._command(variant.serve, variant.serve.speculative_tokens)
@@ -163,8 +164,8 @@ def test_errors_are_those_of_the_weights(good, found):
 )
 def test_errors_of_the_other_formats(tmp_path, loader, name):
     """What a format packs is read back with an error that fits its bits, and no scale missed."""
-    from forge import formats
-    from forge.rules import Linear, Place
+    from forge.tensors import formats
+    from forge.tensors.plan import Linear, Place
 
     weight = base_arrays()["lm_head.weight"]
     kind = formats.find(loader, name)
@@ -180,7 +181,7 @@ def test_errors_of_the_other_formats(tmp_path, loader, name):
     (source,) = tensorfile.read_header(tmp_path / "base.safetensors")
     place = Place(tensor="m.weight", start=0, shape=weight.shape)
     linear = Linear(module="m", format=kind, place=place)
-    error = fidelity.of(linear, {"m.weight": source}, stored, loader)
+    error = quantization_error.of(linear, {"m.weight": source}, stored, loader)
     low, high = {"nvfp4": (0.05, 0.15), "fp8": (0.01, 0.04)}[name]
     assert low < error.relative < high
 
@@ -220,7 +221,7 @@ def test_files_of_a_release_are_its_own(good):
 
 def test_release_is_still_reproduced(good, tmp_path):
     """What a release adds is beside the checkpoint: SHA256SUMS and a rebuild are as before."""
-    from assay import reproduce
+    from assay.rebuild import reproduce
 
     found = reproduce.run(good.folder, Store(tmp_path), base=good.key.parent / "base")
     assert found.identical

@@ -9,8 +9,8 @@ import shutil
 import pytest
 from assets.verify.bench import LIST, MANIFEST, SIGNED_MANIFEST, encoded, envelope
 
-from assay import verify_release
-from forge.errors import HallmarkError, ReleaseError
+from assay.release import verify
+from forge.core.errors import HallmarkError, ReleaseError
 
 SEED = 20260101
 MUTATIONS = 2100
@@ -135,10 +135,10 @@ def test_every_effective_change_is_refused(bench, demands):
         if folder.state() != folder.before:
             done += 1
             with pytest.raises(ReleaseError):
-                verify_release.verify(bench.folder, demands, lambda _: None)
+                verify.verify(bench.folder, demands, lambda _: None)
         folder.restore()
     assert folder.state() == folder.before
-    verify_release.verify(bench.folder, demands, lambda _: None)
+    verify.verify(bench.folder, demands, lambda _: None)
 
 
 def changed(rng, value):
@@ -174,7 +174,7 @@ def test_whatever_is_signed_is_judged(bench, demands, name):
         else:
             bench.admit(name)
         try:
-            verify_release.verify(bench.folder, demands, lambda _: None)
+            verify.verify(bench.folder, demands, lambda _: None)
         except HallmarkError:
             refused += 1
         folder.restore()

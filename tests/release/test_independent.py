@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from forge import identity, keys, signing
-from forge.release import BUNDLES
+from forge.core import checkout
+from forge.release import keys, signing
+from forge.release.folder import BUNDLES
 
-GUIDE = identity.ROOT / "verify" / "CHECKING.md"
+GUIDE = checkout.ROOT / "verify" / "CHECKING.md"
 
 
 def blocks():

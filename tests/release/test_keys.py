@@ -5,8 +5,8 @@ from hashlib import sha256
 
 import pytest
 
-from forge import keys
-from forge.errors import SigningError
+from forge.core.errors import SigningError
+from forge.release import keys
 
 
 @pytest.fixture

@@ -7,12 +7,15 @@ import sys
 
 import pytest
 
-from assay import reproduce, reproduction, trust, verify_release
-from assay.policy import Policy
-from assay.steps import Demands
-from forge import bundle, canonical, keys
-from forge.errors import DifferenceError, ManifestError, ReleaseError, SigningError
-from forge.store import Store
+from assay.rebuild import reproduce
+from assay.release import rebuilders, trust
+from assay.release import verify as verify_release
+from assay.release.policy import Policy
+from assay.release.steps import Demands
+from forge.core import canonical
+from forge.core.errors import DifferenceError, ManifestError, ReleaseError, SigningError
+from forge.core.store import Store
+from forge.release import bundle, keys
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,7 @@ def rebuilder(tmp_path):
 @pytest.fixture
 def attested(good, report, tmp_path):
     def sign(key, folder=good.folder):
-        return reproduction.attest_reproduction(folder, report, key, None, tmp_path / "statements")
+        return rebuilders.attest_reproduction(folder, report, key, None, tmp_path / "statements")
 
     return sign
 
@@ -171,7 +174,7 @@ def test_nothing_is_signed_for_a_rebuild_that_differs(bench, good, rebuilder, tm
     found = reproduce.run(bench.folder, Store(tmp_path / "store"), base=good.key.parent / "base")
     canonical.write(tmp_path / "report.json", found.as_json())
     with pytest.raises(DifferenceError, match="is not reproduced, so nothing is signed"):
-        reproduction.attest_reproduction(
+        rebuilders.attest_reproduction(
             bench.folder, tmp_path / "report.json", rebuilder("one"), None, tmp_path / "statements"
         )
     assert not (tmp_path / "statements").exists()

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from forge import assemble, bundle, signing
-from forge.errors import ReleaseError, SigningError
-from forge.release import BUNDLES, SIGNATURES
+from forge.core.errors import ReleaseError, SigningError
+from forge.release import assemble, bundle, signing
+from forge.release.folder import BUNDLES, SIGNATURES
 
 COMMAND = (sys.executable, "-m", "forge", "sign")
 
@@ -83,10 +83,10 @@ def test_token_that_is_none(bench, monkeypatch):
 
 def test_model_signature_is_checked_by_its_own_tool(bench, demands):
     """OpenSSF's `model_signing` verifies it, and verify-release does."""
-    from assay import verify_release
+    from assay.release import verify
 
     signing.sign(bench.folder, bench.key, model_signature=True)
-    verify_release.verify(bench.folder, demands, lambda _: None)
+    verify.verify(bench.folder, demands, lambda _: None)
     command = [
         sys.executable, "-m", "model_signing", "verify", "key", bench.folder,
         "--signature", bench / "provenance/model.sig",
@@ -104,7 +104,7 @@ def test_signing_again_drops_a_model_signature_of_before(bench):
 
 
 def test_release_made_again_keeps_signatures_while_nothing_changed(bench, good):
-    from forge.store import Store
+    from forge.core.store import Store
 
     before = signatures(bench.folder)
     assemble.assemble(bench.folder, Store(good.key.parent / "store"))
@@ -119,7 +119,7 @@ def test_release_made_again_keeps_signatures_while_nothing_changed(bench, good):
 
 @pytest.mark.parametrize("name", ["key.pem", "provenance/key", ".DS_Store"])
 def test_what_is_no_file_of_the_build_is_not_released(bench, good, name):
-    from forge.store import Store
+    from forge.core.store import Store
 
     (bench / name).write_text("x")
     with pytest.raises(ReleaseError, match="is no file of this build. Move it elsewhere"):

@@ -5,9 +5,9 @@ import subprocess
 import pytest
 from huggingface_hub import constants
 
-from forge import upload
-from forge.errors import ReleaseError, UploadError
-from forge.release import SIGNATURES
+from forge.core.errors import ReleaseError, UploadError
+from forge.release import publish as upload
+from forge.release.folder import SIGNATURES
 
 from ..forge.hub_server import serve
 

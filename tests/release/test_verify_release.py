@@ -7,12 +7,13 @@ import sys
 import pytest
 from assets.verify.bench import SIGNED_LIST, SIGNED_MANIFEST, encoded, envelope
 
-from assay import policy, verify_release
-from assay.policy import Policy
-from assay.steps import Demands
-from assay.trust import Identity
-from forge import identity
-from forge.errors import ReleaseError
+from assay.release import policy
+from assay.release import verify as verify_release
+from assay.release.policy import Policy
+from assay.release.steps import Demands
+from assay.release.trust import Identity
+from forge.core import checkout
+from forge.core.errors import ReleaseError
 
 ISSUER = "https://token.actions.githubusercontent.com"
 
@@ -156,7 +157,7 @@ def test_gates_of_the_policy(bench, demands, measured, wanted, passes):
 
 @pytest.mark.parametrize("name", ["release", "rehearsal"])
 def test_policies_that_ship_are_read(name):
-    assert policy.read(identity.ROOT / "verify" / "policies" / f"{name}.toml").level == "all"
+    assert policy.read(checkout.ROOT / "verify" / "policies" / f"{name}.toml").level == "all"
 
 
 @pytest.mark.parametrize(
@@ -177,18 +178,18 @@ def test_policy_that_is_none(tmp_path, text, reason):
 
 def test_release_of_a_commit_is_held_to_that_commit(bench, demands):
     """Whatever is checked out: the digests are those of the commit's own files, by git."""
-    from assay import origin
+    from assay.release import source_tree
 
-    commit, _ = identity.commit()
+    commit, _ = checkout.commit()
     if commit == "unknown":
         pytest.skip("this checkout has no git")
 
     def change(statement):
         definition = statement["predicate"]["buildDefinition"]
-        definition["internalParameters"]["code_sha256"] = origin._code_at(commit)
+        definition["internalParameters"]["code_sha256"] = source_tree._code_at(commit)
         for one in definition["resolvedDependencies"]:
             if one["name"].startswith(("build/", "lockfiles/")):
-                one["digest"]["sha256"] = origin._at(commit, one["name"])
+                one["digest"]["sha256"] = source_tree._at(commit, one["name"])
             if one["name"] == "hallmark":
                 one["annotations"]["uncommitted_changes"] = False
 
@@ -199,16 +200,16 @@ def test_release_of_a_commit_is_held_to_that_commit(bench, demands):
 
 def test_code_at_a_commit_is_that_of_a_clean_tree(tmp_path):
     """The digest from git's objects is the one that a build takes from the files."""
-    from assay import origin
+    from assay.release import source_tree
 
-    commit, _ = identity.commit()
-    subprocess.run(["git", "clone", "-q", identity.ROOT, tmp_path / "clone"], check=True)
-    script = "from forge import identity; print(identity.code_digest())"
+    commit, _ = checkout.commit()
+    subprocess.run(["git", "clone", "-q", checkout.ROOT, tmp_path / "clone"], check=True)
+    script = "from forge.core import checkout; print(checkout.code_digest())"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True,
         env={"PYTHONPATH": f"{tmp_path / 'clone' / 'build'}"},
     )  # fmt: skip
-    assert done.stdout.strip() == origin._code_at(commit)
+    assert done.stdout.strip() == source_tree._code_at(commit)
 
 
 def test_manifest_says_what_it_is_read_as(bench, demands):

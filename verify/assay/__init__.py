@@ -1,4 +1,4 @@
 """Tests a finished checkpoint: what is stored, what it scores, and whether it serves.
 
-Read :mod:`assay.gate` first: it runs the checks and writes `verification.json`.
+Read :mod:`assay.verify` first: it runs the checks and writes `verification.json`.
 """

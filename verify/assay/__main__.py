@@ -6,11 +6,14 @@ from typing import Annotated
 
 import typer
 
-from assay import compare, gate, reproduce, tables
-from forge import canonical, console, pipeline, release
-from forge import identity as here
-from forge.errors import DifferenceError, ReleaseError, VerificationError
-from forge.store import Store
+from assay import verify
+from assay.rebuild import compare, reproduce, tables
+from forge import pipeline
+from forge.core import canonical, console
+from forge.core import checkout as here
+from forge.core.errors import DifferenceError, ReleaseError, VerificationError
+from forge.core.store import Store
+from forge.release.folder import job_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -24,14 +27,14 @@ def check(
     store: Annotated[Path, typer.Option(help="Where the fetched inputs are kept.")] = here.STORE,
 ) -> None:
     """Assays a finished folder as it lies there; changes nothing in it."""
-    job = release.job(folder, Store(store), base, mirror)
+    job = job_of(folder, Store(store), base, mirror)
     fetched = pipeline.run(job, "build", until="fetch")["fetch"]
     with tempfile.TemporaryDirectory(prefix="hallmark-assay-") as logs:
-        checks = gate.assay(job, folder.resolve(), fetched, Path(logs))
+        checks = verify.assay(job, folder.resolve(), fetched, Path(logs))
     for one in checks:
         console.say(f"{'pass' if one.passed else 'FAIL'}  {one.name}: {one.detail}")
-    print(canonical.dumps(gate.report(job.recipe, job.level, checks)))  # noqa: T201
-    if not gate.passed(checks):
+    print(canonical.dumps(verify.report(job.recipe, job.level, checks)))  # noqa: T201
+    if not verify.passed(checks):
         raise VerificationError(f"{folder}: failed the assay.")
 
 
@@ -85,9 +88,9 @@ def attest_reproduction(
     builder: Annotated[str | None, typer.Option(help="Who rebuilt, as a URI.")] = None,
 ) -> None:
     """Signs that a release was reproduced, by the report of the rebuild."""
-    from assay import reproduction  # needs what only the release environment has, as below
+    from assay.release import rebuilders  # needs what only the release environment has, as below
 
-    console.say(f"signed {reproduction.attest_reproduction(folder, report, key, builder, out)}")
+    console.say(f"signed {rebuilders.attest_reproduction(folder, report, key, builder, out)}")
 
 
 @app.command(name="verify-release")
@@ -106,8 +109,9 @@ def verify_a_release(
     unsigned: Annotated[bool, typer.Option("--unsigned", help="Pass over signatures.")] = False,
 ) -> None:
     """Verifies a release, step by step."""
-    from assay import policy as policies
-    from assay import steps, trust, verify_release
+    from assay.release import policy as policies
+    from assay.release import steps, trust
+    from assay.release import verify as verify_release
 
     if sum([key is not None, identity is not None and issuer is not None, unsigned]) != 1:
         raise ReleaseError(

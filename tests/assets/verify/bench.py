@@ -6,8 +6,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from forge import assemble, attest, bundle, canonical, keys, release, tensorfile
-from forge.release import BUNDLES, CONTENTS, PROVENANCE
+from forge.core import canonical
+from forge.release import assemble, attest, bundle, keys
+from forge.release.folder import BUNDLES, CONTENTS, DOCUMENTS, PROVENANCE
+from forge.tensors import tensorfile
 
 BODY = "model-00001-of-00001.safetensors"
 MANIFEST = f"{PROVENANCE}/{attest.STATEMENT}"
@@ -93,7 +95,7 @@ class Bench:
         built = {
             path.name: canonical.sha256_file(path)
             for path in self.folder.iterdir()
-            if path.is_file() and path.name not in release.DOCUMENTS
+            if path.is_file() and path.name not in DOCUMENTS
         }
         (provenance / attest.SUMS).write_text(attest.sum_lines(built))
         if tensors:

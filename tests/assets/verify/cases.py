@@ -23,9 +23,11 @@ from assets.verify.bench import (
     redigest,
 )
 
-from forge import attest, canonical, keys, tensorfile
-from forge import record as records
-from forge.release import CONTENTS
+from forge.calibration import record as records
+from forge.core import canonical
+from forge.release import attest, keys
+from forge.release.folder import CONTENTS
+from forge.tensors import tensorfile
 
 SUMS, TENSORS = f"provenance/{attest.SUMS}", f"provenance/{attest.TENSORS}"
 VERIFICATION = f"provenance/{attest.VERIFICATION}"
@@ -424,9 +426,9 @@ def resigned_manifest_of_another_variant(statement):
     definition = statement["predicate"]["buildDefinition"]
     recipe = "build/variants/qwen36-27b-nvfp4.toml"
     definition["externalParameters"] |= {"target": "qwen36-27b-nvfp4", "recipe": recipe}
-    from forge import identity
+    from forge.core import checkout
 
-    digest = canonical.sha256_file(identity.ROOT / recipe)
+    digest = canonical.sha256_file(checkout.ROOT / recipe)
     dependency(statement, RECIPE).update(name=recipe, digest={"sha256": digest})
 
 

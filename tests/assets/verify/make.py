@@ -10,7 +10,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from forge import canonical, keys
+from forge.core import canonical
+from forge.release import keys
 
 TESTS = Path(__file__).resolve().parents[2]
 

@@ -1,0 +1,1 @@
+"""The only step that hardware can change, and its record."""

@@ -1,0 +1,162 @@
+"""Step calibrate: forward passes that leave one number a quantized linear.
+
+The only step whose outcome depends on the hardware, so all that could change it is pinned or
+recorded: one sample a batch whatever the memory, deterministic algorithms, the attention of the
+recipe, PyTorch's own delta rule, every sample's token hash. The libraries watch the inputs: see
+`observers` for modelopt, `oneshot` for llm-compressor. Their exporters are not used.
+"""
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from forge.calibration import record
+from forge.calibration.batches import Batch
+from forge.calibration.batches import read as read_batches
+from forge.core import canonical
+from forge.core.errors import CalibrationError
+from forge.pipeline import Job, Needed
+from forge.recipes.recipe import Recipe
+from forge.tensors import tensorfile
+from forge.tensors.plan import Plan, make_plan
+
+LOG = "calibrate.log"
+# The module that watches, and the library's distribution.
+ENGINES = {
+    "modelopt": ("forge.calibration.with_modelopt", "nvidia-modelopt"),
+    "llm-compressor": ("forge.calibration.with_llmcompressor", "llmcompressor"),
+}
+# transformers uses these where they are installed; each replaces arithmetic that is pinned here.
+FOREIGN_KERNELS = ("fla", "causal_conv1d", "flash_attn")
+
+
+def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
+    """The samples, the engine and which linears are watched."""
+    rules = {"fused": job.recipe.fused, "quantize": job.recipe.quantize}
+    return _decides(job.recipe) | {
+        key: [rule.model_dump(mode="json") for rule in group] for key, group in rules.items()
+    }
+
+
+def run(job: Job, needed: Needed, out: Path) -> None:
+    """Writes the calibration record, and beside it what the libraries had to say."""
+    inputs = needed["fetch"].files
+    plan = make_plan(job.recipe, tensorfile.read_checkpoint(inputs / "base"))
+    with (out / LOG).open("w") as log, redirect_stdout(log), redirect_stderr(log):
+        calibrate(job.recipe, plan, inputs, out / record.FILE)
+
+
+def calibrate(recipe: Recipe, plan: Plan, inputs: Path, path: Path, **placed: Any) -> None:
+    """Runs the samples and writes the record.
+
+    Args:
+        recipe: says which samples, through which engine.
+        plan: which linears are watched, and which share a maximum.
+        inputs: what the fetch step left.
+        path: where the record goes.
+        placed: where transformers loads the model, if not where it thinks best.
+
+    Raises:
+        CalibrationError: a sample does not fit, a linear was reached by no sample, or a maximum
+            is no positive number.
+    """
+    batches = read_batches(recipe, inputs)
+    with TemporaryDirectory(dir=path.parent, prefix="offloaded-") as folder:
+        placed = {"offload_folder": folder, **placed}
+        maxima = observe(recipe, plan, inputs / "base", batches, **placed)
+    record.write(path, maxima, _origin(recipe, plan, batches))
+
+
+def observe(
+    recipe: Recipe, plan: Plan, base: Path, batches: Sequence[Batch], **placed: Any
+) -> dict[str, float]:
+    """The input maxima of the calibrated linears, by module name.
+
+    Raises:
+        CalibrationError: as :func:`merge`.
+    """
+    _pin_arithmetic()
+    module, _ = ENGINES[recipe.calibration.engine]
+    watch = importlib.import_module(module).watch
+    return merge(plan, watch(recipe, plan, base, batches, **placed))
+
+
+def merge(plan: Plan, maxima: Mapping[str, float]) -> dict[str, float]:
+    """Gives every linear of a group the group's largest input maximum.
+
+    Raises:
+        CalibrationError: a linear that no sample reached, or a maximum that is no positive number.
+    """
+    calibrated = set(plan.calibrated)
+    for module in plan.calibrated:
+        record.check(module, maxima.get(module, 0.0))
+    return {
+        module: max(maxima[member] for member in group)
+        for group in plan.groups
+        for module in group
+        if module in calibrated
+    }
+
+
+def _decides(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "architecture": recipe.architecture,
+        "calibration": recipe.calibration.model_dump(mode="json"),
+    }
+
+
+def _pin_arithmetic() -> None:
+    """Asks for the same arithmetic in every run on the same device.
+
+    Raises:
+        CalibrationError: a package is installed that would replace a kernel behind our back.
+    """
+    import importlib.util
+
+    import torch
+
+    for package in FOREIGN_KERNELS:
+        if importlib.util.find_spec(package):
+            raise CalibrationError(
+                f"the package {package!r} is installed and would replace PyTorch's own kernels; "
+                "calibrate in the environment that lockfiles/build.txt makes."
+            )
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS is deterministic only with it
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(mode=True)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+
+
+def _origin(recipe: Recipe, plan: Plan, batches: Sequence[Batch]) -> dict[str, Any]:
+    """What the record says of itself; it names no variant, because several may share it."""
+    import torch
+
+    wanted = recipe.calibration
+    _, distribution = ENGINES[wanted.engine]
+    decides = {**_decides(recipe), "groups": plan.groups}
+    return {
+        "calibration_sha256": canonical.sha256_text(canonical.dumps(decides)),
+        "engine": {"name": wanted.engine, "version": version(distribution)},
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "kernels": {"attention": wanted.attention, "delta_rule": "torch"},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "samples": [batch.origin() for batch in batches],
+    }
+
+
+def _cpu_name() -> str:
+    """The processor's model as the kernel names it, with the vector unit that torch uses."""
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else 'unknown CPU'}, {torch.backends.cpu.get_cpu_capability()}"

@@ -1,0 +1,73 @@
+"""The calibration record: the only thing that the forward passes leave.
+
+A safetensors file with one float32 scalar a quantized linear, its largest input magnitude, named
+as the module; linears that share their input carry the same value. One metadata key says where it
+comes from.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from forge.core import canonical
+from forge.core.errors import CalibrationError
+from forge.tensors import tensorfile
+
+FILE = "calibration.safetensors"
+
+
+def write(path: Path, maxima: Mapping[str, float], origin: Mapping[str, Any]) -> None:
+    """Writes a record; the bytes depend on `maxima` and `origin` alone."""
+    specs = [tensorfile.Spec(name=name, dtype="F32", shape=()) for name in sorted(maxima)]
+    values = np.array([maxima[spec.name] for spec in specs], dtype="<f4")
+    metadata = {"origin": canonical.dumps(origin)}
+    path.write_bytes(tensorfile.header_bytes(specs, metadata) + values.tobytes())
+
+
+def read(path: Path, modules: Sequence[str]) -> dict[str, np.float32]:
+    """The input maxima of `modules`, by name.
+
+    Raises:
+        CalibrationError: the record is for other modules, or a value is not finite and positive.
+    """
+    tensors = {tensor.name: tensor for tensor in tensorfile.read_header(path)}
+    if tensors.keys() != set(modules):
+        missing = sorted(set(modules) - tensors.keys())
+        extra = sorted(tensors.keys() - set(modules))
+        raise CalibrationError(
+            f"{path}: is a record of another model or recipe: {len(missing)} module(s) missing, "
+            f"{len(extra)} unknown, first {(missing or extra)[0]!r}. Calibrate again."
+        )
+    maxima = {}
+    for name, tensor in tensors.items():
+        if (tensor.dtype, tensor.shape) != ("F32", ()):
+            raise CalibrationError(
+                f"{path}: {name!r} is {tensor.dtype} {list(tensor.shape)}, not one F32 value."
+            )
+        maxima[name] = np.frombuffer(tensor.read(), dtype="<f4")[0]
+        check(name, float(maxima[name]))
+    return maxima
+
+
+def origin(path: Path) -> dict[str, Any]:
+    """Where a record comes from, as its calibration wrote it."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return dict(json.loads(header["__metadata__"]["origin"]))
+
+
+def check(module: str, value: float) -> None:
+    """Refuses a maximum that no input can have had.
+
+    Raises:
+        CalibrationError: naming the module and the value.
+    """
+    if not math.isfinite(value) or value <= 0:
+        raise CalibrationError(
+            f"the input maximum of {module!r} is {value}: no sample reached this linear, or the "
+            "model computes nonsense. Check the calibration samples and the base."
+        )

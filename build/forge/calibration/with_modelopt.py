@@ -1,0 +1,70 @@
+"""Input maxima as modelopt takes them: its input quantizers watch, its exporter is not used."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forge.calibration.batches import Batch
+from forge.core import console
+from forge.recipes.recipe import Recipe
+from forge.tensors.plan import Plan
+
+if TYPE_CHECKING:
+    import torch
+
+
+def watch(
+    recipe: Recipe, plan: Plan, base: Path, batches: Sequence[Batch], **placed: Any
+) -> dict[str, float]:
+    """The maxima of those calibrated linears that were reached, by module name."""
+    import modelopt.torch.quantization as mtq
+    import torch
+
+    nvfp4 = {"num_bits": (2, 1), "block_sizes": {-1: 16, "type": "dynamic", "scale_bits": (4, 3)}}
+    config = {
+        "quant_cfg": [
+            {"quantizer_name": "*", "enable": False},
+            *(
+                {"quantizer_name": f"{module}.input_quantizer", "cfg": nvfp4, "enable": True}
+                for module in plan.calibrated
+            ),
+        ],
+        "algorithm": "max",
+    }
+    model = load(recipe, base, **placed)
+    with torch.inference_mode():
+        model = mtq.quantize(model, config, lambda model: _forward(model, batches))
+    seen = {module: model.get_submodule(module).input_quantizer.amax for module in plan.calibrated}
+    return {module: float(amax) for module, amax in seen.items() if amax is not None}
+
+
+def load(recipe: Recipe, base: Path, **placed: Any) -> "torch.nn.Module":
+    """The base in BF16, on the GPU as far as it fits, then in memory, then on disk (accelerate)."""
+    import torch
+    import transformers
+
+    model = getattr(transformers, recipe.architecture).from_pretrained(
+        base,
+        dtype=torch.bfloat16,
+        attn_implementation=recipe.calibration.attention,
+        trust_remote_code=False,
+        use_safetensors=True,
+        **{"device_map": "auto" if torch.cuda.is_available() else "cpu", **placed},
+    )
+    return model.eval()
+
+
+def _forward(model: "torch.nn.Module", batches: Sequence[Batch]) -> None:
+    """Runs the samples through the model or its language model, one by one.
+
+    Without the head, which no recipe quantizes: the logits of a long sample take gigabytes.
+    """
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with console.count_bar("samples", len(batches)) as advance:
+        for batch in batches:
+            part = model.get_decoder() if batch.language_model_only else model.base_model
+            inputs = {name: tensor.to(device) for name, tensor in batch.inputs().items()}
+            part(**inputs, use_cache=False)
+            advance(1)

@@ -1,0 +1,1 @@
+"""Base and record in, checkpoint out: quantize, graft, dress."""

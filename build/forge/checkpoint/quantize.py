@@ -1,0 +1,152 @@
+"""Step quantize: base files, calibration record and rules in; shards out. A pure function.
+
+The base is read once, in the order of its data, never holding more than a few tensors: what is
+read is hashed and compared with the fetched digests, packed or copied, hashed again and written.
+The result depends on the arguments alone, not on the machine: no torch, no GPU, no clock.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from forge.calibration import record
+from forge.core import console
+from forge.pipeline import Job, Needed
+from forge.tensors import packing, stream, tensorfile
+from forge.tensors.plan import Linear, Plan, make_plan
+from forge.tensors.stream import Bytes, Conveyor, Reader
+from forge.tensors.tensorfile import Spec, Tensor
+
+
+def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
+    """The rules and the layout; base and record count through their digests."""
+    recipe = job.recipe
+    rules_ = {"fused": recipe.fused, "quantize": recipe.quantize, "keep": recipe.keep}
+    return {
+        **{
+            key: [rule.model_dump(mode="json") for rule in group]
+            for key, group in {**rules_, "remove": recipe.remove}.items()
+        },
+        "mtp": list(recipe.mtp.tensors),
+        "layout": recipe.layout.model_dump(mode="json"),
+    }
+
+
+def run(job: Job, needed: Needed, out: Path) -> Mapping[str, str]:
+    """Writes the body's shards and returns their digests."""
+    inputs = needed["fetch"]
+    base = tensorfile.read_checkpoint(inputs.files / "base")
+    plan = make_plan(job.recipe, base)
+    maxima = record.read(needed["calibrate"].files / record.FILE, plan.calibrated)
+    # The donor's files are called like the base's.
+    digests = {
+        Path(path).name: digest
+        for path, digest in inputs.digests.items()
+        if path.startswith("base/")
+    }
+    return quantize(base, digests, plan, maxima, job.recipe.layout.shard_bytes, out)
+
+
+def quantize(  # noqa: PLR0917 - a pure function of six things
+    base: Mapping[str, Tensor],
+    digests: Mapping[str, str],
+    plan: Plan,
+    maxima: Mapping[str, np.float32],
+    shard_bytes: int,
+    out: Path,
+) -> dict[str, str]:
+    """Streams a base into quantized shards.
+
+    Args:
+        base: its tensors by name, in the order of their data.
+        digests: the sha256 that each base file must have, by file name.
+        plan: which tensors are quantized, kept, removed, or left to the graft.
+        maxima: the largest input magnitudes of the calibrated linears, by module name.
+        shard_bytes: the largest shard; a larger tensor gets a shard of its own.
+        out: an empty folder.
+
+    Returns:
+        The sha256 of each shard, by file name.
+
+    Raises:
+        QuantizeError: a weight that cannot be quantized, or a base file whose bytes are not those
+            that were fetched.
+    """
+    group_of = {module: group for group in plan.groups for module in group}
+    parts = plan.by_tensor()
+    shards = _fill_shards(list(_emitted(base, plan, parts, group_of)), shard_bytes)
+    passed_over = {*plan.mtp, *plan.removed}
+    waiting: dict[tuple[str, ...], list[packing.Member]] = defaultdict(list)
+    total = sum(tensor.nbytes for tensor in base.values())
+    with console.bytes_bar("quantize", total) as advance, Conveyor(shards, out) as conveyor:
+        for path, tensors in groupby(base.values(), key=lambda tensor: tensor.file):
+            with Reader(path, digests, advance) as reader:
+                for tensor in tensors:
+                    if tensor.name in passed_over:
+                        reader.skip(tensor)
+                    elif tensor.name not in parts:
+                        _copy(tensor, reader, conveyor)
+                    for linear in parts.get(tensor.name, ()):
+                        group = group_of[linear.module]
+                        member = packing.read(linear, tensor, reader, conveyor)
+                        waiting[group].append(member)
+                        if len(waiting[group]) == len(group):
+                            packing.pack(waiting.pop(group), maxima, conveyor)
+        return conveyor.finish()
+
+
+def _copy(tensor: Tensor, reader: Reader, conveyor: Conveyor) -> None:
+    """Sends a tensor through in pieces, so that its size does not matter."""
+    for start in range(0, tensor.nbytes, stream.CHUNK):
+        count = min(stream.CHUNK, tensor.nbytes - start)
+        memory = conveyor.lend(count)
+        data = memory[:count].data
+        conveyor.write(partial(_copied, reader.read(tensor, data, start), data), memory)
+
+
+def _copied(read: Future[None], data: memoryview) -> Iterator[Bytes]:
+    read.result()
+    yield data
+
+
+def _emitted(
+    base: Mapping[str, Tensor],
+    plan: Plan,
+    parts: Mapping[str, Sequence[Linear]],
+    group_of: Mapping[str, tuple[str, ...]],
+) -> Iterator[Spec]:
+    """What is written, in order: a kept tensor at its place, a group where its last member lies."""
+    keep = set(plan.keep)
+    seen: dict[tuple[str, ...], list[Linear]] = {group: [] for group in plan.groups}
+    for name, tensor in base.items():
+        if name in keep:
+            yield tensor.spec
+        for linear in parts.get(name, ()):
+            linear.format.check(linear.module, tensor.dtype, linear.place.shape)
+            members = seen[group_of[linear.module]]
+            members.append(linear)
+            if len(members) == len(group_of[linear.module]):
+                for member in members:
+                    yield from member.format.specs(member.module, member.place.shape)
+
+
+def _fill_shards(specs: Sequence[Spec], shard_bytes: int) -> dict[str, list[Spec]]:
+    """Fills shards in order; none exceeds `shard_bytes` unless one tensor alone does."""
+    shards: list[list[Spec]] = [[]]
+    size = 0
+    for spec in specs:
+        if shards[-1] and size + spec.nbytes > shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(spec)
+        size += spec.nbytes
+    return {
+        f"model-{number:05d}-of-{len(shards):05d}.safetensors": shard
+        for number, shard in enumerate(shards, start=1)
+    }

@@ -1,0 +1,161 @@
+"""Follows a container from its creation to its end, whatever that is, and leaves none behind.
+
+What it says is passed on, its time is limited, and signals that would end this process end it too.
+Standard input is held open meanwhile: its end tells :mod:`forge.core.leash` that we are gone.
+"""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+from docker import DockerClient
+from docker.errors import APIError, DockerException, NotFound
+from docker.utils.socket import STDERR, frames_iter
+from requests import RequestException
+
+from forge.container.requirements import GIB, HOST, Limits
+from forge.core.errors import ContainerError, NoGpuError
+
+_KILLED = 128 + signal.SIGKILL
+_GRACE = 60  # seconds between the last word of a container and its exit code
+
+
+def to_end(client: DockerClient, name: str, create: Callable[[], None], limits: Limits) -> int:
+    """Creates and starts the container `name`, waits for its end and removes it.
+
+    Returns:
+        The exit code of its command.
+
+    Raises:
+        ContainerError: it was ended at a limit or from outside, or the engine failed.
+        NoGpuError: the engine cannot hand the GPUs on.
+    """
+    with _signals_as_exceptions(), _engine_that_answers():
+        try:
+            create()
+            # Asked for before the start, since a removed container has no exit code any more.
+            ended = _ending(client, name)
+            with _attached(client, name) as output:
+                client.api.start(name)
+                with _limited(client, name, limits.seconds) as late:
+                    _pass_on(frames_iter(output, tty=False))
+                    code = ended.result(timeout=_GRACE)
+        except APIError as error:
+            raise _explained(error) from error
+        finally:
+            remove(client, name)
+    if late.is_set():
+        raise ContainerError(
+            f"the run was ended at its limit of {limits.seconds / 3600:g} hours; finished steps "
+            "are kept. Run again to go on, with HOURS=<n> for more."
+        )
+    if code == _KILLED:
+        raise ContainerError(
+            "the run was killed from outside, most likely at its limit of "
+            f"{limits.memory / GIB:.1f} GiB of memory; finished steps are kept. Run again with "
+            f"MEMORY=<GiB> for more, {HOST}."
+        )
+    return code
+
+
+def remove(client: DockerClient, name: str) -> None:
+    """Removes a container, running or not, and returns when it is gone; it may be gone already."""
+    with suppress(NotFound):
+        try:
+            client.api.remove_container(name, force=True)
+        except APIError as error:
+            if "in progress" not in str(error):
+                raise
+        client.api.wait(name, timeout=60, condition="removed")
+
+
+@contextmanager
+def _attached(client: DockerClient, name: str) -> Iterator[Any]:
+    """The container's streams: what it says, and our end of its leash."""
+    streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+    output = client.api.attach_socket(name, params=streams)
+    try:
+        yield output
+    finally:
+        output._response.close()  # with the stream; the library leaves it to the collector
+
+
+def _ending(client: DockerClient, name: str) -> "Future[int]":
+    """The exit code to come; nobody waits for the thread, for an engine may never answer."""
+    ended: Future[int] = Future()
+
+    def wait() -> None:
+        try:
+            code = client.api.wait(name, timeout=None, condition="next-exit")["StatusCode"]
+        except (DockerException, RequestException) as error:
+            ended.set_exception(error)
+        else:
+            ended.set_result(int(code))
+
+    threading.Thread(target=wait, daemon=True).start()
+    return ended
+
+
+def _pass_on(frames: Iterable[tuple[int, bytes]]) -> None:
+    for stream, data in frames:
+        output = sys.stderr if stream == STDERR else sys.stdout
+        output.buffer.write(data)
+        output.flush()
+
+
+@contextmanager
+def _limited(client: DockerClient, name: str, seconds: float) -> Iterator[threading.Event]:
+    """Removes the container when the time is over; what is yielded tells whether it was."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        remove(client, name)
+
+    timer = threading.Timer(seconds, end)
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """Lets a polite signal end this process the way Ctrl-C does, so that it cleans up."""
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's face
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _engine_that_answers() -> Iterator[None]:
+    try:
+        yield
+    except (RequestException, TimeoutError) as error:
+        raise ContainerError(
+            "the container engine stopped answering while a container ran, which ends with it; "
+            f"finished steps are kept. Restart the engine and run again, {HOST}."
+        ) from error
+
+
+def _explained(error: APIError) -> Exception:
+    said = error.explanation or str(error)
+    if "gpu" in said.lower() or "nvidia" in said.lower():
+        return NoGpuError(
+            f"the container engine cannot hand on the GPU: {said}. Install the NVIDIA Container "
+            f"Toolkit and restart the engine, {HOST}."
+        )
+    return ContainerError(f"the container engine refused: {said}. Mend that, {HOST}.")

@@ -1,0 +1,199 @@
+"""What a build in the image needs of this machine, asked before any work.
+
+1. A container engine that answers and may be used.
+2. A GPU with a driver that the image's CUDA runs on, where the build or the image needs one.
+3. Disk, memory and shared memory.
+
+Every message ends with the way out, which for most is RUNNER=host: the build on the machine itself.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+from docker import DockerClient
+from docker.errors import DockerException
+
+from forge.container.image import Image
+from forge.core import machine
+from forge.core.errors import (
+    DriverError,
+    EnginePermissionError,
+    NoEngineError,
+    NoGpuError,
+    SpaceError,
+)
+
+OLDEST_DRIVER = 580  # CUDA 13.0: https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/
+GIB = 1 << 30
+# The 27B: 55.6 GB to fetch, 20.6 GB to write, and as much again while it is replaced. Estimated.
+REAL_DISK, REHEARSAL_DISK = 100 * GIB, 2 * GIB
+# The CUDA base and both environments, estimated; 7.2 GB were measured on Debian without CUDA.
+IMAGE_DISK = 20 * GIB
+HOST = "or build on this machine itself with RUNNER=host"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a container may take: memory and shared memory in bytes, time in seconds."""
+
+    memory: int
+    shared: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graphics:
+    """The GPUs by name, and their driver's version."""
+
+    driver: str
+    names: tuple[str, ...]
+
+
+def engine() -> DockerClient:
+    """A container engine of this machine: Docker's, or another's that DOCKER_HOST names.
+
+    Raises:
+        NoEngineError: nobody answers.
+        EnginePermissionError: this user may not ask.
+    """
+    where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    try:
+        client = docker.from_env()
+        client.ping()
+    except DockerException as error:
+        causes = list(_causes(error))
+        if any(isinstance(cause, PermissionError) for cause in causes):
+            raise EnginePermissionError(
+                f"{where}: this user (uid {os.getuid()}) may not use the container engine. Join "
+                "its group and log in again (sudo usermod -aG docker $USER), use a rootless "
+                f"engine through DOCKER_HOST, {HOST}."
+            ) from error
+        raise NoEngineError(
+            f"{where}: no container engine answers ({causes[-1]}). Start it (systemctl start "
+            "docker), name the socket of another in DOCKER_HOST (podman system service), "
+            f"{HOST}."
+        ) from error
+    return client
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what led to it, the first cause last."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def graphics(image: Image, *, rehearsal: bool) -> Graphics | None:
+    """The GPUs that a build in this image may use; None where it needs and has none.
+
+    Raises:
+        NoGpuError: it needs one.
+        DriverError: the driver is too old, or does not answer.
+    """
+    for_gpu = image.labels["hallmark.verify"] == "verify"
+    if not machine.has_gpu():
+        if not rehearsal or for_gpu:
+            what = "this image is made for a machine with one" if for_gpu else "a real build does"
+            raise NoGpuError(
+                f"there is no NVIDIA GPU here (no /dev/nvidiactl), and {what}. A rehearsal needs "
+                "none: `make image` on this machine, then `make rehearse VARIANT=<v> "
+                f"RUNNER=image`, {HOST}."
+            )
+        return None
+    if not for_gpu:
+        raise NoGpuError(
+            "this machine has a GPU, but its image was made while it had none, so the engine in "
+            f"it cannot use one. Make it again with `make image`, {HOST}."
+        )
+    return supported(_nvidia_smi())
+
+
+def _nvidia_smi() -> str:
+    query = ["nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stdout", None) or error
+        raise DriverError(
+            f"nvidia-smi does not answer: {str(said).strip()}. Install or repair the NVIDIA "
+            f"driver, {OLDEST_DRIVER} or later, {HOST}."
+        ) from error
+
+
+def supported(listing: str) -> Graphics:
+    """The GPUs in a listing, a line each: driver's version, comma, name.
+
+    Raises:
+        DriverError: the driver is older than the image's CUDA, or the listing is none.
+    """
+    lines = [line.split(", ", 1) for line in listing.strip().splitlines()]
+    if not lines or any(len(line) != 2 or not re.match(r"\d+\.", line[0]) for line in lines):
+        raise DriverError(
+            f"nvidia-smi lists no GPU but says {listing.strip()!r:.200}. Repair the driver, {HOST}."
+        )
+    driver = lines[0][0]
+    if int(driver.partition(".")[0]) < OLDEST_DRIVER:
+        raise DriverError(
+            f"the NVIDIA driver is {driver}, and CUDA 13 needs {OLDEST_DRIVER} or later. Update "
+            f"the driver, {HOST}."
+        )
+    return Graphics(driver=driver, names=tuple(name for _, name in lines))
+
+
+def space(store: Path, limits: Limits, *, rehearsal: bool) -> None:
+    """Holds this machine to what a build takes.
+
+    Raises:
+        SpaceError: too little disk at the store, memory, or shared memory.
+    """
+    needed = REHEARSAL_DISK if rehearsal else REAL_DISK - _fetched(store)
+    disk(store, needed, "the build")
+    total, free = _memory("MemTotal"), _memory("MemAvailable")
+    if limits.memory > total:
+        raise SpaceError(
+            f"the container may take {limits.memory / GIB:.1f} GiB of memory, and this machine "
+            f"has {total / GIB:.1f}. Lower MEMORY=<GiB>, {HOST}."
+        )
+    if limits.shared > min(free, limits.memory):
+        raise SpaceError(
+            f"the container gets {limits.shared / GIB:.1f} GiB of shared memory, but "
+            f"{min(free, limits.memory) / GIB:.1f} GiB of memory are there for it. End other "
+            f"programs, lower SHARED=<GiB>, {HOST}."
+        )
+
+
+def disk(folder: Path, needed: int, what: str) -> None:
+    """Holds the file system of a folder to what is needed of it.
+
+    Raises:
+        SpaceError: too little is free there.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise SpaceError(
+            f"{folder}: {free / GIB:.1f} GiB are free there, and {what} takes {needed / GIB:.1f}. "
+            "Free the disk, or put the checkout on a larger one."
+        )
+
+
+def _fetched(store: Path) -> int:
+    """The bytes of earlier fetches, which are not fetched again."""
+    files = (path for path in (store / "hub").rglob("*") if not path.is_symlink())
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def memory() -> int:
+    """The memory of this machine in bytes."""
+    return _memory("MemTotal")
+
+
+def _memory(key: str) -> int:
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))

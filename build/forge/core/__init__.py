@@ -1,0 +1,1 @@
+"""What every room stands on: errors, canonical JSON, the store, the checkout, the machine."""

@@ -1,0 +1,72 @@
+"""The source tree that builds: its root, its commit, its code and its lock files by digest."""
+
+import functools
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from forge.core import canonical, machine
+from forge.core.errors import SourceError
+
+ROOT = Path(__file__).resolve().parents[3]
+LOCKFILES = ROOT / "lockfiles"
+STORE = ROOT / ".store"
+
+
+@functools.cache
+def code_digest() -> str:
+    """One digest over the names and contents of every module of forge and assay."""
+    sources = [*ROOT.glob("build/forge/**/*.py"), *ROOT.glob("verify/assay/**/*.py")]
+    return digest_of_code(
+        {path.relative_to(ROOT).as_posix(): canonical.sha256_file(path) for path in sources}
+    )
+
+
+def digest_of_code(digests: Mapping[str, str]) -> str:
+    """The digest of modules, given the sha256 of each by its path."""
+    names = sorted(digests, key=PurePosixPath)
+    return canonical.sha256_text("".join(f"{digests[name]}  {name}\n" for name in names))
+
+
+def lock_digests(environment: str) -> dict[str, str]:
+    """The lock file that an environment is made from on this machine, with its sha256."""
+    name = "verify-cpu" if environment == "verify" and not machine.has_gpu() else environment
+    path = LOCKFILES / f"{name}.txt"
+    return {path.relative_to(ROOT).as_posix(): canonical.sha256_file(path)}
+
+
+def commit() -> tuple[str, bool]:
+    """The git commit of the source tree, and whether the tree differs from it.
+
+    In the image there is no git; its labels say what it was made from.
+
+    Returns ("unknown", True) outside a git checkout, since nothing then vouches for the tree.
+    """
+    if inside := machine.container():
+        stated = inside["image"]["labels"]
+        return stated["org.opencontainers.image.revision"], stated["hallmark.dirty"] != "false"
+    command = ["git", "-C", str(ROOT)]
+    head = subprocess.run(  # noqa: S603
+        [*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    if head.returncode:
+        return "unknown", True
+    status = subprocess.run(  # noqa: S603
+        [*command, "status", "--porcelain"], capture_output=True, text=True, check=True
+    )
+    return head.stdout.strip(), bool(status.stdout.strip())
+
+
+def require_commit() -> None:
+    """Refuses a source tree that a stranger could not check out.
+
+    Raises:
+        SourceError: the tree is no git checkout, or has changes that are not committed.
+    """
+    found, dirty = commit()
+    if dirty:
+        raise SourceError(
+            f"{ROOT}: {'is no git checkout' if found == 'unknown' else 'differs from its commit'}, "
+            "so the manifest of a real build could not name what built it. Commit the changes, or "
+            "build from a clean clone; a rehearsal needs neither."
+        )

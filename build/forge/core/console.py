@@ -1,0 +1,74 @@
+"""What the user sees while a build runs: live bars on a terminal, one line a step in a pipe."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+
+from forge.core.errors import HallmarkError
+
+# Bound to the stream of now: the calibrate step sends the libraries' chatter elsewhere meanwhile.
+_console = Console(file=sys.stderr, highlight=False)
+
+
+def say(text: str) -> None:
+    """Prints one line of progress."""
+    _console.print(text, markup=False, soft_wrap=True)
+
+
+def command(app: Callable[[], None]) -> None:
+    """Runs a command line; a failure that the user can act on is one message and an exit code."""
+    try:
+        app()
+    except HallmarkError as error:
+        say(f"error: {error}")
+        sys.exit(error.code)
+
+
+def skipped(step: str) -> None:
+    """Tells that a step's result was in the store."""
+    say(f"{step:>10}  unchanged, nothing to do")
+
+
+@contextmanager
+def running(step: str) -> Iterator[None]:
+    """Tells that a step begins and how long it took."""
+    say(f"{step:>10}  ...")
+    started = time.monotonic()
+    yield
+    say(f"{step:>10}  done in {time.monotonic() - started:.1f} s")
+
+
+@contextmanager
+def bytes_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over bytes; calling what is yielded advances it. Shows nothing in a pipe."""
+    with _bar(what, total, DownloadColumn(), TransferSpeedColumn()) as advance:
+        yield advance
+
+
+@contextmanager
+def count_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over things counted; calling what is yielded advances it. Shows nothing in a pipe."""
+    with _bar(what, total, MofNCompleteColumn(), TimeElapsedColumn()) as advance:
+        yield advance
+
+
+@contextmanager
+def _bar(what: str, total: int, *columns: ProgressColumn) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), *columns)
+    quiet = not _console.is_terminal
+    with Progress(*columns, console=_console, transient=True, disable=quiet) as progress:
+        task = progress.add_task(f"{what:>10}", total=total)
+        yield lambda count: progress.advance(task, count)

@@ -1,0 +1,138 @@
+"""Files of an input: which of them are taken, where they lie, and what their bytes are."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from forge.core import console
+from forge.core.errors import FetchError
+
+# Formats that run code when they are loaded, and code itself.
+REFUSED = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt", ".py"})
+CHUNK = 1 << 22
+
+Stamps = Sequence[tuple[str, int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file of an input: where its bytes lie, and what they are."""
+
+    path: Path
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where one input comes from, chosen but not fetched yet.
+
+    `key` decides its bytes, as far as that can be known without reading them; `take` fetches the
+    files and checks them, by path. Without a `revision`, the digest of its files stands for one.
+    `joined` says that its one file is a split's text, not a table that holds it.
+    """
+
+    kind: Literal["hub", "mirror", "standin", "local"]
+    uri: str
+    revision: str | None
+    name: str
+    key: Any
+    take: Callable[[], dict[str, File]]
+    joined: bool = False
+
+
+def select(names: Iterable[str], globs: Sequence[str], where: str, *, strict: bool) -> list[str]:
+    """The names that at least one glob matches, sorted; `*` does not reach into a folder.
+
+    With `strict`, a glob that matches nothing is an error.
+
+    Raises:
+        FetchError: a glob takes a pickle or code, or (if `strict`) nothing at all.
+    """
+    names = list(names)
+    chosen: set[str] = set()
+    for glob in globs:
+        found = {name for name in names if _matches(name, glob)}
+        if strict and not found:
+            raise FetchError(f"{where}: has no file {glob!r}; correct the recipe's files or pin.")
+        if refused := sorted(n for n in found if PurePosixPath(n).suffix.lower() in REFUSED):
+            raise FetchError(
+                f"{where}: the recipe's glob {glob!r} takes {refused[0]}; pickles and code are "
+                "never fetched, because loading them runs them. Narrow the glob."
+            )
+        chosen |= found
+    return sorted(chosen)
+
+
+def names_in(folder: Path) -> list[str]:
+    """The files under a folder by their relative POSIX path, sorted.
+
+    Raises:
+        FetchError: it is no folder.
+    """
+    if not folder.is_dir():
+        raise FetchError(f"{folder}: there is no such folder.")
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
+
+
+def stamps(paths: Mapping[str, Path]) -> Stamps:
+    """Name, size and modification time in ns of every file, sorted: what can be had unread.
+
+    Raises:
+        FetchError: a file cannot be looked at.
+    """
+    try:
+        stats = {name: path.stat() for name, path in sorted(paths.items())}
+    except OSError as error:
+        raise FetchError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()]
+
+
+def hash_files(paths: Mapping[str, Path], expected: Stamps) -> dict[str, File]:
+    """Reads every file once, two at a time (hashlib lets go of the GIL), under a bar.
+
+    Raises:
+        FetchError: a file cannot be read, or its stamp is not the expected one before or after.
+    """
+    _require_stamps(paths, expected)
+    total = sum(size for _, size, _ in expected)
+    with console.bytes_bar("hashing", total) as advance, ThreadPoolExecutor(max_workers=2) as pool:
+        digests = pool.map(lambda path: _sha256(path, advance), paths.values())
+        files = {
+            name: File(path=path, sha256=digest, bytes=path.stat().st_size)
+            for (name, path), digest in zip(paths.items(), digests, strict=True)
+        }
+    _require_stamps(paths, expected)
+    return files
+
+
+def _require_stamps(paths: Mapping[str, Path], expected: Stamps) -> None:
+    for then, now in zip(expected, stamps(paths), strict=True):
+        if then != now:
+            raise FetchError(
+                f"{paths[now[0]]}: changed since this build began ({then[1]} bytes then, "
+                f"{now[1]} now). Let nothing write to it, and run again."
+            )
+
+
+def _matches(name: str, glob: str) -> bool:
+    # With as many slashes on both sides, none is left for a wildcard to swallow.
+    return name.count("/") == glob.count("/") and fnmatchcase(name, glob)
+
+
+def _sha256(path: Path, advance: Callable[[int], None]) -> str:
+    digest = sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+                advance(len(chunk))
+    except OSError as error:
+        raise FetchError(f"{path}: cannot be read ({error.strerror}).") from error
+    return digest.hexdigest()

@@ -1,0 +1,171 @@
+"""The store: results of steps, each under the hash of all that went into it.
+
+A result is a folder `<store>/<step>/<key>/` with `files/` and `record.json`. It appears by one
+rename, so it is there whole or not at all; a killed step leaves only a folder under `tmp/`, which
+the next attempt at the same key removes. Results are shared with `dist/` by hard links, so a
+result is trusted only while each file's size and modification time are those recorded; if they
+moved, the file is hashed again, and a result whose bytes changed is dropped and made anew.
+"""
+
+import datetime
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from forge.core import canonical
+from forge.core.errors import StoreError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a step left: its folder of files and their digests by relative path."""
+
+    step: str
+    key: str
+    files: Path
+    digests: Mapping[str, str]
+    record: Mapping[str, Any]
+
+
+class Store:
+    """The results under one folder; safe to use from several processes at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+
+    @contextmanager
+    def lock(self, step: str, key: str) -> Iterator[None]:
+        """Keeps others from working on the same result meanwhile."""
+        locks = self.root / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{step}-{key}.lock"):
+            yield
+
+    def get(self, step: str, key: str) -> Result | None:
+        """The result under `key`, its files checked, or None if there is none that is intact."""
+        folder = self.root / step / key
+        record_path = folder / "record.json"
+        if not record_path.is_file():
+            return None
+        record = canonical.read(record_path)
+        moved = [
+            path
+            for path, entry in record["outputs"].items()
+            if stamp(folder / "files" / path) != entry["stamp"]
+        ]
+        for path in moved:
+            file = folder / "files" / path
+            if not file.is_file() or (
+                canonical.sha256_file(file) != record["outputs"][path]["sha256"]
+            ):
+                shutil.rmtree(folder)
+                return None
+            record["outputs"][path]["stamp"] = stamp(file)
+        if moved:
+            canonical.write(record_path, record)
+        return _result(step, key, folder, record)
+
+    def make(
+        self,
+        step: str,
+        key: str,
+        work: Callable[[Path], Mapping[str, str] | None],
+        facts: Mapping[str, Any],
+    ) -> Result:
+        """Runs `work` on an empty folder and publishes what it leaves there, all or nothing.
+
+        `work` may return digests that it computed while writing; other files are hashed here.
+
+        Raises:
+            StoreError: the disk refused (full, read-only); nothing was published.
+        """
+        folder = self.root / step / key
+        scratch = self.root / "tmp" / f"{step}-{key}"
+        started = datetime.datetime.now(datetime.UTC)
+        try:
+            shutil.rmtree(scratch, ignore_errors=True)
+            files = scratch / "files"
+            files.mkdir(parents=True)
+            known = work(files) or {}
+            finished = datetime.datetime.now(datetime.UTC)
+            outputs = {
+                path: {
+                    "sha256": known.get(path) or canonical.sha256_file(files / path),
+                    "bytes": (files / path).stat().st_size,
+                    "stamp": stamp(files / path),
+                }
+                for path in _walk(files)
+            }
+            record = {
+                **facts,
+                "step": step,
+                "key": key,
+                "started": started.isoformat(timespec="seconds"),
+                "finished": finished.isoformat(timespec="seconds"),
+                "seconds": round((finished - started).total_seconds(), 3),
+                "outputs": outputs,
+            }
+            canonical.write(scratch / "record.json", record)
+            _flush(scratch)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            scratch.rename(folder)
+        except OSError as error:
+            raise StoreError(
+                f"{step}: cannot write the result to {error.filename or self.root}: "
+                f"{error.strerror}. Nothing was published; free the disk and run again."
+            ) from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return _result(step, key, folder, record)
+
+
+def link(source: Path, target: Path) -> None:
+    """Gives `source` a second name, or copies it where the file systems differ."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = source.resolve()
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def own(path: Path) -> None:
+    """Makes a file one of its own, if it shares its bytes with another name."""
+    if path.stat().st_nlink > 1:
+        fresh = path.with_name(f".{path.name}.own")
+        shutil.copy2(path, fresh)
+        fresh.replace(path)
+
+
+def _result(step: str, key: str, folder: Path, record: Mapping[str, Any]) -> Result:
+    digests = {path: entry["sha256"] for path, entry in record["outputs"].items()}
+    return Result(step=step, key=key, files=folder / "files", digests=digests, record=record)
+
+
+def stamp(path: Path) -> str | None:
+    """Size and modification time, or None if it is no file; follows links to the bytes."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return f"{stat.st_size}:{stat.st_mtime_ns}"
+
+
+def _walk(folder: Path) -> list[str]:
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
+
+
+def _flush(folder: Path) -> None:
+    """Puts the files on the disk before the rename says that they are there."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

@@ -1,0 +1,1 @@
+"""What a build is made from, at its pins: hub, mirror, stand-in."""

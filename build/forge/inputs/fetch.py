@@ -1,0 +1,255 @@
+"""The fetch step: every input at its pin, every byte held to a digest, no large file copied.
+
+The result has `base/` and `donor/` (links to where the bytes lie), `template/chat_template.jinja`
+if the recipe replaces it, `calibration/<set>/samples.jsonl`, `perplexity/text.txt`, and
+`inputs.json`, which tells where every file read is from and what its sha256 is, in the same words
+on every machine.
+
+A real build takes each input from the mirror if that has it, else from the hub. A rehearsal takes
+the base that it was given, or the stand-in, and all else from the stand-in, so that its artifact
+depends on nothing outside the repository; only the perplexity text is the published one where a
+mirror or the hub has it. Bytes that are not the pinned ones are an error wherever they are found,
+never a reason to look elsewhere.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from glob import escape
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from forge.core import canonical, console
+from forge.core.errors import FetchError
+from forge.core.files import File, Origin
+from forge.inputs import hub, mirror, samples, standin
+from forge.pipeline import Job, Needed
+from forge.recipes.recipe import CalibrationSet
+from forge.recipes.sources import Checkpoint, Dataset, Source, Template, Unresolved
+from forge.tensors.tensorfile import INDEX
+
+STANDINS = standin.ROOT
+LINKED = ("base", "donor")
+
+Taken = Mapping[str, Mapping[str, File]]
+
+
+def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001 - every step's face
+    """Where each input comes from and what is taken of it; reads no large file.
+
+    Raises:
+        UnpinnedError: a real build of a recipe with an unresolved pin.
+        FetchError: a source cannot give what the recipe takes, as far as its listing tells.
+    """
+    origins = _choose(job)
+    recipe = job.recipe
+    return {
+        "origins": {role: [origin.kind, origin.key] for role, origin in origins.items()},
+        "calibration": {
+            name: [wanted.column, wanted.samples]
+            for name, wanted in recipe.calibration.sets.items()
+        },
+        "perplexity": [recipe.perplexity.column, recipe.perplexity.text_sha256],
+        "template": recipe.template and recipe.template.sha256,
+    }
+
+
+def run(job: Job, needed: Needed, out: Path) -> dict[str, str]:  # noqa: ARG001 - every step's face
+    """Fetches, checks and lays out every input; returns the digests that are known already.
+
+    Raises:
+        FetchError: an input cannot be had, or is not what its pin says.
+    """
+    origins = _choose(job)
+    # The checkpoints last: a wrong pin of a small input shows before 55 GB are fetched.
+    taken = {role: _take(role, origin) for role, origin in origins.items() if role not in LINKED}
+    if job.recipe.template is not None:
+        pinned = job.recipe.template.sha256
+        _write(out / "template/chat_template.jinja", _template(job, pinned, taken["template"]))
+    for name, wanted in job.recipe.calibration.sets.items():
+        role = f"calibration.sets.{name}"
+        _samples(job, wanted, origins[role], taken[role], out / "calibration" / name)
+    _write(out / "perplexity/text.txt", _text(job, origins, taken))
+    taken |= {role: _take(role, origin) for role, origin in origins.items() if role in LINKED}
+    canonical.write(out / "inputs.json", _inputs(origins, taken))
+    return _link(taken, out)
+
+
+@functools.lru_cache(maxsize=1)
+def _choose(job: Job) -> dict[str, Origin]:
+    """The one place that decides where each input comes from, once a job."""
+    recipe = job.recipe
+    if not job.rehearsal:
+        recipe.require_pins()
+        return {role: _pinned(job, source) for role, source in recipe.sources.items()}
+    base = recipe.base.files
+    origins = {
+        "base": mirror.local(job.base, base)
+        if job.base
+        else standin.checkpoint(recipe, base, STANDINS),
+        **{
+            f"calibration.sets.{name}": standin.samples(wanted, STANDINS)
+            for name, wanted in recipe.calibration.sets.items()
+        },
+        "perplexity": _published_text(job) or standin.corpus("evaluation", STANDINS),
+    }
+    if recipe.template is not None:
+        origins["template"] = standin.template(STANDINS)
+    if recipe.mtp.donor is not None:
+        # Whatever the donor's files are called: the stand-in's head lies in its own checkpoint.
+        origins["donor"] = standin.checkpoint(recipe, ("*.safetensors", INDEX), STANDINS)
+    return origins
+
+
+def _pinned(job: Job, source: Source) -> Origin:
+    found = _mirrored(job, source)
+    return found or hub.repository(source, _globs(source), job.store.root / "hub")
+
+
+def _mirrored(job: Job, source: Source) -> Origin | None:
+    if job.mirror is None:
+        return None
+    found = mirror.repository(job.mirror, source, _globs(source))
+    if found is None and source == job.recipe.perplexity:
+        found = mirror.joined_text(job.mirror, job.recipe.perplexity)
+    return found
+
+
+def _globs(source: Source) -> tuple[str, ...]:
+    """The files that a recipe takes of a source."""
+    if isinstance(source, Checkpoint):
+        return source.files
+    if isinstance(source, CalibrationSet):
+        return (escape(source.file), *source.media)
+    if isinstance(source, Template | Dataset):
+        return (escape(source.file),)
+    raise TypeError(f"{type(source).__name__} does not say which files it takes")
+
+
+def _published_text(job: Job) -> Origin | None:
+    """The recipe's own perplexity text, if a rehearsal can have it without being asked to wait."""
+    source = job.recipe.perplexity
+    if isinstance(source.revision, Unresolved):
+        reason: str | None = "its commit is not resolved"
+    elif found := _mirrored(job, source):
+        return found
+    else:
+        reason = hub.unreachable(source)
+    if reason is None:
+        return _pinned(job, source)
+    own = "perplexity is taken over Hallmark's own evaluation text"
+    console.say(f"{own}, not {mirror.title(source)}: {reason}")
+    return None
+
+
+def _take(role: str, origin: Origin) -> dict[str, File]:
+    console.say(f"{role:>12}  {origin.name} ({origin.kind})")
+    return origin.take()
+
+
+def _template(job: Job, pinned: str, taken: Mapping[str, File]) -> bytes:
+    (file,) = taken.values()
+    if not job.rehearsal and file.sha256 != pinned:
+        raise FetchError(
+            f"{file.path}: has sha256 {file.sha256}, {job.recipe.name}.toml pins {pinned} as "
+            "template.sha256. The file or the pin is wrong; neither is used."
+        )
+    return file.path.read_bytes()
+
+
+def _samples(
+    job: Job, wanted: CalibrationSet, origin: Origin, files: Mapping[str, File], folder: Path
+) -> None:
+    """Writes a calibration set's samples, none twice: as many as the recipe says.
+
+    A stand-in has fewer; a rehearsal takes those that there are.
+    """
+    paths = [file.path for file in files.values()]
+    if wanted.content == "image-text":
+        (lines,) = (path for path in paths if path.suffix == ".jsonl")
+        media = [path for path in paths if path != lines]
+        found = samples.read_pictures(lines, media, wanted.samples, folder)
+    elif origin.kind == "standin":
+        found = [standin.conversation(path) for path in paths]
+    else:
+        (table,) = paths
+        found = samples.read_text(table, wanted)
+    if len(found) < wanted.samples and origin.kind != "standin":
+        raise FetchError(
+            f"{origin.name}: has {len(found)} samples, {job.recipe.name}.toml takes "
+            f"{wanted.samples}; none is used twice. Lower the set's samples."
+        )
+    samples.write(found, folder)
+
+
+def _text(job: Job, origins: Mapping[str, Origin], taken: Taken) -> bytes:
+    """The perplexity text; the published one is held to the recipe's digest of it."""
+    origin, wanted = origins["perplexity"], job.recipe.perplexity
+    paths = [file.path for file in taken["perplexity"].values()]
+    if origin.kind == "standin":
+        return b"".join(path.read_bytes() for path in paths)
+    (path,) = paths
+    if origin.joined:
+        text = path.read_bytes()
+    else:
+        text = _joined(samples.column(path, wanted.column), path)
+    if (found := sha256(text).hexdigest()) != wanted.text_sha256:
+        raise FetchError(
+            f"{path}: the text of {origin.name} has sha256 {found}, {job.recipe.name}.toml pins "
+            f"{wanted.text_sha256} as perplexity.text_sha256. Replace the file or correct the pin."
+        )
+    return text
+
+
+def _joined(rows: Sequence[object], path: Path) -> bytes:
+    if not all(isinstance(row, str) for row in rows):
+        raise FetchError(f"{path}: the perplexity column holds more than text; correct the recipe.")
+    return "".join(str(row) for row in rows).encode()
+
+
+def _inputs(origins: Mapping[str, Origin], taken: Taken) -> dict[str, Any]:
+    """What was read and from where; names no folder of this machine and no time."""
+    files = [
+        {
+            "role": role,
+            "path": path,
+            "sha256": file.sha256,
+            "bytes": file.bytes,
+            "uri": origins[role].uri if origins[role].joined else f"{origins[role].uri}#{path}",
+        }
+        for role, group in sorted(taken.items())
+        for path, file in sorted(group.items())
+    ]
+    sources = {
+        role: {
+            "kind": origin.kind,
+            "uri": origin.uri,
+            "revision": origin.revision or _revision(taken[role]),
+            "name": origin.name,
+        }
+        for role, origin in origins.items()
+    }
+    return {"sources": sources, "files": files}
+
+
+def _revision(files: Mapping[str, File]) -> str:
+    """A revision for files that have none: the digest of their SHA256SUMS."""
+    sums = "".join(f"{file.sha256}  {path}\n" for path, file in sorted(files.items()))
+    return f"sha256:{canonical.sha256_text(sums)}"
+
+
+def _link(taken: Taken, out: Path) -> dict[str, str]:
+    """Links the checkpoints' files into the result, and returns their digests."""
+    known = {}
+    for role in LINKED:
+        for name, file in taken.get(role, {}).items():
+            link = out / role / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file.path.resolve())
+            known[f"{role}/{name}"] = file.sha256
+    return known
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)

@@ -1,0 +1,1 @@
+"""What is to be built: recipes as data."""

@@ -1,0 +1,105 @@
+"""The variants there are, in words: a line each on the command line, a table in the README."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from forge.recipes import recipe
+from forge.recipes.recipe import Recipe
+from forge.recipes.sources import Unresolved
+
+COLUMNS = (
+    "variant", "base", "quantized", "in BF16", "calibration", "MTP head", "served", "published",
+    "open pins",
+)  # fmt: skip
+LAYERS = "model.language_model.layers.*."
+# How answers are parsed is the same in all.
+PARSERS = {"reasoning-parser", "tool-call-parser", "enable-auto-tool-choice"}
+
+
+def row(variant: Recipe) -> tuple[str, ...]:
+    """A variant in words, column by column."""
+    return (
+        variant.name,
+        variant.base.repo,
+        f"{_quantized(variant)} ({variant.layout.loader})",
+        ", ".join(rule.what for rule in variant.keep),
+        _calibration(variant),
+        _mtp(variant),
+        _served(variant),
+        _published(variant),
+        ", ".join(_unresolved(variant)),
+    )
+
+
+def line(variant: Recipe) -> str:
+    """A variant on one line."""
+    name, *rest = row(variant)
+    told = (f"{column}: {cell}" for column, cell in zip(COLUMNS[1:], rest, strict=True) if cell)
+    return f"{name}  {'; '.join(told)}"
+
+
+def table() -> str:
+    """All variants as a Markdown table, as the README has it."""
+    rows = [row(recipe.find(name)) for name in recipe.names()]
+    marked = [(f"`{name}`", *rest) for name, *rest in rows]
+    return "\n".join(map(_cells, [COLUMNS, ("---",) * len(COLUMNS), *marked])) + "\n"
+
+
+def _cells(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("*", "\\*") for cell in cells) + " |"
+
+
+def _unresolved(variant: Recipe) -> list[str]:
+    pins = variant.sources.items()
+    return [role for role, source in pins if isinstance(source.revision, Unresolved)]
+
+
+def _quantized(variant: Recipe) -> str:
+    """The linears of each format, those of one module together."""
+    formats: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for rule in variant.quantize:
+        for pattern in rule.modules:
+            parent, _, name = pattern.removeprefix(LAYERS).rpartition(".")
+            formats[rule.format][parent].append(name.removesuffix("_proj"))
+    return "; ".join(
+        f"{name.upper()}: "
+        + ", ".join(f"{parent} {'/'.join(linears)}" for parent, linears in parents.items())
+        for name, parents in formats.items()
+    )
+
+
+def _calibration(variant: Recipe) -> str:
+    sets = ", ".join(
+        f"{one.samples} x {one.max_tokens} of {one.repo} {one.config}"
+        for one in variant.calibration.sets.values()
+    )
+    everywhere = ", all experts" if variant.calibration.all_experts else ""
+    return f"{variant.calibration.engine}: {sets}{everywhere}"
+
+
+def _mtp(variant: Recipe) -> str:
+    head = f"{len(variant.mtp.tensors)} tensors, "
+    if variant.mtp.donor is None:
+        return "dropped on purpose" if variant.mtp.source == "dropped" else f"{head}the base's"
+    whose = f"those of {variant.mtp.donor.repo}"
+    return head + (f"the base's, else {whose}" if "base" in variant.mtp.source else whose)
+
+
+def _served(variant: Recipe) -> str:
+    serve = variant.serve
+    told = [f"MTP n={serve.speculative_tokens}"] if serve.speculative_tokens else []
+    told += [f"{key}={value}" for key, value in serve.env.items()]
+    told += [
+        f"--{key}" if value is True else f"--{key} {value}"
+        for key, value in serve.args.items()
+        if key not in PARSERS
+    ]
+    told += [f"also as {name}" for name in serve.profiles]
+    return ", ".join(told)
+
+
+def _published(variant: Recipe) -> str:
+    sources: dict[str, list[str]] = defaultdict(list)
+    for figure in variant.published:
+        sources[figure.source].append(f"{figure.figure}: {figure.value}")
+    return "; ".join(f"{', '.join(told)} ({source})" for source, told in sources.items())

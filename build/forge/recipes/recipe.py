@@ -1,0 +1,178 @@
+"""Recipes: one TOML file a variant, read once into frozen models and never changed afterwards.
+
+A recipe is data. It names every input by repository and 40-hex commit, every quantized linear,
+every tensor that is kept, and everything the assay compares with. What it does not name is
+refused, so a new release of a library cannot change what is built. Its sections are in
+:mod:`forge.recipes.sections`.
+"""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from forge.core.errors import RecipeError, UnpinnedError
+from forge.recipes.sections import (
+    Calibration,
+    CalibrationSet,
+    Fused,
+    Keep,
+    Layout,
+    Mtp,
+    Perplexity,
+    Profile,
+    Published,
+    Quantize,
+    Remove,
+    Serve,
+)
+from forge.recipes.sources import Checkpoint, Model, RelativePath, Source, Template, Unresolved
+
+__all__ = [
+    "Calibration",
+    "CalibrationSet",
+    "Fused",
+    "Keep",
+    "Layout",
+    "Mtp",
+    "Perplexity",
+    "Profile",
+    "Published",
+    "Quantize",
+    "Recipe",
+    "Remove",
+    "Serve",
+    "find",
+    "load",
+    "names",
+]
+
+VARIANTS = Path(__file__).resolve().parents[2] / "variants"
+
+
+class Recipe(Model):
+    """A variant. `name` is the file's name; it is not written in the file."""
+
+    schema_version: Literal[1]
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    title: str
+    architecture: str
+    standin: str
+    base: Checkpoint
+    template: Template | None = None  # the base's own where there is none
+    mtp: Mtp
+    calibration: Calibration
+    fused: tuple[Fused, ...] = ()
+    quantize: tuple[Quantize, ...] = Field(min_length=1)
+    keep: tuple[Keep, ...] = Field(min_length=1)
+    remove: tuple[Remove, ...] = ()
+    layout: Layout
+    strip: dict[RelativePath, tuple[str, ...]] = Field(default_factory=dict)
+    perplexity: Perplexity
+    serve: Serve
+    published: tuple[Published, ...] = ()
+
+    @model_validator(mode="after")
+    def _head_served_iff_there(self) -> Self:
+        if (self.mtp.source == "dropped") != (self.serve.speculative_tokens is None):
+            raise ValueError("`serve.speculative_tokens` must be given exactly when a head is kept")
+        return self
+
+    @model_validator(mode="after")
+    def _loader_reads_the_formats(self) -> Self:
+        if self.layout.loader == "modelopt" and any(r.format != "nvfp4" for r in self.quantize):
+            raise ValueError("the modelopt layout holds 'nvfp4' alone; use 'compressed-tensors'")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_knows_the_linears(self) -> Self:
+        if self.calibration.engine == "modelopt" and self.fused:
+            raise ValueError("modelopt has no module for each of the [[fused]] linears")
+        if (self.calibration.engine, self.layout.loader) == ("llm-compressor", "modelopt"):
+            raise ValueError("llm-compressor calibrates what 'compressed-tensors' stores")
+        return self
+
+    @field_validator("strip")
+    @classmethod
+    def _strip_json_only(cls, strip: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for path in strip:
+            if not path.endswith(".json"):
+                raise ValueError(f"{path}: keys can be stripped from JSON files only")
+        return strip
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """Every hub input by its role."""
+        sources: dict[str, Source | None] = {
+            "base": self.base,
+            "donor": self.mtp.donor,
+            "template": self.template,
+            **{f"calibration.sets.{name}": part for name, part in self.calibration.sets.items()},
+            "perplexity": self.perplexity,
+        }
+        return {role: source for role, source in sources.items() if source is not None}
+
+    def require_pins(self) -> None:
+        """Refuses a recipe with an unresolved pin; a rehearsal does not call this.
+
+        Raises:
+            UnpinnedError: naming the file, the key, what is known, and the command.
+        """
+        for role, source in self.sources.items():
+            if isinstance(source.revision, Unresolved):
+                raise UnpinnedError(
+                    f"{self.name}.toml: {role}.revision of {source.repo} is not resolved to a "
+                    f"40-hex commit (known: {source.revision.unresolved!r}). "
+                    f"Run `make lock VARIANT={self.name}`."
+                )
+
+
+def load(path: Path) -> Recipe:
+    """Reads and validates one recipe file.
+
+    Raises:
+        RecipeError: naming the file, the key and the value at fault.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}).") from error
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}.") from error
+    if "name" in data:
+        raise RecipeError(f"{path}: key 'name' is not allowed: the file's name is the variant's.")
+    try:
+        # JSON mode: TOML arrays are lists, which strict mode takes as tuples only from JSON.
+        return Recipe.model_validate_json(json.dumps({**data, "name": path.stem}, default=str))
+    except ValidationError as error:
+        raise RecipeError(_describe(path, error)) from error
+
+
+def find(variant: str) -> Recipe:
+    """Loads the recipe of a variant by its name.
+
+    Raises:
+        RecipeError: there is no such variant; the message lists those there are.
+    """
+    path = VARIANTS / f"{variant}.toml"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", variant) or not path.is_file():
+        raise RecipeError(f"no variant {variant!r}; there are: {', '.join(names())}.")
+    return load(path)
+
+
+def names() -> list[str]:
+    """The variants there are, sorted."""
+    return sorted(path.stem for path in VARIANTS.glob("*.toml"))
+
+
+def _describe(path: Path, error: ValidationError) -> str:
+    lines = [f"{path}: {error.error_count()} mistake(s) in this recipe:"]
+    for item in error.errors(include_url=False):
+        key = ".".join(str(part) for part in item["loc"]) or "(the whole file)"
+        lines.append(f"  {key}: {item['msg']}; the value is {item['input']!r}")
+    return "\n".join(lines)

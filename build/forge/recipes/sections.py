@@ -1,0 +1,185 @@
+"""The sections of a recipe: frozen, strict, and refused with a reason where they make no sense."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from forge.recipes.sources import Checkpoint, Dataset, Model, RelativePath, Sha256
+
+
+class CalibrationSet(Dataset):
+    """Samples of one data set, in its order.
+
+    `text` samples are messages of a role and a content, or plain strings, in a column of a parquet
+    file. `image-text` samples are lines of a JSONL file whose messages name pictures, which lie in
+    the tar files that `media` matches. They pass through the whole model, with the processor's
+    pixel values, or through the language model alone.
+    """
+
+    content: Literal["text", "image-text"]
+    through: Literal["model", "language-model"]
+    media: tuple[RelativePath, ...] = ()
+    samples: int = Field(gt=0)
+    max_tokens: int = Field(gt=0)
+    chat_template: bool
+
+    @model_validator(mode="after")
+    def _pictures_somewhere(self) -> Self:
+        if (self.content == "image-text") != bool(self.media):
+            raise ValueError("`media` must be given exactly when `content` is 'image-text'")
+        if self.content == "image-text" and self.through != "model":
+            raise ValueError("pictures pass through the whole model: `through` must be 'model'")
+        return self
+
+
+class Calibration(Model):
+    """The forward passes that give the input maxima, and everything that could change them.
+
+    All sets add to the same maxima. With `all_experts` every token passes through every expert
+    while the maxima are taken, so that no expert depends on what the router sends it.
+    llm-compressor calibrates under eager attention, whatever the model was loaded with.
+    """
+
+    engine: Literal["modelopt", "llm-compressor"]
+    attention: Literal["eager", "sdpa"]
+    all_experts: bool = False
+    sets: dict[Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")], CalibrationSet] = Field(
+        min_length=1
+    )
+
+    @model_validator(mode="after")
+    def _engine_does_that(self) -> Self:
+        if self.engine == "modelopt" and self.all_experts:
+            raise ValueError("`all_experts` needs 'llm-compressor'")
+        if self.engine == "llm-compressor" and self.attention != "eager":
+            raise ValueError("llm-compressor calibrates under eager attention: say so")
+        whole = all((p.content, p.through) == ("text", "model") for p in self.sets.values())
+        if self.engine == "llm-compressor" and not whole:
+            raise ValueError("llm-compressor takes text through the whole model alone")
+        return self
+
+
+class Fused(Model):
+    """Experts that lie in one tensor [experts, rows, columns], read as linears of their own.
+
+    The rows of each expert are split evenly among `linears`, in that order. They are named
+    `<parent of the tensor>.<expert>.<linear>`, and rules name them so.
+    """
+
+    tensors: tuple[str, ...] = Field(min_length=1)
+    linears: tuple[str, ...] = Field(min_length=1)
+
+
+class Quantize(Model):
+    """Linears stored in a format; those of one place share their maxima if `shared_input`.
+
+    `nvfp4` is W4A4 with the input maxima of the calibration, `fp8` W8A8 with a scale a row and
+    inputs scaled as they come. `modules` are patterns over module names (see
+    :mod:`forge.tensors.plan`).
+    With `shared_input`, the linears that the wildcards place under the same parent receive the
+    same tensor, so they carry one weight maximum and one input maximum, as the engines' fused
+    kernels need.
+    """
+
+    format: Literal["nvfp4", "fp8"]
+    modules: tuple[str, ...] = Field(min_length=1)
+    shared_input: bool = False
+
+    @model_validator(mode="after")
+    def _nothing_to_share(self) -> Self:
+        if self.format == "fp8" and self.shared_input:
+            raise ValueError("`shared_input` has no meaning for 'fp8': every row has its own scale")
+        return self
+
+
+class Keep(Model):
+    """Tensors copied byte for byte; `why` begins with what they are, and a colon if it goes on."""
+
+    tensors: tuple[str, ...] = Field(min_length=1)
+    why: str
+
+    @property
+    def what(self) -> str:
+        """What they are, in a few words."""
+        return self.why.partition(":")[0]
+
+
+class Remove(Keep):
+    """Tensors of the base that the result does not have, and why."""
+
+
+class Mtp(Model):
+    """The multi-token-prediction head: where it comes from and its exact set of tensors.
+
+    `base-else-donor` takes a base's own head where it has one. `dropped` leaves the head of the
+    base out, on purpose; `tensors` then says what is left out.
+    """
+
+    source: Literal["base", "donor", "base-else-donor", "dropped"]
+    donor: Checkpoint | None = None
+    tensors: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _donor_given(self) -> Self:
+        if ("donor" in self.source) != (self.donor is not None):
+            raise ValueError("`donor` must be given exactly when `source` names the donor")
+        return self
+
+
+class Layout(Model):
+    """How the result is stored.
+
+    `loader` is the engine's loader that it is for, `shard_bytes` the largest shard. `kv_cache`
+    declares the engine's KV cache as FP8 with a constant scale of one, which stores no tensor.
+    `ignore` replaces the list of exact names that are not quantized by the patterns of a
+    published card; the engine must find the same modules with them (see
+    :mod:`forge.tensors.vllm_names`).
+    """
+
+    loader: Literal["modelopt", "compressed-tensors"]
+    shard_bytes: int = Field(gt=0)
+    kv_cache: Literal["fp8"] | None = None
+    ignore: tuple[str, ...] = ()
+
+
+class Perplexity(Dataset):
+    """Perplexity of base and result over one text, and the largest ratio that passes."""
+
+    text_sha256: Sha256
+    window: int = Field(gt=1)
+    max_ratio: float = Field(gt=1)
+
+
+class Profile(Model):
+    """Flags of `vllm serve` without dashes, `true` for a bare flag, and environment variables."""
+
+    args: dict[str, str | int | float | bool]
+    env: dict[str, str] = Field(default_factory=dict)
+
+
+class Serve(Profile):
+    """The published card's way of serving; `profiles` are further ways that it publishes.
+
+    Without `speculative_tokens` the result is served without an MTP head.
+    """
+
+    speculative_tokens: Annotated[int, Field(gt=0)] | None = None
+    acceptance_floor: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    profiles: dict[str, Profile] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _a_floor_for_each_position(self) -> Self:
+        if len(self.acceptance_floor) != (self.speculative_tokens or 0):
+            raise ValueError(
+                f"acceptance_floor has {len(self.acceptance_floor)} values "
+                f"for {self.speculative_tokens or 0} speculative tokens"
+            )
+        return self
+
+
+class Published(Model):
+    """A figure of the published card, to compare with; `source` says where it is written."""
+
+    figure: str
+    value: float
+    source: str

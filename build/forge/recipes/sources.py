@@ -1,0 +1,78 @@
+"""What a recipe takes from the hub: repositories at pinned commits, and what is read of them."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from forge.core.errors import UnpinnedError
+
+Repository = Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _relative(path: str) -> str:
+    if not path or path.startswith("/") or "\\" in path or ".." in path.split("/"):
+        raise ValueError("must be a relative POSIX path that stays inside its folder")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_relative)]
+
+
+class Model(BaseModel):
+    """What every part of a recipe has in common: strict types, no unknown key, no mutation."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class Unresolved(Model):
+    """A pin that is not known yet: what is known of it, for `make lock` to complete."""
+
+    unresolved: str
+
+
+class Source(Model):
+    """A repository on the hub at one commit."""
+
+    repo: Repository
+    revision: Commit | Unresolved
+    kind: Literal["model", "dataset"] = "model"
+
+    @property
+    def uri(self) -> str:
+        """The package URL of this repository at its commit (purl type `huggingface`).
+
+        Raises:
+            UnpinnedError: the commit is unresolved.
+        """
+        if isinstance(self.revision, Unresolved):
+            raise UnpinnedError(
+                f"{self.repo}: no full commit is pinned (known: {self.revision.unresolved!r}). "
+                "Resolve it with `make lock VARIANT=<variant>`."
+            )
+        kind = "datasets/" if self.kind == "dataset" else ""
+        return f"pkg:huggingface/{kind}{self.repo}@{self.revision}"
+
+
+class Checkpoint(Source):
+    """A model repository; `files` are the globs of what is taken from it, weights included."""
+
+    files: tuple[RelativePath, ...] = Field(min_length=1)
+
+
+class Template(Source):
+    """One file of a model repository, pinned by its own digest as well."""
+
+    file: RelativePath
+    sha256: Sha256
+
+
+class Dataset(Source):
+    """A split of a data set, read from one parquet file of its repository."""
+
+    kind: Literal["model", "dataset"] = "dataset"
+    config: str
+    split: str
+    file: RelativePath
+    column: str

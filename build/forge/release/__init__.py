@@ -1,0 +1,1 @@
+"""The folder that is uploaded: manifest, documents, signatures."""

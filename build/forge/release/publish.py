@@ -1,0 +1,176 @@
+"""Publishes a signed release on the hub: its files in one commit, its signatures in the next.
+
+Large files are sent before the commit that names them, and the hub keeps what it has: an upload
+that broke off goes on where it was. Each commit states the one that it follows, so that nobody's
+push in between is overwritten. Until the last commit the repository has no signature, so what is
+only half there cannot be taken for a release.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, errors
+
+from forge.core import canonical, console
+from forge.core.errors import UploadError
+from forge.core.files import File, hash_files, names_in, stamps
+from forge.inputs.hub import LOGIN, ClientError, api
+from forge.release import assemble, attest, remote
+from forge.release.folder import ADDED, BUNDLES, PROVENANCE, SIGNATURES
+from forge.release.remote import Plan
+from forge.release.summary import size
+
+Operation = CommitOperationAdd | CommitOperationDelete
+
+
+def upload(folder: Path, repo: str, *, confirm: bool, rehearsal: bool) -> str | None:
+    """Publishes a release, or tells what publishing would do; returns the hub's last commit.
+
+    Writes `<folder>.files` beside the folder: what a source forge's release page should have, as
+    lines of sha256sum.
+
+    Raises:
+        ReleaseError: the folder is no release, or was changed since it became one.
+        UploadError: it is not signed, is a rehearsal, or the hub refused or holds something else.
+    """
+    folder = folder.resolve()
+    _require_signed(folder)
+    _require_no_rehearsal(folder, rehearsal)
+    assemble.require_current(folder)
+    paths = {name: folder / name for name in names_in(folder)}
+    files = hash_files(paths, stamps(paths))
+    listed = _write_list(folder, files)
+    console.say(f"{listed} has the files for a source forge's release page")
+    client = api()
+    try:
+        if not confirm:
+            _rehearse(client, repo, files)
+            return None
+        plan = remote.plan(client, repo, files)
+        _tell(plan)
+        return _send(client, plan, folder.name)
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        raise UploadError(
+            f"{repo}: the hub answers HTTP {status}: {_reason(status, error)}."
+        ) from error
+    # huggingface_hub wraps what its threads met in a RuntimeError.
+    except (ClientError, OSError, RuntimeError) as error:
+        raise UploadError(
+            f"{repo}: the upload broke off ({error}). Run it again; what the hub has is not sent "
+            "twice."
+        ) from error
+
+
+def _rehearse(client: HfApi, repo: str, files: dict[str, File]) -> None:
+    """Tells what would be sent; all of it, where the hub cannot be asked what it has."""
+    try:
+        _tell(remote.plan(client, repo, files))
+    except errors.HfHubHTTPError:
+        raise
+    except (ClientError, OSError) as error:
+        console.say(f"{client.endpoint} cannot be asked ({type(error).__name__})")
+        _tell_files(files, tuple(files), ())
+    console.say("nothing was sent: say CONFIRM=1 to upload")
+
+
+def _send(client: HfApi, plan: Plan, name: str) -> str:
+    parent = plan.parent
+    if parent is None:
+        client.create_repo(plan.repo, private=True)
+        parent = remote.newest(client, plan.repo)
+    signatures = [path for path in SIGNATURES if path in plan.files]
+    content = [path for path in plan.changed if path not in SIGNATURES]
+    stale: list[str] = [*plan.removed]
+    if content or stale:
+        # What was signed is about to change; a signature of before would only confuse.
+        there = remote.tree(client, plan.repo, parent)
+        stale += [path for path in signatures if path in there]
+        parent = _commit(client, plan, parent, f"Release {name}", add=content, remove=stale)
+        signed = signatures
+    else:
+        signed = [path for path in plan.changed if path in SIGNATURES]
+    if signed:
+        parent = _commit(client, plan, parent, f"Sign {name}", add=signed, remove=())
+    _require_there(client, plan, parent)
+    console.say(f"{plan.repo} has the release at commit {parent}")
+    return parent
+
+
+def _commit(
+    client: HfApi,
+    plan: Plan,
+    parent: str,
+    message: str,
+    *,
+    add: Sequence[str],
+    remove: Sequence[str],
+) -> str:
+    additions = [CommitOperationAdd(path, plan.files[path].path) for path in add]
+    for addition in additions:
+        # One at a time, so that a finished file is finished.
+        client.preupload_lfs_files(plan.repo, [addition], free_memory=False)
+    operations: list[Operation] = [*additions, *(CommitOperationDelete(path) for path in remove)]
+    made = client.create_commit(plan.repo, operations, commit_message=message, parent_commit=parent)
+    return str(made.oid)
+
+
+def _require_there(client: HfApi, plan: Plan, commit: str) -> None:
+    """Holds what the hub lists at a commit to the release."""
+    there = remote.tree(client, plan.repo, commit)
+    wrong = [name for name, file in plan.files.items() if not remote.holds(there.get(name), file)]
+    if wrong := sorted({*wrong, *(there.keys() - plan.files.keys())}):
+        raise UploadError(
+            f"{plan.repo} at {commit}: the hub does not hold what was sent, first {wrong[0]}. "
+            "Run it again."
+        )
+
+
+def _tell(plan: Plan) -> None:
+    if plan.parent is None:
+        console.say(f"{plan.repo}: is not there; it would be made, private")
+    else:
+        console.say(f"{plan.repo}: is at commit {plan.parent}")
+    _tell_files(plan.files, plan.changed, plan.removed)
+
+
+def _tell_files(files: dict[str, File], changed: Sequence[str], removed: Sequence[str]) -> None:
+    for name in changed:
+        last = ", last" if name in SIGNATURES else ""
+        console.say(f"  send    {name} ({size(files[name].bytes)}{last})")
+    for name in removed:
+        console.say(f"  remove  {name}")
+    total = size(sum(files[name].bytes for name in changed))
+    console.say(f"{len(changed)} of {len(files)} files to send, {total}; {len(removed)} to remove")
+
+
+def _write_list(folder: Path, files: dict[str, File]) -> Path:
+    """The documents and the provenance: what is small enough to be looked at."""
+    chosen = {
+        name: file.sha256
+        for name, file in files.items()
+        if name in ADDED or name.partition("/")[0] == PROVENANCE
+    }
+    path = folder.with_name(f"{folder.name}.files")
+    path.write_text(attest.sum_lines(chosen), encoding="utf-8")
+    return path
+
+
+def _require_signed(folder: Path) -> None:
+    for name in BUNDLES.values():
+        if not (folder / PROVENANCE / name).is_file():
+            raise UploadError(f"{folder}: has no {PROVENANCE}/{name}: run `make sign` first.")
+
+
+def _require_no_rehearsal(folder: Path, rehearsal: bool) -> None:
+    predicate = canonical.read(folder / PROVENANCE / attest.STATEMENT)["predicate"]
+    if predicate["runDetails"]["builder"]["id"] in attest.REHEARSALS.values() and not rehearsal:
+        raise UploadError(f"{folder}: is a rehearsal. If it is to be published: REHEARSAL=1.")
+
+
+def _reason(status: int, error: errors.HfHubHTTPError) -> str:
+    if status in {401, 403}:
+        return f"{LOGIN} with an account that may write there"
+    if status in {409, 412}:
+        return "another commit came in between. Look at it, and run this again"
+    return error.server_message or "try later"

@@ -1,0 +1,63 @@
+"""What a repository on the hub holds, and what it lacks of a release."""
+
+from dataclasses import dataclass
+
+from huggingface_hub import HfApi, errors
+from huggingface_hub.hf_api import RepoFile
+
+from forge.core.errors import UploadError
+from forge.core.files import File
+from forge.inputs.hub import blob_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be done to a repository whose newest commit is `parent`; None if it is not there.
+
+    `changed` are the files to send, `removed` those of the repository that are not of the release.
+    """
+
+    repo: str
+    parent: str | None
+    files: dict[str, File]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+def plan(client: HfApi, repo: str, files: dict[str, File]) -> Plan:
+    """What is to be done so that a repository holds these files and no others."""
+    try:
+        parent = newest(client, repo)
+    except errors.RepositoryNotFoundError:
+        return Plan(repo=repo, parent=None, files=files, changed=tuple(files), removed=())
+    there = tree(client, repo, parent)
+    return Plan(
+        repo=repo,
+        parent=parent,
+        files=files,
+        changed=tuple(name for name in files if not holds(there.get(name), files[name])),
+        removed=tuple(sorted(there.keys() - files.keys())),
+    )
+
+
+def newest(client: HfApi, repo: str) -> str:
+    """The newest commit of a repository."""
+    commit = client.repo_info(repo).sha
+    if commit is None:
+        raise UploadError(f"{repo}: the hub names no commit of it. Check HF_ENDPOINT.")
+    return commit
+
+
+def tree(client: HfApi, repo: str, commit: str) -> dict[str, RepoFile]:
+    """The files of a repository at a commit, by path."""
+    entries = client.list_repo_tree(repo, revision=commit, recursive=True)
+    return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+
+
+def holds(entry: RepoFile | None, file: File) -> bool:
+    """Whether the hub's file has our bytes: by sha256 if it is large, else by git's blob id."""
+    if entry is None:
+        return False
+    if entry.lfs is not None:
+        return entry.lfs.sha256 == file.sha256
+    return entry.blob_id == blob_id(file.path)

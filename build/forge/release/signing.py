@@ -1,0 +1,92 @@
+"""Signs a release: a Sigstore bundle beside each of its statements, all of them or none.
+
+With a key the bundle names it and nothing else is contacted. Without one, sigstore-python signs
+with the identity that is at hand (https://docs.sigstore.dev): a short-lived certificate for it,
+and an entry in the public transparency log.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from forge.core import console
+from forge.core.errors import SigningError
+from forge.release import assemble, bundle, keys
+from forge.release.folder import BUNDLES, MODEL_SIGNATURE, PROVENANCE
+
+TOKEN = "SIGSTORE_ID_TOKEN"  # noqa: S105 - the variable's name
+Sign = Callable[[bytes], bytes]
+
+
+def sign(folder: Path, key: Path | None, *, model_signature: bool = False) -> None:
+    """Signs both statements of a release, and on request the model as OpenSSF does.
+
+    Raises:
+        SigningError: there is no usable key or identity, or the key lies in the release.
+        ReleaseError: the folder is no release, or was changed since it became one.
+    """
+    folder = folder.resolve()
+    if key is not None and key.resolve().is_relative_to(folder):
+        raise SigningError(f"{key}: lies in the release that it is to sign. Move it elsewhere.")
+    if model_signature and key is None:
+        raise SigningError("the model signature is made with a key: give it with KEY=<file>.")
+    make, who = _by_key(key) if key else _by_identity()
+    assemble.require_current(folder)
+    provenance = folder / PROVENANCE
+    bundles = {target: make((provenance / name).read_bytes()) for name, target in BUNDLES.items()}
+    (provenance / MODEL_SIGNATURE).unlink(missing_ok=True)
+    for target, data in bundles.items():
+        fresh = provenance / f".{target}"
+        fresh.write_bytes(data)
+        fresh.replace(provenance / target)
+    if model_signature and key:
+        _sign_model(folder, key)
+    console.say(f"{folder} is signed by {who}")
+
+
+def _by_key(key: Path) -> tuple[Sign, str]:
+    signer = keys.signer(key)
+    return lambda payload: bundle.by_key(payload, signer), f"key {signer.public_key.keyid}"
+
+
+def _by_identity() -> tuple[Sign, str]:
+    """Signs with an identity token: that of SIGSTORE_ID_TOKEN, or of the CI job that this is."""
+    from sigstore import dsse, oidc, sign
+    from sigstore.errors import Error
+    from sigstore.models import ClientTrustConfig
+
+    try:
+        token = os.environ.get(TOKEN) or oidc.detect_credential()
+        if token is None:
+            raise SigningError(
+                f"no key is given and no identity is at hand: name a key with KEY=<file>, or run "
+                f"in a CI job with an OIDC identity, or set {TOKEN}."
+            )
+        identity = oidc.IdentityToken(token)
+        config = ClientTrustConfig.production()
+        context = sign.SigningContext.from_trust_config(config)
+    except Error as error:
+        raise SigningError(f"the identity cannot be used: {error}.") from error
+
+    def make(payload: bytes) -> bytes:
+        try:
+            with context.signer(identity) as signer:
+                signed = signer.sign_dsse(dsse.Statement(payload))
+        except Error as error:
+            raise SigningError(f"sigstore did not sign: {error}.") from error
+        return bundle.from_library(signed.to_json())
+
+    return make, identity.identity
+
+
+def _sign_model(folder: Path, key: Path) -> None:
+    """The OpenSSF model signature: every file outside `provenance/`, in file mode."""
+    from model_signing import hashing, signing
+
+    secret = keys.password()
+    hashed = hashing.Config().use_file_serialization()
+    hashed.set_ignored_paths(paths=[PROVENANCE])
+    config = signing.Config().set_hashing_config(hashed)
+    config.use_elliptic_key_signer(
+        private_key=key, password=secret.decode() if secret else None
+    ).sign(folder, folder / PROVENANCE / MODEL_SIGNATURE)

@@ -1,0 +1,1 @@
+"""What a checkpoint stores, and how it is packed, bit for bit. No torch."""

@@ -1,0 +1,205 @@
+"""The formats of quantized linears: what each stores, and how a group of them is packed.
+
+A recipe's loader and a rule's format choose one. Writer, layout and assay know a format by what
+it says here and nowhere else.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from forge.core.errors import QuantizeError
+from forge.tensors import compressed_tensors, nvfp4
+from forge.tensors.nvfp4 import BLOCK, E4M3_VALUES, Bytes, Floats, Weight
+from forge.tensors.tensorfile import Spec
+
+Shape = tuple[int, ...]
+Loader = Literal["modelopt", "compressed-tensors"]
+Maxima = Mapping[str, np.float32]
+Bits = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """How linears are stored for a loader; all that differs between formats.
+
+    Attributes:
+        name: as the recipe writes it.
+        label: as the quantization config does.
+        dtypes: what a weight may be stored in.
+        block: the columns of a weight are a multiple of it.
+        specs: the tensors that stand for a linear of a shape [rows, columns], in their order.
+        encode: the data of the first two of these tensors for some rows of a weight, under the
+            weight's global scale, 1 if it has none. The last argument is where the first goes.
+        scales: how the values of the scale tensors are read, by the last part of their name.
+        global_scale: what the other two store, of the weight's largest magnitude and of its
+            input's; None if each row and each input is scaled by its own.
+        rounding: the largest relative error |Q - W| / |W| of a weight, in the Frobenius norm, that
+            rounding explains; only blocks far smaller than the rest may be off by more.
+        scheme: what compressed-tensors' config says of weights and inputs; empty for modelopt.
+    """
+
+    name: str
+    label: str
+    dtypes: tuple[str, ...]
+    block: int
+    specs: Callable[[str, Shape], list[Spec]]
+    encode: Callable[[Weight, np.float32, Bytes | None], tuple[Bytes, Bits]]
+    scales: Mapping[str, Callable[[bytes], Floats]]
+    global_scale: Callable[[np.float32], np.float32] | None
+    rounding: float
+    scheme: Mapping[str, Any]
+
+    def check(self, name: str, dtype: str, shape: Shape) -> None:
+        """Refuses a weight that this format cannot hold.
+
+        Raises:
+            QuantizeError: its dtype is not among `dtypes`, it is no matrix, or its columns are
+                no multiple of the block.
+        """
+        if dtype not in self.dtypes:
+            raise QuantizeError(
+                f"{name}: dtype {dtype} cannot be quantized; {', '.join(self.dtypes)} can."
+            )
+        if len(shape) != 2 or shape[1] % self.block or 0 in shape:
+            raise QuantizeError(
+                f"{name}: shape {list(shape)} cannot be quantized; {self.name} needs a matrix with "
+                f"a multiple of {self.block} columns."
+            )
+
+    def pack(
+        self, rows: Weight, maximum: np.float32, codes: Bytes | None = None
+    ) -> tuple[Bytes, Bits]:
+        """The data of the first two tensors, row by row, so that a weight may be packed in parts.
+
+        Args:
+            rows: some rows of a weight, finite.
+            maximum: the largest magnitude among the weights that share it, not zero.
+            codes: where the first goes; the front of the rows' own memory will do.
+        """
+        scale = self.global_scale(maximum) if self.global_scale else np.float32(1)
+        return self.encode(rows, scale, codes)
+
+    def scalars(self, module: str, maximum: np.float32, inputs: Maxima) -> list[bytes]:
+        """The data of the tensors after the first two, by the input maxima of all modules."""
+        if self.global_scale is None:
+            return []
+        return [self.global_scale(one).tobytes() for one in (maximum, inputs[module])]
+
+
+def find(loader: Loader, name: str) -> Format:
+    """The format of this name as a loader reads it; the recipe allows no other."""
+    return FORMATS[loader, name]
+
+
+def _modelopt_specs(module: str, shape: Shape) -> list[Spec]:
+    return [
+        *_packed(module, "weight", shape),
+        Spec(name=f"{module}.weight_scale_2", dtype="F32", shape=()),
+        Spec(name=f"{module}.input_scale", dtype="F32", shape=()),
+    ]
+
+
+def _compressed_specs(module: str, shape: Shape) -> list[Spec]:
+    return [
+        *_packed(module, "weight_packed", shape),
+        Spec(name=f"{module}.weight_global_scale", dtype="F32", shape=(1,)),
+        Spec(name=f"{module}.input_global_scale", dtype="F32", shape=(1,)),
+    ]
+
+
+def _fp8_specs(module: str, shape: Shape) -> list[Spec]:
+    return [
+        Spec(name=f"{module}.weight", dtype="F8_E4M3", shape=shape),
+        Spec(name=f"{module}.weight_scale", dtype="BF16", shape=(shape[0], 1)),
+    ]
+
+
+def _packed(module: str, name: str, shape: Shape) -> list[Spec]:
+    rows, columns = shape
+    return [
+        Spec(name=f"{module}.{name}", dtype="U8", shape=(rows, columns // 2)),
+        Spec(name=f"{module}.weight_scale", dtype="F8_E4M3", shape=(rows, columns // BLOCK)),
+    ]
+
+
+def _read_e4m3(data: bytes) -> Floats:
+    return E4M3_VALUES[np.frombuffer(data, dtype=np.uint8)]
+
+
+def _read_bf16(data: bytes) -> Floats:
+    return nvfp4.widen_bf16(np.frombuffer(data, dtype="<u2"))
+
+
+def _read_f32(data: bytes) -> Floats:
+    return np.frombuffer(data, dtype="<f4")
+
+
+# A block's largest magnitude is 5.6 to 6.4 steps, as its scale is off by up to 1/16; the others
+# lose most, one step, at five. That makes (0.1 + 15 * 1) / (32 + 15 * 25) of the square: 0.193.
+_FLOAT4_ROUNDING = 0.2
+# Three bits of mantissa: 1/16 of each weight, and a little for the rounding to BF16 before.
+_FLOAT8_ROUNDING = 0.07
+
+# As llm-compressor 0.14 writes its presets NVFP4 and FP8_DYNAMIC.
+_WEIGHTS = {"dynamic": False, "observer": "memoryless_minmax"}
+_FLOAT4 = {
+    "num_bits": 4, "type": "float", "symmetric": True, "strategy": "tensor_group",
+    "group_size": BLOCK, "scale_dtype": "torch.float8_e4m3fn",
+}  # fmt: skip
+_FLOAT8 = {"num_bits": 8, "type": "float", "symmetric": True}
+
+FORMATS: Mapping[tuple[Loader, str], Format] = {
+    ("modelopt", "nvfp4"): Format(
+        name="nvfp4",
+        label="NVFP4",
+        dtypes=("BF16", "F16", "F32"),
+        block=BLOCK,
+        specs=_modelopt_specs,
+        encode=partial(nvfp4.pack, arithmetic=nvfp4.MODELOPT),
+        scales={
+            "weight_scale": _read_e4m3, "weight_scale_2": _read_f32, "input_scale": _read_f32,
+        },
+        global_scale=nvfp4.global_scale,
+        rounding=_FLOAT4_ROUNDING,
+        scheme={},
+    ),
+    ("compressed-tensors", "nvfp4"): Format(
+        name="nvfp4",
+        label="nvfp4-pack-quantized",
+        dtypes=("BF16",),
+        block=BLOCK,
+        specs=_compressed_specs,
+        encode=partial(nvfp4.pack, arithmetic=compressed_tensors.ARITHMETIC),
+        scales={
+            "weight_scale": _read_e4m3,
+            "weight_global_scale": _read_f32,
+            "input_global_scale": _read_f32,
+        },
+        global_scale=compressed_tensors.divisor,
+        rounding=_FLOAT4_ROUNDING,
+        scheme={
+            "weights": {**_FLOAT4, **_WEIGHTS},
+            "input_activations": {**_FLOAT4, "dynamic": "local", "observer": "static_minmax"},
+        },
+    ),
+    ("compressed-tensors", "fp8"): Format(
+        name="fp8",
+        label="float-quantized",
+        dtypes=("BF16",),
+        block=1,
+        specs=_fp8_specs,
+        encode=lambda rows, _, codes: compressed_tensors.pack_fp8(rows, codes),
+        scales={"weight_scale": _read_bf16},
+        global_scale=None,
+        rounding=_FLOAT8_ROUNDING,
+        scheme={
+            "weights": {**_FLOAT8, **_WEIGHTS, "strategy": "channel"},
+            "input_activations": {**_FLOAT8, "strategy": "token", "dynamic": True},
+        },
+    ),
+}  # fmt: skip

@@ -1,0 +1,239 @@
+"""The safetensors format: strict reading of headers, deterministic writing.
+
+A file is an 8-byte little-endian header length, a JSON header (name -> dtype, shape, offsets into
+the data that follows) and the data without gaps. The `safetensors` library has no numpy type for
+BF16 and FP8 and hands out whole tensors; here a tensor is a range of bytes of a file, so a
+checkpoint of any size can be checked and rebuilt in bounded memory and without torch.
+Source: https://github.com/huggingface/safetensors#format
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from forge.core import canonical
+from forge.core.errors import TensorFileError
+
+INDEX = "model.safetensors.index.json"
+DTYPE_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+    "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
+    "U32": 4, "I32": 4, "F32": 4,
+    "U64": 8, "I64": 8, "F64": 8,
+}  # fmt: skip
+# The limit that the safetensors library sets as well.
+MAX_HEADER_BYTES = 100_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A tensor that is yet to be written."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """The size of its data in bytes."""
+        return prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """Where a tensor's bytes lie: `nbytes` bytes at `offset` of `file`, row-major."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+    nbytes: int
+
+    @property
+    def spec(self) -> Spec:
+        """What a file that gets a copy of it must declare."""
+        return Spec(name=self.name, dtype=self.dtype, shape=self.shape)
+
+    def chunks(self, size: int = 16 << 20) -> Iterator[bytes]:
+        """The tensor's bytes in pieces of at most `size`.
+
+        Raises:
+            TensorFileError: the file ends before the tensor does.
+        """
+        with self.file.open("rb") as file:
+            file.seek(self.offset)
+            for start in range(0, self.nbytes, size):
+                data = file.read(min(size, self.nbytes - start))
+                if len(data) != min(size, self.nbytes - start):
+                    raise TensorFileError(
+                        f"{self.file}: ends within tensor {self.name!r}; fetch the file again."
+                    )
+                yield data
+
+    def read(self) -> bytes:
+        """The tensor's bytes at once."""
+        return b"".join(self.chunks())
+
+
+def read_header(path: Path) -> list[Tensor]:
+    """The tensors of one file in the order of their data.
+
+    Raises:
+        TensorFileError: the file breaks the format in any way: length, JSON, duplicate names,
+            unknown dtype, a size that is not its shape's, gaps, overlaps, or trailing bytes.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+            raise TensorFileError(
+                f"{path}: the header claims {length} bytes, the file has {max(size - 8, 0)} "
+                "after the length; it is truncated or no safetensors file. Fetch it again."
+            )
+        raw = file.read(length)
+    try:
+        header = canonical.loads(raw)
+    except ValueError as error:
+        raise TensorFileError(f"{path}: the header is not valid JSON: {error}.") from error
+    if not isinstance(header, dict):
+        raise TensorFileError(f"{path}: the header is no JSON object.")
+    header.pop("__metadata__", None)
+    tensors = [_parse(path, name, entry, 8 + length) for name, entry in header.items()]
+    tensors.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
+    _check_contiguous(path, tensors, start=8 + length, end=size)
+    return tensors
+
+
+def read_checkpoint(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint folder by name: through its index, or of its one file.
+
+    The order is that of the data on disk, file by file, so reading the tensors in turn reads
+    every byte once and in sequence.
+
+    Raises:
+        TensorFileError: index and files disagree, a file is missing or lies outside the folder,
+            or a file is not in the index.
+    """
+    index = folder / INDEX
+    if not index.is_file():
+        files = sorted(folder.glob("*.safetensors"))
+        if len(files) != 1:
+            raise TensorFileError(
+                f"{folder}: has no {INDEX} and {len(files)} *.safetensors files; "
+                "a checkpoint has an index, or exactly one file."
+            )
+        return {tensor.name: tensor for tensor in read_header(files[0])}
+    weight_map = _read_index(index)
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(weight_map.values())):
+        for tensor in read_header(_inside(folder, name, index)):
+            if weight_map.get(tensor.name) != name:
+                raise TensorFileError(
+                    f"{index}: tensor {tensor.name!r} lies in {name}, "
+                    f"the index says {weight_map.get(tensor.name)!r}."
+                )
+            tensors[tensor.name] = tensor
+    if missing := sorted(weight_map.keys() - tensors.keys()):
+        raise TensorFileError(
+            f"{index}: names {len(missing)} tensor(s) that no file holds, first {missing[0]!r}."
+        )
+    listed = set(weight_map.values())
+    if extra := sorted(
+        path.name for path in folder.glob("*.safetensors") if path.name not in listed
+    ):
+        raise TensorFileError(f"{folder}: {extra[0]} is not in the index; remove or index it.")
+    return tensors
+
+
+def header_bytes(specs: Sequence[Spec], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Length and header of a file that holds `specs` in the given order.
+
+    The header is padded with spaces to a multiple of 8 bytes, so that the data is aligned. The
+    bytes depend on nothing but the arguments (the library writes metadata keys in random order).
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
+    for spec in specs:
+        header[spec.name] = {
+            "dtype": spec.dtype,
+            "shape": list(spec.shape),
+            "data_offsets": [offset, offset + spec.nbytes],
+        }
+        offset += spec.nbytes
+    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    raw += b" " * (-len(raw) % 8)
+    return len(raw).to_bytes(8, "little") + raw
+
+
+def index_json(placed: Iterable[tuple[str, Spec]]) -> dict[str, Any]:
+    """The index of a checkpoint from (file name, tensor) pairs.
+
+    `total_size` is the sum of the tensors' bytes, as transformers writes it.
+    """
+    pairs = list(placed)
+    return {
+        "metadata": {"total_size": sum(spec.nbytes for _, spec in pairs)},
+        "weight_map": {spec.name: file for file, spec in sorted(pairs, key=lambda p: p[1].name)},
+    }
+
+
+def _read_index(index: Path) -> Mapping[str, str]:
+    try:
+        weight_map = canonical.read(index)["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TensorFileError(f"{index}: no valid index: {error}.") from error
+    if not isinstance(weight_map, dict) or not all(isinstance(f, str) for f in weight_map.values()):
+        raise TensorFileError(f"{index}: weight_map must map tensor names to file names.")
+    return weight_map
+
+
+def _inside(folder: Path, name: str, index: Path) -> Path:
+    path = folder / name
+    if Path(name).name != name or name in {"", ".", ".."} or not path.is_file():
+        raise TensorFileError(
+            f"{index}: names the file {name!r}, which is not a file of this folder."
+        )
+    return path
+
+
+def _parse(path: Path, name: str, entry: dict[str, Any], start: int) -> Tensor:
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise TensorFileError(
+            f"{path}: tensor {name!r} needs dtype, shape and two data_offsets."
+        ) from error
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        raise TensorFileError(f"{path}: tensor {name!r} has the unknown dtype {dtype!r}.")
+    sizes = [*shape, begin, end] if isinstance(shape, list) else []
+    if not sizes or any(type(size) is not int or size < 0 for size in sizes):
+        raise TensorFileError(f"{path}: tensor {name!r} has a shape or offset that is no size.")
+    nbytes = prod(shape) * DTYPE_BYTES[dtype]
+    if end - begin != nbytes:
+        raise TensorFileError(
+            f"{path}: tensor {name!r} of {dtype} {shape} needs {nbytes} bytes, "
+            f"its offsets give {end - begin}."
+        )
+    return Tensor(
+        name=name, dtype=dtype, shape=tuple(shape), file=path, offset=start + begin, nbytes=nbytes
+    )
+
+
+def _check_contiguous(path: Path, tensors: Sequence[Tensor], *, start: int, end: int) -> None:
+    position = start
+    for tensor in tensors:
+        if tensor.offset != position:
+            raise TensorFileError(
+                f"{path}: tensor {tensor.name!r} begins at byte {tensor.offset}, expected "
+                f"{position}: tensors overlap or leave a gap."
+            )
+        position += tensor.nbytes
+    if position != end:
+        raise TensorFileError(
+            f"{path}: the tensors end at byte {position}, the file at {end}; it is truncated "
+            "or has trailing bytes. Fetch it again."
+        )

@@ -1,0 +1,133 @@
+"""Checks what the files beside the tensors declare: configs, ignore lists, everything carried over.
+
+Ignore lists are compared with what is really not quantized, and read as the engine reads them.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from assay.checks.check import Check
+from forge.core import canonical
+from forge.recipes.recipe import Recipe
+from forge.release.folder import DOCUMENTS, PROVENANCE
+from forge.tensors import configs, vllm_names
+from forge.tensors.configs import CONFIG, QUANT_CONFIG, TEMPLATE
+from forge.tensors.plan import Plan
+from forge.tensors.tensorfile import Tensor
+
+# Nothing that an engine would execute or unpickle belongs into a release.
+FORBIDDEN = {".py", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".so"}
+QUANTIZATION = "quantization_config"
+
+
+def check_ignore(
+    recipe: Recipe, plan: Plan, checkpoint: Path, stored: Mapping[str, Tensor]
+) -> Check:
+    """Every ignore list is the expected one, and the engine understands it as what is stored."""
+    config = json_object(checkpoint / CONFIG, QUANTIZATION)
+    lists = {CONFIG: config.get("ignore", [])}
+    if QUANT_CONFIG in configs.made_files(recipe):
+        outer = json_object(checkpoint / QUANT_CONFIG, "quantization")
+        lists[QUANT_CONFIG] = outer.get("exclude_modules", [])
+    expected = set(configs.ignore_list(recipe, stored.values()))
+    wrong = [
+        f"{file}: {len(expected - {*listed})} missing, {len({*listed} - expected)} extra"
+        f"{first(sorted(expected ^ {*listed}))}"
+        for file, listed in lists.items()
+        if sorted(listed) != sorted(expected)
+    ]
+    kinds = configs.linears(stored.values(), plan)
+    taken = vllm_names.mistaken(config, kinds) if "ignore" in config else []
+    if taken:
+        wrong.append(f"vLLM takes {len(taken)} layers for something else{first(taken)}")
+    plain = sum(kind is None for kind in kinds.values())
+    return Check(
+        name="structure.ignore",
+        passed=not wrong,
+        detail="; ".join(wrong) or f"vLLM finds the {plain} linears that are not quantized",
+        measured={
+            "not_quantized": plain,
+            "quantized": len(kinds) - plain,
+            **{file: len(listed) for file, listed in lists.items()},
+        },
+    )
+
+
+def check_config(recipe: Recipe, checkpoint: Path) -> Check:
+    """The configs declare the recipe's formats and KV cache, their ignore lists aside."""
+    expected = {CONFIG: configs.quantization_config(recipe, [])}
+    found = {CONFIG: {**json_object(checkpoint / CONFIG, QUANTIZATION), "ignore": []}}
+    if QUANT_CONFIG in configs.made_files(recipe):
+        expected[QUANT_CONFIG] = configs.quant_config(recipe, [])
+        outer = json_object(checkpoint / QUANT_CONFIG)
+        inner = json_object(checkpoint / QUANT_CONFIG, "quantization")
+        found[QUANT_CONFIG] = {**outer, "quantization": {**inner, "exclude_modules": []}}
+    wrong = [
+        f"{file}: {key} is {found[file].get(key)!r}, not {expected[file].get(key)!r}"
+        for file in expected
+        for key in sorted(expected[file].keys() | found[file].keys())
+        if found[file].get(key) != expected[file].get(key)
+    ]
+    return Check(
+        name="structure.config",
+        passed=not wrong,
+        detail="; ".join(wrong) or f"{' and '.join(expected)} declare what the recipe says",
+        measured={"files": len(expected), "kv_cache": recipe.layout.kv_cache},
+    )
+
+
+def check_files(recipe: Recipe, checkpoint: Path, inputs: Path) -> Check:
+    """The files beside the weights are the base's, edited as the recipe says and no further."""
+    base = inputs / "base"
+    stored = {
+        path.relative_to(checkpoint).as_posix()
+        for path in checkpoint.rglob("*")
+        if path.is_file() and path.relative_to(checkpoint).parts[0] != PROVENANCE
+    }
+    made = configs.made_files(recipe)
+    weights = {path for path in stored if path.endswith(".safetensors")}
+    carried = {path.name for path in base.iterdir() if path.suffix != ".safetensors"}
+    stored -= set(DOCUMENTS) - carried
+    wrong = [f"missing {path}" for path in sorted((carried | made) - stored)]
+    wrong += [f"extra {path}" for path in sorted(stored - carried - made - weights)]
+    wrong += [f"code {path}" for path in sorted(stored) if Path(path).suffix in FORBIDDEN]
+    edits = {CONFIG: (QUANTIZATION,), **recipe.strip}
+    for path, keys in edits.items():
+        original = {k: v for k, v in json_object(base / path).items() if k not in keys}
+        edited = json_object(checkpoint / path)
+        if path == CONFIG:
+            edited.pop(QUANTIZATION, None)
+        if edited != original:
+            wrong.append(f"{path} is not the base's without {', '.join(keys)}")
+    sources = {path: base / path for path in carried - made - edits.keys()}
+    if TEMPLATE in made:
+        sources[TEMPLATE] = inputs / "template" / TEMPLATE
+    for path in sorted(sources.keys() & stored):
+        if (checkpoint / path).read_bytes() != sources[path].read_bytes():
+            wrong.append(f"{path} is not {'the recipe' if path in made else 'the base'}'s")
+    template = "the recipe's template" if TEMPLATE in made else "its template"
+    return Check(
+        name="structure.files",
+        passed=not wrong,
+        detail="; ".join(wrong) or f"the base's files, {template}, no code",
+        measured={"files": len(stored), "compared": len(sources) + len(edits)},
+    )
+
+
+def json_object(path: Path, key: str | None = None) -> dict[str, Any]:
+    """A JSON object of the checkpoint, or that under `key` of it; empty if it is not there.
+
+    An absent or malformed file is no crash of the assay but a failure of the checks on it.
+    """
+    try:
+        data = canonical.read(path)
+        data = data if key is None else data[key]
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def first(names: list[str]) -> str:
+    """The first of some names in brackets, or nothing."""
+    return f" (first: {names[0]})" if names else ""

@@ -1,0 +1,1 @@
+"""Rebuilds a release and compares, tensor by tensor."""

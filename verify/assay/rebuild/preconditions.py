@@ -1,0 +1,100 @@
+"""Why a release cannot be reproduced here: something is not what its manifest says.
+
+A rebuild from other inputs, with other code or from another record would prove nothing about the
+release, so each of these is an error, which names the file, both digests and the way out.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from assay.release import sums
+from assay.release.manifest import BESIDE, LOCK, Manifest, Resource, digests
+from forge.core import canonical, checkout
+from forge.core.errors import ManifestError
+from forge.release import attest
+from forge.release.folder import PROVENANCE
+
+# Of all inputs, only this one does not go into the checkpoint.
+SCORED_ONLY = "perplexity"
+
+
+def require_whole(manifest: Manifest, provenance: Path) -> None:
+    """Holds the files of the provenance folder to the manifest, and it to its SHA256SUMS.
+
+    Raises:
+        ManifestError: naming the first file that is not the manifest's, and both digests.
+    """
+    remedy = f"It was changed since {provenance / attest.STATEMENT} was written: fetch both again."
+    results = manifest.results
+    for name in sorted({*BESIDE} | {n for n in results if _role(n) == PROVENANCE}):
+        file = provenance / name.removeprefix(f"{PROVENANCE}/")
+        _require(name, results.get(name), _sha256(file), remedy)
+    listed = sums.read(provenance / attest.SUMS)
+    subjects = {n: d for n, d in digests(manifest.subject).items() if _role(n) != PROVENANCE}
+    for name in sorted(listed.keys() | subjects.keys()):
+        _require(f"{name} in {attest.SUMS}", subjects.get(name), listed.get(name), remedy)
+
+
+def require_checkout(manifest: Manifest) -> None:
+    """Holds this checkout to the manifest: recipe, lock file, code.
+
+    Raises:
+        ManifestError: naming the first of them that is not the manifest's, and both digests.
+    """
+    remedy = _checkout_remedy(manifest.commit)
+    for name in (manifest.asked.recipe, LOCK):
+        here = _sha256(checkout.ROOT / name)
+        _require(name, manifest.dependencies.get(name), here, remedy)
+    _require("the code of forge and assay", manifest.code, checkout.code_digest(), remedy)
+
+
+def require_inputs(manifest: Manifest, inputs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Holds every input that was fetched, as `inputs.json` lists them, to the manifest.
+
+    Returns:
+        The perplexity texts that are not the manifest's. A rehearsal takes the published text
+        where it can be had, and no byte of the checkpoint depends on it.
+
+    Raises:
+        ManifestError: naming the first other input that is not the manifest's, and both digests.
+    """
+    here = {f"{entry['role']}/{entry['path']}": entry for entry in inputs}
+    roles = {_role(name) for name in here}
+    stated = {n: digest for n, digest in manifest.dependencies.items() if _role(n) in roles}
+    differing = []
+    for name in sorted(stated.keys() | here.keys()):
+        found = here.get(name, {})
+        if found.get("sha256") == stated.get(name):
+            continue
+        if _role(name) != SCORED_ONLY:
+            where = f"{name} (from {found['uri']})" if found else name
+            remedy = "Name the BASE or MIRROR that has what the release was made from."
+            _require(where, stated.get(name), found.get("sha256"), remedy)
+        differing.append(name)
+    return differing
+
+
+def _role(name: str) -> str:
+    """The first part of a name: an input's role, or the folder of a result."""
+    return name.partition("/")[0]
+
+
+def _checkout_remedy(commit: Resource | None) -> str:
+    if commit is None:
+        return "Check out the commit that it was built from; the manifest does not name it."
+    changed = commit.annotations.get("uncommitted_changes")
+    but = "; it was built with changes that are in no commit" if changed else ""
+    return f"Check out the commit that it was built from, {commit.digest['gitCommit']}{but}."
+
+
+def _require(name: str, stated: str | None, here: str | None, remedy: str) -> None:
+    if stated is None or stated != here:
+        raise ManifestError(
+            f"{name}: the manifest says sha256 {stated or 'nothing'}, here is "
+            f"{here or 'no such file'}. {remedy}"
+        )
+
+
+def _sha256(path: Path) -> str | None:
+    return canonical.sha256_file(path) if path.is_file() else None

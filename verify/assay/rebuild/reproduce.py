@@ -1,0 +1,191 @@
+"""Rebuilds a release from its own provenance, and compares.
+
+1. Read the manifest strictly.
+2. Hold it to the files beside it (record, digests) and to this checkout (recipe, lock file, code).
+3. Fetch what it was made from, and hold every input to the manifest.
+4. Rebuild from its calibration record: quantize, graft, dress, the build's own steps, in a store
+   that holds nothing yet, since a result found there would not have been rebuilt.
+5. Compare with the digests that the release lists, and with its files where it has them.
+6. If asked to, calibrate again and tell how far each input scale is off.
+
+Until 4 every mismatch is a refusal: another input or other code would prove nothing about this
+release. What 5 finds is the answer. Steps 1 to 5 need neither torch nor a GPU.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from assay.rebuild import compare, listing, preconditions, recalibration, tables
+from assay.rebuild.compare import Comparison
+from assay.rebuild.recalibration import Scale
+from assay.release import manifest
+from assay.release.manifest import Manifest
+from forge import pipeline
+from forge.calibration import record
+from forge.core import canonical, checkout, console
+from forge.core.errors import DifferenceError, ManifestError
+from forge.core.store import Result, Store
+from forge.pipeline import Job
+from forge.release import attest
+from forge.release.folder import job_of, provenance_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduction:
+    """What became of the rebuild in the release: what is extra there was not rebuilt.
+
+    `listed` compares the release's digests with the rebuild, `files` its files, if it has any;
+    `scales` are there if it was calibrated again, `bytes` is the size of the rebuild, `manifest`
+    the digest of the manifest that it was rebuilt from.
+    """
+
+    manifest: str
+    listed: Comparison
+    files: Comparison | None
+    scales: tuple[Scale, ...] | None
+    bytes: int
+
+    @property
+    def identical(self) -> bool:
+        """Whether the rebuild is the release; other scales do not count, its record is."""
+        return self.listed.identical and (self.files is None or self.files.identical)
+
+    def as_json(self) -> dict[str, Any]:
+        """The outcome as JSON, for a statement about it."""
+        compared = self.files or self.listed
+        return {
+            "manifest": self.manifest,
+            "identical": self.identical,
+            "compared": {
+                "against": "digests" if self.files is None else "files",
+                "files": len(compared.files),
+                "tensors": compared.compared,
+            },
+        }
+
+
+def run(
+    folder: Path,
+    store: Store,
+    *,
+    base: Path | None = None,
+    mirror: Path | None = None,
+    recalibrate: bool = False,
+) -> Reproduction:
+    """Reproduces a release folder, or one of which only the provenance is there.
+
+    A rebuild that differs is kept under the store's `reproduce/`, and that is said.
+
+    Raises:
+        ManifestError: the release, this checkout or an input is not what the manifest says.
+        FetchError: the folder is no release, or an input cannot be had.
+        CalibrationError: it is to be calibrated again in an environment that cannot.
+    """
+    if recalibrate:
+        recalibration.require_libraries()
+    # 1. What was released.
+    provenance = provenance_of(folder)
+    stated = manifest.read(provenance)
+    # 2. Whether it is whole, and this checkout the one that built it.
+    preconditions.require_whole(stated, provenance)
+    preconditions.require_checkout(stated)
+    _tell_commit(stated)
+    # 3. What it was made from.
+    job = _job(folder, store, base, mirror)
+    fetched = _fetch(job, stated)
+    digest = canonical.sha256_file(provenance / attest.STATEMENT)
+    with _apart(job, digest) as apart:
+        # 4. Once more.
+        dressed = _rebuild(apart, fetched, provenance / record.FILE)
+        # 5. The same?
+        listed = compare.listings(
+            listing.of_checkpoint(dressed.files, dressed.digests), listing.of_release(provenance)
+        )
+        whole = provenance != folder and compare.checkpoint_files(folder)
+        files = compare.folders(dressed.files, folder) if whole else None
+        # 6. And on this machine?
+        again = (
+            recalibration.compare(apart, fetched, provenance / record.FILE) if recalibrate else None
+        )
+        size = sum((dressed.files / path).stat().st_size for path in dressed.digests)
+        found = Reproduction(manifest=digest, listed=listed, files=files, scales=again, bytes=size)
+        if found.identical:
+            shutil.rmtree(apart.store.root)
+        else:
+            console.say(f"the rebuild is kept in {dressed.files}")
+    return found
+
+
+def show(found: Reproduction, folder: Path) -> None:
+    """Prints what the reproduction found; one line, if all is identical.
+
+    Raises:
+        DifferenceError: the release is not reproduced; the message says what that means.
+    """
+    if found.scales is not None:
+        recalibration.show(found.scales)
+    if found.identical:
+        compared = tables.extent(found.listed, found.bytes)
+        where = "the digests that it lists" if found.files is None else "its files"
+        tables.say(f"{folder} is reproduced: {compared}, identical to {where}")
+        return
+    differing = found.listed if found.files is None or found.files.identical else found.files
+    tables.show(differing)
+    raise DifferenceError(f"{folder}: {_meaning(found)}: {tables.counts(differing)}.")
+
+
+def _meaning(found: Reproduction) -> str:
+    if found.files is not None and found.files.identical:
+        return "the rebuild has the same files, but the release lists other digests"
+    if found.files is not None and found.listed.identical:
+        return "the rebuild is what the release lists, so its files were changed since"
+    return "is not reproduced"
+
+
+def _tell_commit(stated: Manifest) -> None:
+    here, _ = checkout.commit()
+    built = stated.commit.digest["gitCommit"] if stated.commit else "unknown"
+    if here != built:
+        console.say(f"built from commit {built}, here is {here}; recipe, lock and code are equal")
+
+
+def _job(folder: Path, store: Store, base: Path | None, mirror: Path | None) -> Job:
+    job = job_of(folder, store, base, mirror)
+    if base is not None and not job.rehearsal:
+        raise ManifestError(
+            f"{folder}: is no rehearsal, so its base comes from the hub or from a mirror, not from "
+            f"{base}. Leave BASE out, or name a MIRROR that has it."
+        )
+    return job
+
+
+def _fetch(job: Job, stated: Manifest) -> Result:
+    fetched = pipeline.run(job, "build", until="fetch")["fetch"]
+    inputs = canonical.read(fetched.files / "inputs.json")["files"]
+    if other := preconditions.require_inputs(stated, inputs):
+        console.say(f"perplexity was scored on another text ({other[0]}); no byte depends on it")
+    return fetched
+
+
+@contextmanager
+def _apart(job: Job, key: str) -> Iterator[Job]:
+    """The job with an empty store of its own, which nobody else uses meanwhile."""
+    with job.store.lock("reproduce", key):
+        root = job.store.root / "reproduce" / key
+        shutil.rmtree(root, ignore_errors=True)
+        yield replace(job, store=Store(root))
+
+
+def _rebuild(job: Job, fetched: Result, recorded: Path) -> Result:
+    """Runs the steps after calibration, the record in the place of that step's result."""
+
+    def take_over(out: Path) -> None:
+        shutil.copyfile(recorded, out / record.FILE)
+
+    calibrated = job.store.make("calibrate", "released", take_over, {})
+    given = {"fetch": fetched, "calibrate": calibrated}
+    return pipeline.run(job, "build", until="dress", given=given)["dress"]

@@ -1,0 +1,1 @@
+"""Verifies a release that a stranger holds, in numbered steps."""

@@ -1,0 +1,131 @@
+"""What lies in a release folder: regular files, each once, with names that all systems agree on.
+
+A name that one system reads as another file than the next, or a file that is not its own bytes
+(a link, a pipe), could show a checker other bytes than an engine.
+"""
+
+import os
+import stat
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from forge.core.errors import ReleaseError
+from forge.core.files import CHUNK
+from forge.release.folder import PROVENANCE
+
+# tensors.jsonl of the largest checkpoints has some 30 MB.
+MOST_PROVENANCE = 1 << 28
+KINDS = {
+    stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFDIR: "a folder",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A file: its digest, and of those in `provenance/` the bytes that were hashed."""
+
+    sha256: str
+    data: bytes = b""
+
+
+def read_folder(folder: Path) -> dict[str, Stored]:
+    """Every file of a folder by its relative path; each is read once.
+
+    Raises:
+        ReleaseError: there is something that is no regular file, that has another name, an empty
+            folder, or a name that is not portable; the message names it.
+    """
+    if not folder.is_dir():
+        raise ReleaseError(f"{folder}: there is no such folder.")
+    found: dict[str, Stored] = {}
+    for path, folders, names in os.walk(folder, onerror=_raise):
+        inside = Path(path).relative_to(folder)
+        if not folders and not names:
+            raise ReleaseError(f"{str(inside)!r}: is an empty folder; a release has none.")
+        for name in folders:
+            _require_kind(inside / name, os.lstat(Path(path, name)).st_mode, stat.S_IFDIR)
+        for name in names:
+            check_name((inside / name).as_posix())
+            found[(inside / name).as_posix()] = _read(Path(path, name), inside / name)
+    check_twins(found)
+    return dict(sorted(found.items()))
+
+
+def check_name(name: str) -> None:
+    """Refuses a path that is not portable.
+
+    Raises:
+        ReleaseError: it is absolute, climbs, has an empty part, a control character, a backslash,
+            bytes that are no UTF-8, or is not in Unicode's composed form (NFC).
+    """
+    why = None
+    if name.startswith("/") or any(part in {"", ".", ".."} for part in name.split("/")):
+        why = "is no relative path that stays inside its folder"
+    elif "\\" in name:
+        why = "has a backslash, which is a separator elsewhere"
+    elif any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
+        why = "has a control character, or bytes that are no UTF-8"
+    elif unicodedata.normalize("NFC", name) != name:
+        why = "is not in Unicode's composed form (NFC)"
+    if why is not None:
+        raise ReleaseError(f"{name!r}: this name {why}.")
+
+
+def check_twins(names: Iterable[str]) -> None:
+    """Refuses names, of files or of the folders that they lie in, that some systems take for one.
+
+    Raises:
+        ReleaseError: two of them differ only in case.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        parts = name.split("/")
+        for count in range(1, len(parts) + 1):
+            prefix = "/".join(parts[:count])
+            folded = unicodedata.normalize("NFC", prefix.casefold())
+            if seen.setdefault(folded, prefix) != prefix:
+                raise ReleaseError(
+                    f"{prefix!r}: differs from {seen[folded]!r} only in case, so they are one "
+                    "file on some systems."
+                )
+
+
+def _read(path: Path, name: Path) -> Stored:
+    try:
+        # Neither follows a link nor waits for the writer of a pipe.
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        _require_kind(name, os.lstat(path).st_mode, stat.S_IFREG)
+        raise ReleaseError(f"{str(name)!r}: cannot be read ({error.strerror}).") from error
+    with os.fdopen(file, "rb") as opened:
+        status = os.fstat(opened.fileno())
+        _require_kind(name, status.st_mode, stat.S_IFREG)
+        if status.st_nlink > 1:
+            raise ReleaseError(
+                f"{str(name)!r}: is a hard link: its bytes have {status.st_nlink} names, and can "
+                "be changed by way of another. `make release` makes the files of a build its own."
+            )
+        digest = sha256()
+        kept = []
+        keep = name.parts[0] == PROVENANCE
+        if keep and status.st_size > MOST_PROVENANCE:
+            raise ReleaseError(f"{str(name)!r}: has {status.st_size} bytes, too many to be read.")
+        while chunk := opened.read(CHUNK):
+            digest.update(chunk)
+            if keep:
+                kept.append(chunk)
+    return Stored(sha256=digest.hexdigest(), data=b"".join(kept))
+
+
+def _require_kind(name: Path, mode: int, kind: int) -> None:
+    if stat.S_IFMT(mode) != kind:
+        what = KINDS.get(stat.S_IFMT(mode), "of another kind")
+        raise ReleaseError(f"{str(name)!r}: is {what}; a release has regular files only.")
+
+
+def _raise(error: OSError) -> None:
+    raise ReleaseError(f"{error.filename}: cannot be read ({error.strerror}).") from error

@@ -1,0 +1,150 @@
+"""Statements of those who rebuilt a release: written after a rebuild that gave the same bytes.
+
+Each is an in-toto statement about the files that were rebuilt, signed by the rebuilder, in a
+Sigstore bundle of its own. They are kept apart from the release, which is signed before them.
+"""
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from assay.release import manifest, sums
+from assay.release.manifest import Builder, Model, Resource, Resources, parse
+from assay.release.trust import Key
+from forge.core import canonical, checkout, machine
+from forge.core.errors import DifferenceError, ManifestError, ReleaseError, SigningError
+from forge.release import attest, bundle, keys, statement
+from forge.release.folder import provenance_of
+from forge.release.statement import resource
+
+PREDICATE_TYPE = "urn:hallmark:reproduction:v1"
+
+
+class Compared(Model):
+    """What was compared with the rebuild, and how much of it."""
+
+    against: Literal["files", "digests"]
+    files: Annotated[int, Field(gt=0)]
+    tensors: Annotated[int, Field(gt=0)]
+
+
+class Predicate(Model):
+    """Who rebuilt what; `manifest` is the release's."""
+
+    builder: Builder
+    manifest: Resource
+    compared: Compared
+    verdict: Literal["identical"]
+
+
+class Reproduction(Model):
+    """The statement."""
+
+    type_: Annotated[Literal["https://in-toto.io/Statement/v1"], Field(alias="_type")]
+    predicate_type: Literal["urn:hallmark:reproduction:v1"]
+    subject: Resources
+    predicate: Predicate
+
+
+class Outcome(Model):
+    """What `make reproduce` found, as it reports it."""
+
+    manifest: str
+    identical: bool
+    compared: Compared
+
+
+def attest_reproduction(
+    folder: Path, report: Path, key: Path | None, builder: str | None, out: Path
+) -> Path:
+    """Signs that a release was reproduced; returns the bundle's file, in `out`.
+
+    Raises:
+        DifferenceError: it was not.
+        ManifestError: the report is of another release.
+        SigningError: there is no usable key.
+    """
+    provenance = provenance_of(folder)
+    stated = manifest.read(provenance)
+    digest = canonical.sha256_file(provenance / attest.STATEMENT)
+    outcome = parse(Outcome, report.read_bytes(), str(report))
+    if outcome.manifest != digest:
+        raise ManifestError(f"{report}: is of another release; reproduce {folder} again.")
+    if not outcome.identical:
+        raise DifferenceError(f"{folder}: is not reproduced, so nothing is signed.")
+    if key is None:
+        raise SigningError("a reproduction is signed with a key: give it with KEY=<file>.")
+    signer = keys.signer(key)
+    name = signer.public_key.keyid
+    predicate = {
+        "builder": {"id": builder or f"urn:hallmark:rebuilder:{name[:16]}"},
+        "manifest": resource(attest.STATEMENT, digest),
+        "compared": outcome.compared.model_dump(mode="json"),
+        "verdict": "identical",
+        "commit": checkout.commit()[0],
+        "machine": machine.machine(),
+        "finishedOn": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    made = statement.of(sums.read(provenance / attest.SUMS), PREDICATE_TYPE, predicate)
+    target = out / f"{stated.asked.target}.{name[:16]}.sigstore.json"
+    out.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(bundle.by_key((canonical.dumps(made) + "\n").encode(), signer))
+    return target
+
+
+def check(
+    statements: Sequence[Path],
+    rebuilders: Sequence[Key],
+    *,
+    files: dict[str, str],
+    manifest_sha256: str,
+    not_by: str | None,
+) -> tuple[set[str], list[str]]:
+    """Which rebuilders have signed that these very files came out of this manifest.
+
+    Args:
+        statements: bundles.
+        rebuilders: the keys that count, a rebuilder each.
+        files: the sha256 of every file of the checkpoint, by path.
+        manifest_sha256: the digest of the release's manifest.
+        not_by: the key of the publisher, whose own rebuild is no second opinion.
+
+    Returns:
+        The names of their keys, and why each other statement does not count.
+    """
+    counted: set[str] = set()
+    refused = []
+    for path in statements:
+        try:
+            found, by = _read(path, rebuilders)
+            _require_of(path, found, files, manifest_sha256)
+            if by == not_by:
+                refused.append(f"{path}: is by the publisher of the release.")
+            else:
+                counted.add(by)
+        except (ReleaseError, ManifestError, OSError) as error:
+            refused.append(str(error))
+    return counted, refused
+
+
+def _read(path: Path, rebuilders: Sequence[Key]) -> tuple[Reproduction, str]:
+    """A statement, and the name of the rebuilder's key that signed it."""
+    data = path.read_bytes()
+    material = bundle.read(data, str(path)).verification_material
+    named = material.public_key.hint if material.public_key else "no key"
+    key = next((one for one in rebuilders if one.key.keyid == named), None)
+    if key is None:
+        raise ReleaseError(f"{path}: names {named}, which is no key of REBUILDERS=.")
+    return parse(Reproduction, key.check(data, str(path)), str(path)), key.key.keyid
+
+
+def _require_of(
+    path: Path, found: Reproduction, files: dict[str, str], manifest_sha256: str
+) -> None:
+    if found.predicate.manifest.digest.get("sha256") != manifest_sha256:
+        raise ReleaseError(f"{path}: is of another release.")
+    if manifest.digests(found.subject) != files or len(found.subject) != len(files):
+        raise ReleaseError(f"{path}: is about other files than those here.")

@@ -1,0 +1,72 @@
+"""Holds a release to what its steps recorded, and its input scales to its calibration record."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from assay.release.manifest import Manifest, Model, parse
+from forge.calibration import record
+from forge.core import canonical
+from forge.core.errors import ReleaseError
+from forge.release.folder import PROVENANCE
+from forge.tensors import formats, tensorfile
+from forge.tensors.formats import Loader
+from forge.tensors.tensorfile import Tensor
+
+STEP = "step/"
+# Where each loader's format stores what becomes of an input maximum.
+SCALES: Mapping[str, Loader] = {
+    "input_scale": "modelopt",
+    "input_global_scale": "compressed-tensors",
+}
+
+
+class Record(Model):
+    """What a step left: the sha256 of its files."""
+
+    outputs: dict[str, str]
+
+
+def check(manifest: Manifest, folder: Path, checkpoint: Mapping[str, str]) -> str:
+    """Compares records with outcomes.
+
+    Raises:
+        ReleaseError: a record is not what its digest says, is of other files, or a stored scale is
+            not that of the record.
+    """
+    outputs = {}
+    for one in manifest.predicate.run_details.byproducts:
+        if one.name.startswith(STEP):
+            data = canonical.dumps(one.annotations)
+            if one.digest.get("sha256") != canonical.sha256_text(data):
+                raise ReleaseError(f"{one.name}: its record was changed since it was written.")
+            outputs[one.name] = parse(Record, data.encode(), one.name).outputs
+    calibration = f"{PROVENANCE}/{record.FILE}"
+    if outputs.get(f"{STEP}dress") != checkpoint:
+        raise ReleaseError("step/dress: its record is of another checkpoint.")
+    calibrated = outputs.get(f"{STEP}calibrate", {})
+    if calibrated.get(record.FILE) != manifest.results.get(calibration):
+        raise ReleaseError(f"step/calibrate: its record is of another {record.FILE}.")
+    maxima = {t.name: t for t in tensorfile.read_header(folder / calibration)}
+    stored = tensorfile.read_checkpoint(folder)
+    for module, maximum in maxima.items():
+        _require_scale(module, _value(maximum), stored)
+    return f"{len(outputs)} steps, {len(maxima)} input scales"
+
+
+def _require_scale(module: str, maximum: np.float32, stored: Mapping[str, Tensor]) -> None:
+    for suffix, loader in SCALES.items():
+        tensor = stored.get(f"{module}.{suffix}")
+        scale = formats.find(loader, "nvfp4").global_scale
+        if tensor is not None and scale is not None:
+            if _value(tensor) != scale(maximum):
+                raise ReleaseError(f"{tensor.name}: is not the scale of the calibration record.")
+            return
+    raise ReleaseError(f"{module}: is in the calibration record, but has no input scale.")
+
+
+def _value(tensor: Tensor) -> np.float32:
+    if tensor.nbytes != 4:
+        raise ReleaseError(f"{tensor.name}: has {tensor.nbytes} bytes where one number should be.")
+    return np.float32(np.frombuffer(tensor.read(), dtype="<f4")[0])

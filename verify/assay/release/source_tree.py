@@ -1,0 +1,100 @@
+"""Holds a manifest to the source that it names: recipe, lock files and code, at its commit.
+
+What was built from a commit is compared with that commit, whatever is checked out here. What was
+built with further changes, or where git knows no commits, is compared with the tree here.
+"""
+
+import functools
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+
+from assay.release.manifest import LOCK, Manifest
+from forge.core import canonical, checkout
+from forge.core.errors import ReleaseError
+
+CODE = ("build/forge", "verify/assay")
+
+
+def check(manifest: Manifest) -> str:
+    """Compares every digest of a source file, and that of the code.
+
+    Returns:
+        What they were compared with.
+
+    Raises:
+        ReleaseError: naming the first that is not the manifest's, or the commit if it is not here.
+    """
+    stated = manifest.commit
+    if stated is None:
+        raise ReleaseError("the manifest names no commit.")
+    commit = stated.digest["gitCommit"]
+    if not re.fullmatch("[0-9a-f]{40}", commit):
+        raise ReleaseError(f"{commit!r}: is no commit, so nobody can look at what was built.")
+    changed = stated.annotations.get("uncommitted_changes") is not False
+    if changed or checkout.commit()[0] == "unknown":
+        where, code, digest = "this tree", checkout.code_digest(), _here
+    elif _is_here(commit):
+        where, code = f"commit {commit}", _code_at(commit)
+        digest = functools.partial(_at, commit)
+    else:
+        raise ReleaseError(f"commit {commit} is not in this clone: fetch it, or clone again.")
+    own = {name for name in manifest.dependencies if name.startswith(("build/", "lockfiles/"))}
+    for name in sorted({manifest.asked.recipe, LOCK} | own):
+        _require(name, manifest.dependencies.get(name), digest(name), where)
+    _require("the code of forge and assay", manifest.code, code, where)
+    return where
+
+
+def _require(name: str, stated: str | None, found: str | None, where: str) -> None:
+    if stated is None or stated != found:
+        raise ReleaseError(
+            f"{name}: the manifest says sha256 {stated or 'nothing'}, in {where} it is "
+            f"{found or 'not there'}."
+        )
+
+
+def _here(name: str) -> str | None:
+    path = checkout.ROOT / name
+    return canonical.sha256_file(path) if path.is_file() else None
+
+
+@functools.cache
+def _at(commit: str, name: str) -> str | None:
+    found = _git("cat-file", "blob", f"{commit}:{name}")
+    return None if found is None else sha256(found).hexdigest()
+
+
+@functools.cache
+def _is_here(commit: str) -> bool:
+    return _git("cat-file", "-e", f"{commit}^{{commit}}") is not None
+
+
+@functools.cache
+def _code_at(commit: str) -> str:
+    listed = _git("ls-tree", "-r", "-z", "--name-only", commit, "--", *CODE) or b""
+    names = [name for name in listed.decode().split("\0") if name.endswith(".py")]
+    return checkout.digest_of_code(_blobs(commit, names))
+
+
+def _blobs(commit: str, names: Sequence[str]) -> Mapping[str, str]:
+    """The sha256 of several files of a commit, in one run of git."""
+    asked = "".join(f"{commit}:{name}\n" for name in names).encode()
+    told = _git("cat-file", "--batch", stdin=asked) or b""
+    found = {}
+    for name in names:
+        head, _, rest = told.partition(b"\n")
+        size = int(head.split()[2])
+        found[name] = sha256(rest[:size]).hexdigest()
+        told = rest[size + 1 :]
+    return found
+
+
+def _git(*arguments: str, stdin: bytes = b"") -> bytes | None:
+    """What git prints about this clone; None if it fails."""
+    done = subprocess.run(  # noqa: S603
+        ["git", "-C", str(checkout.ROOT), *arguments],  # noqa: S607
+        input=stdin, capture_output=True, check=False,
+    )  # fmt: skip
+    return None if done.returncode else done.stdout

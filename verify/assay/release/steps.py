@@ -1,0 +1,219 @@
+"""The steps of verifying a release; :mod:`assay.release.verify` has them in order, and runs them.
+
+Each takes the case, may lean on what the steps before have established about it, and returns what
+it found in a few words, or raises why the release is refused.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from assay.release import manifest, policy, rebuilders, recorded, source_tree
+from assay.release.file_list import Release
+from assay.release.files import Stored, check_name, check_twins, read_folder
+from assay.release.manifest import BESIDE, Manifest, Resources, parse
+from assay.release.policy import Policy
+from assay.release.trust import Key, Trust
+from forge.core.errors import ReleaseError
+from forge.release import attest, bundle
+from forge.release.folder import (
+    BUNDLES,
+    CONTENTS,
+    DOCUMENTS,
+    MODEL_SIGNATURE,
+    PROVENANCE,
+    SIGNATURES,
+)
+from forge.tensors import tensorfile
+
+MANIFEST = f"{PROVENANCE}/{attest.STATEMENT}"
+LIST = f"{PROVENANCE}/{CONTENTS}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demands:
+    """What a release is held to; without `trust` its signatures are passed over."""
+
+    trust: Trust | None
+    policy: Policy = field(default_factory=Policy)
+    statements: Sequence[Path] = ()
+    rebuilders: Sequence[Key] = ()
+
+
+@dataclass(kw_only=True)
+class Case:
+    """A release under verification, and what the steps before have established about it."""
+
+    folder: Path
+    demands: Demands
+    files: Mapping[str, Stored] = field(default_factory=dict)
+    release: Release = field(init=False)
+    manifest: Manifest = field(init=False)
+
+    @property
+    def checkpoint(self) -> dict[str, str]:
+        """The sha256 of every file that was built: neither provenance nor document."""
+        return {
+            name: stored.sha256
+            for name, stored in self.files.items()
+            if name.partition("/")[0] != PROVENANCE and name not in DOCUMENTS
+        }
+
+    def data(self, name: str) -> bytes:
+        """The bytes of a file of the provenance that were hashed."""
+        if name not in self.files:
+            raise ReleaseError(f"{name}: is not in the folder.")
+        return self.files[name].data
+
+
+def check_files(case: Case) -> str:
+    """1."""
+    case.files = read_folder(case.folder)
+    return f"{len(case.files)} regular files with portable names"
+
+
+def check_bundles(case: Case) -> str:
+    """2."""
+    if case.demands.trust is None:
+        return "not asked for: nobody vouches for this release"
+    for name in BUNDLES.values():
+        path = f"{PROVENANCE}/{name}"
+        if path not in case.files:
+            raise ReleaseError(f"{path}: is missing, so the release is not signed in full.")
+        bundle.read(case.files[path].data, path)
+    return f"{len(BUNDLES)} bundles, one signature each"
+
+
+def check_signatures(case: Case) -> str:
+    """3."""
+    trust = case.demands.trust
+    if trust is None:
+        return "not asked for: nobody vouches for this release"
+    for name, target in BUNDLES.items():
+        path = f"{PROVENANCE}/{target}"
+        signed = trust.check(case.files[path].data, path)
+        if signed != case.data(f"{PROVENANCE}/{name}"):
+            raise ReleaseError(f"{path}: the signature is over another {name} than the one here.")
+    model = f"{PROVENANCE}/{MODEL_SIGNATURE}"
+    if model in case.files:
+        trust.check_model(case.folder, case.folder / model)
+    return f"by {trust.who}, over the very bytes that are read from here on"
+
+
+def check_statements(case: Case) -> str:
+    """4."""
+    case.manifest = parse(Manifest, case.data(MANIFEST), MANIFEST)
+    case.release = parse(Release, case.data(LIST), LIST)
+    expected = f"pkg:generic/{case.manifest.asked.target}@{case.files[MANIFEST].sha256}"
+    if case.release.predicate.purl != expected:
+        raise ReleaseError(f"{LIST}: lists the release {case.release.predicate.purl}, not this.")
+    return f"SLSA provenance of {case.manifest.asked.target}, and the list of its release"
+
+
+def check_subjects(case: Case) -> str:
+    """5."""
+    apart = {LIST, *SIGNATURES}
+    here = {name: stored.sha256 for name, stored in case.files.items()}
+    _require_same(LIST, case.release.subject, {n: d for n, d in here.items() if n not in apart})
+    listed = {f"{PROVENANCE}/{name}" for name in (attest.SUMS, attest.TENSORS)}
+    built = case.checkpoint | {name: here[name] for name in listed & here.keys()}
+    _require_same(MANIFEST, case.manifest.subject, built)
+    results = case.manifest.results
+    for name in BESIDE:
+        if results.get(name) is None or results[name] != here.get(name):
+            raise ReleaseError(
+                f"{name}: {MANIFEST} says sha256 {results.get(name, 'nothing')}, it is "
+                f"{here.get(name, 'not there')}."
+            )
+    return f"{len(case.release.subject)} files released, {len(case.checkpoint)} of them built"
+
+
+def check_listings(case: Case) -> str:
+    """6."""
+    tensors = tensorfile.read_checkpoint(case.folder)
+    for name, expected in (
+        (attest.SUMS, attest.sum_lines(case.checkpoint)),
+        (attest.TENSORS, attest.tensor_lines(tensors)),
+    ):
+        path = f"{PROVENANCE}/{name}"
+        _require_lines(path, case.data(path), expected)
+    return f"{len(case.checkpoint)} files, {len(tensors)} tensors"
+
+
+def check_record(case: Case) -> str:
+    """7."""
+    return recorded.check(case.manifest, case.folder, case.checkpoint)
+
+
+def check_sources(case: Case) -> str:
+    """8."""
+    return f"those of {source_tree.check(case.manifest)}"
+
+
+def check_builder(case: Case) -> str:
+    """9."""
+    policy, builder = case.demands.policy, case.manifest.predicate.run_details.builder.id
+    if builder not in policy.builders:
+        raise ReleaseError(f"{builder!r} is none of {', '.join(policy.builders)}.")
+    commit = case.manifest.commit
+    if policy.committed and (commit is None or commit.annotations.get("uncommitted_changes")):
+        raise ReleaseError("it was built with changes that are in no commit.")
+    return builder
+
+
+def check_verification(case: Case) -> str:
+    """10."""
+    path = f"{PROVENANCE}/{attest.VERIFICATION}"
+    return policy.check(case.data(path), path, case.manifest, case.demands.policy)
+
+
+def check_reproductions(case: Case) -> str:
+    """11."""
+    demands = case.demands
+    trust = demands.trust
+    counted, refused = rebuilders.check(
+        demands.statements,
+        demands.rebuilders,
+        files=case.checkpoint,
+        manifest_sha256=case.files[MANIFEST].sha256,
+        not_by=trust.key.keyid if isinstance(trust, Key) else None,
+    )
+    told = "; ".join(["", *refused])
+    if len(counted) < demands.policy.reproductions:
+        raise ReleaseError(
+            f"{len(counted)} of {demands.policy.reproductions} rebuilders demanded{told}"
+        )
+    return f"{len(counted)} rebuilders, {demands.policy.reproductions} demanded{told}"
+
+
+def _require_same(where: str, subjects: Resources, files: Mapping[str, str]) -> None:
+    """Holds the subjects of a statement to files, both ways."""
+    for one in subjects:
+        check_name(one.name)
+        if "sha256" not in one.digest:
+            found = ", ".join(sorted(one.digest))
+            raise ReleaseError(f"{one.name}: {where} has no sha256 of it, only {found}.")
+    check_twins(one.name for one in subjects)
+    stated = manifest.digests(subjects)
+    for name in sorted(stated.keys() | files.keys()):
+        if name not in files:
+            raise ReleaseError(f"{name}: is in {where}, but not in the folder.")
+        if name not in stated:
+            raise ReleaseError(
+                f"{name}: is in the folder, but not in {where}. If a download left it, remove it."
+            )
+        if stated[name] != files[name]:
+            raise ReleaseError(f"{name}: has sha256 {files[name]}, {where} says {stated[name]}.")
+
+
+def _require_lines(path: str, data: bytes, expected: str) -> None:
+    """Holds a listing to what it should be, byte for byte."""
+    if data == expected.encode():
+        return
+    found, wanted = data.decode(errors="replace").splitlines(), expected.splitlines()
+    pairs = zip([*found, ""], [*wanted, ""], strict=False)
+    number, (here, there) = next(
+        ((n, pair) for n, pair in enumerate(pairs, start=1) if pair[0] != pair[1]),
+        (len(wanted) + 1, ("other line ends", "")),
+    )
+    raise ReleaseError(f"{path}, line {number}: says {here!r:.200}, the files say {there!r:.200}.")

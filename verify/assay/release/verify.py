@@ -1,0 +1,54 @@
+"""Verifies a release: the steps below, in this order, up to the first that fails.
+
+ 1. files: regular files, each its own bytes, with names that all systems agree on.
+ 2. bundles: each statement has its signature, a Sigstore bundle with one envelope.
+ 3. signatures: each over exactly the statement that is then read, by the one who is trusted.
+ 4. statements: provenance and list of the release, of the types that they should have.
+ 5. subjects: the statements name exactly the files here, each by sha256.
+ 6. listings: SHA256SUMS and tensors.jsonl say what the files and tensors are.
+ 7. record: the steps' records are whole, and the scales stored are those of the calibration record.
+ 8. sources: recipe, lock files and code are those of the commit that the manifest names.
+ 9. builder: one that the policy takes.
+10. verification: the assay found what the policy demands.
+11. reproductions: as many others as demanded have rebuilt it.
+
+Nothing here needs torch, a GPU or (with a key) the network. What is changed while it is being
+read is not looked for: copy a release to where only you can write before you verify it.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from assay.release import steps
+from assay.release.steps import Case, Demands
+from forge.core.errors import HallmarkError, ReleaseError
+
+STEPS: Mapping[str, Callable[[Case], str]] = {
+    "files": steps.check_files,
+    "bundles": steps.check_bundles,
+    "signatures": steps.check_signatures,
+    "statements": steps.check_statements,
+    "subjects": steps.check_subjects,
+    "listings": steps.check_listings,
+    "record": steps.check_record,
+    "sources": steps.check_sources,
+    "builder": steps.check_builder,
+    "verification": steps.check_verification,
+    "reproductions": steps.check_reproductions,
+}
+
+
+def verify(folder: Path, demands: Demands, say: Callable[[str], None]) -> None:
+    """Runs the steps, telling the outcome of each in one line.
+
+    Raises:
+        ReleaseError: with the step that failed, and why.
+    """
+    case = Case(folder=folder, demands=demands)
+    for number, (name, step) in enumerate(STEPS.items(), start=1):
+        try:
+            say(f"{number:>2}  pass  {name}: {step(case)}")
+        except HallmarkError as error:
+            why = " ".join(str(error).split())
+            say(f"{number:>2}  FAIL  {name}: {why}")
+            raise ReleaseError(f"{folder}: {name}: {why}") from error

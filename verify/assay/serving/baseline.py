@@ -1,0 +1,60 @@
+"""The base's perplexity, scored once for all variants of that base and kept in the store."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from assay.serving import engine, flags
+from assay.serving.perplexity import Perplexity, Text, score
+from forge.core import canonical, checkout
+from forge.core.errors import EngineError
+from forge.core.store import Result, Store
+
+STEP = "perplexity"
+FILE = "perplexity.json"
+LOG = "serve-base.log"
+
+
+def perplexity(
+    fetched: Result, text: Text, args: flags.Args, env: Mapping[str, str], store: Store
+) -> Perplexity:
+    """Scores the base of a fetch result, unless the store has that figure.
+
+    Args:
+        fetched: the result of fetch; the files of the base lie in its folder `base`.
+        text: what is scored.
+        args: see :func:`assay.serving.flags.scoring`.
+        env: the variables of the serving profile, adapted to this machine.
+        store: where the figure is kept, under the digests of all that it depends on.
+
+    Raises:
+        EngineError: the engine does not serve the base, or computes nothing finite of it.
+    """
+    facts = {
+        "parameters": {
+            "text": canonical.sha256_text(text.content),
+            "window": text.window,
+            "max_windows": text.max_windows,
+            "args": dict(args),
+            "env": dict(env),
+        },
+        "needs": {"base": {n: d for n, d in fetched.digests.items() if n.startswith("base/")}},
+        "code": checkout.code_digest(),
+        "lock": checkout.lock_digests("verify"),
+    }
+
+    def work(out: Path) -> None:
+        base = fetched.files / "base"
+        with engine.serve(base, args, env=env, speculative_tokens=None, log=out / LOG) as server:
+            figures = score(server.ready(), text)
+        if not math.isfinite(figures.value):
+            raise EngineError(f"{base}: its perplexity is {figures.value}; the base is damaged.")
+        canonical.write(out / FILE, asdict(figures))
+
+    key = canonical.sha256_text(canonical.dumps({"step": STEP, **facts}))
+    with store.lock(STEP, key):
+        found = store.get(STEP, key) or store.make(STEP, key, work, facts)
+    figures: dict[str, Any] = canonical.read(found.files / FILE)
+    return Perplexity(**figures)

@@ -1,0 +1,104 @@
+"""Speaks to one running server; every failure of it is an EngineError with its last words."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+
+from assay.serving.processes import tail
+from forge.core.errors import EngineError
+
+REQUEST_SECONDS = 600.0
+HEALTH_SECONDS = 5.0
+
+
+class Sample(NamedTuple):
+    """One value of `/metrics`."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+class Client:
+    """One server; `model` is the name that it was started with, `log` where its output goes."""
+
+    def __init__(self, url: str, *, model: str, log: Path) -> None:
+        self._model = model
+        self._log = log
+        # trust_env: a proxy for the outside must not be asked for 127.0.0.1.
+        self._http = httpx.Client(base_url=url, timeout=REQUEST_SECONDS, trust_env=False)
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> dict[str, Any]:
+        """`/v1/chat/completions`, greedy; the whole answer."""
+        return self._ask("/v1/chat/completions", {"messages": list(messages), **options})
+
+    def refused_chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
+        """`/v1/chat/completions` where a refusal is hoped for: the status and the text."""
+        body = self._body({"messages": list(messages), "max_tokens": 1})
+        response = self._send("POST", "/v1/chat/completions", json=body)
+        return response.status_code, response.text
+
+    def completion(
+        self, prompt: str | Sequence[int] | Sequence[Sequence[int]], **options: Any
+    ) -> dict[str, Any]:
+        """`/v1/completions` of a text, its tokens, or several of them, greedy; the whole answer."""
+        return self._ask("/v1/completions", {"prompt": prompt, **options})
+
+    def tokenize(self, text: str) -> list[int]:
+        """The tokens of a text as it is, special tokens neither added nor removed."""
+        answer = self._ask("/tokenize", {"prompt": text, "add_special_tokens": False})
+        tokens: list[int] = answer["tokens"]
+        return tokens
+
+    def metrics(self) -> list[Sample]:
+        """Every sample of `/metrics`."""
+        return parse_metrics(self._checked("GET", "/metrics").text)
+
+    def healthy(self) -> bool:
+        """Whether `/health` answers with success; a server that does not listen yet does not."""
+        try:
+            healthy: bool = self._http.get("/health", timeout=HEALTH_SECONDS).is_success
+        except httpx.TransportError:
+            return False
+        return healthy
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def _body(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        return {"model": self._model, "temperature": 0, **body}
+
+    def _ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = self._checked("POST", path, json=self._body(body)).json()
+        return answer
+
+    def _checked(self, method: str, path: str, **content: Any) -> httpx.Response:
+        response = self._send(method, path, **content)
+        if not response.is_success:
+            raise EngineError(
+                f"{method} {path}: the server answered {response.status_code}: "
+                f"{response.text[:500]}\n{tail(self._log)}"
+            )
+        return response
+
+    def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **content)
+        except httpx.TransportError as error:
+            raise EngineError(
+                f"{method} {path}: the server did not answer ({error!r}).\n{tail(self._log)}"
+            ) from error
+
+
+def parse_metrics(text: str) -> list[Sample]:
+    """The samples of a Prometheus exposition."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    return [
+        Sample(sample.name, sample.labels, sample.value)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    ]

@@ -1,0 +1,123 @@
+"""The probes of a chat model: a few requests each, and one check of what comes back."""
+
+import base64
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from assay.checks.check import Check
+from assay.serving.client import Client
+
+CHAT_TOKENS = 512
+
+# Two pictures of one colour each must not give the same first token with the same probabilities.
+MIN_PICTURE_SHIFT = 0.05
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def chat(client: Client, *, thinking: bool) -> Check:
+    """The chat template switches thinking, and the reasoning parser tells it from the answer."""
+    answer = client.chat(
+        [{"role": "user", "content": "Tell me about the sea."}],
+        max_tokens=CHAT_TOKENS,
+        chat_template_kwargs={"enable_thinking": thinking},
+    )
+    reasoning, content = _reasoning(answer), _content(answer)
+    return Check(
+        name=f"smoke.chat.thinking_{'on' if thinking else 'off'}",
+        passed=bool(reasoning or content) if thinking else bool(content) and not reasoning,
+        detail=f"{len(reasoning)} characters of reasoning, {len(content)} of answer",
+        measured={
+            "reasoning_characters": len(reasoning),
+            "content_characters": len(content),
+            "finish_reason": answer["choices"][0]["finish_reason"],
+            "tokens": answer["usage"]["completion_tokens"],
+        },
+    )
+
+
+def image(client: Client) -> Check:
+    """A picture is taken in, and what it shows changes the answer."""
+    red, blue = (_look(client, colour) for colour in (RED, BLUE))
+    blind = client.chat([_question()], max_tokens=1)
+    tokens = red["usage"]["prompt_tokens"] - blind["usage"]["prompt_tokens"]
+    answers = [_content(red), _content(blue)]
+    shift = _shift(_first_logprobs(red), _first_logprobs(blue)) if all(answers) else 0.0
+    return Check(
+        name="smoke.image",
+        passed=tokens > 0 and shift >= MIN_PICTURE_SHIFT,
+        detail=f"{tokens} tokens a picture; red: {answers[0]!r}, blue: {answers[1]!r}",
+        measured={
+            "image_tokens": tokens,
+            "answers": answers,
+            "logprob_shift": round(shift, 4),
+            "min_logprob_shift": MIN_PICTURE_SHIFT,
+        },
+    )
+
+
+def image_refused(client: Client) -> Check:
+    """A picture, for a checkpoint that has no vision tower, is refused, and the server lives on."""
+    status, text = client.refused_chat([_question(RED)])
+    alive = client.healthy()
+    return Check(
+        name="smoke.image_refused",
+        passed=400 <= status < 500 and "image" in text and alive,
+        detail=f"answered {status}: {text[:200]}; then {'healthy' if alive else 'not healthy'}",
+        measured={"status": status, "answer": text[:500], "healthy": alive},
+    )
+
+
+def png(colour: tuple[int, int, int], side: int = 128) -> bytes:
+    """A square picture of one colour (PNG, 8-bit RGB)."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    row = b"\0" + bytes(colour) * side  # each row starts with its filter: none
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(row * side)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in chunks)
+
+
+def _reasoning(answer: Mapping[str, Any]) -> str:
+    return (answer["choices"][0]["message"].get("reasoning") or "").strip()
+
+
+def _content(answer: Mapping[str, Any]) -> str:
+    return (answer["choices"][0]["message"].get("content") or "").strip()
+
+
+def _question(colour: tuple[int, int, int] | None = None) -> dict[str, Any]:
+    parts: list[dict[str, Any]] = [{"type": "text", "text": "What is the colour of this picture?"}]
+    if colour is not None:
+        url = f"data:image/png;base64,{base64.b64encode(png(colour)).decode()}"
+        parts.insert(0, {"type": "image_url", "image_url": {"url": url}})
+    return {"role": "user", "content": parts}
+
+
+def _look(client: Client, colour: tuple[int, int, int]) -> dict[str, Any]:
+    return client.chat(
+        [_question(colour)],
+        max_tokens=32,
+        logprobs=True,
+        top_logprobs=5,
+        chat_template_kwargs={"enable_thinking": False},
+    )
+
+
+def _first_logprobs(answer: Mapping[str, Any]) -> dict[str, float]:
+    candidates = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+    return {candidate["token"]: candidate["logprob"] for candidate in candidates}
+
+
+def _shift(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    """The largest move of a token; one that fell out of the list counts as its least likely."""
+    low, other_low = min(one.values()), min(other.values())
+    return max(
+        abs(one.get(token, low) - other.get(token, other_low))
+        for token in one.keys() | other.keys()
+    )

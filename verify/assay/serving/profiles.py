@@ -1,0 +1,86 @@
+"""The ways of serving that a recipe publishes, read by vLLM's own argument parser.
+
+Only the first of them is run; a flag that this vLLM does not have, or a value that it does not
+take, must not wait for a user of the others.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from assay.checks.check import Check
+from assay.serving.flags import arguments
+from forge.recipes.recipe import Profile
+
+DEFAULT = "default"
+
+
+def check(serve: Profile, profiles: Mapping[str, Profile]) -> Check:
+    """Check `smoke.profiles`: vLLM takes every flag of every profile, as published.
+
+    Variables of vLLM's that this release does not know do nothing; they are named.
+    """
+    problems: list[str] = []
+    unknown: dict[str, list[str]] = {}
+    named = {DEFAULT: serve, **profiles}
+    for name, profile in named.items():
+        problem = _problem(profile)
+        if problem is not None:
+            problems.append(f"{name}: {problem}")
+        unknown |= {name: ignored} if (ignored := _unknown_variables(profile)) else {}
+    detail = "; ".join(problems) or f"vLLM takes {', '.join(named)}"
+    if unknown:
+        detail += f"; unknown to this vLLM, so without effect: {unknown}"
+    return Check(
+        name="smoke.profiles",
+        passed=not problems,
+        detail=detail,
+        measured={
+            "profiles": {
+                name: {"args": profile.args, "env": profile.env} for name, profile in named.items()
+            },
+            "unknown_variables": unknown,
+        },
+    )
+
+
+def _problem(profile: Profile) -> str | None:
+    """What vLLM has against the flags of a profile, if anything."""
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.entrypoints.launchers.launcher import validate_api_server_args
+    from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
+    from vllm.reasoning import ReasoningParserManager
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+    class Parser(FlexibleArgumentParser):  # type: ignore[misc]  # vLLM has no types
+        def error(self, message: str) -> NoReturn:  # by default it ends the process
+            raise ValueError(message)
+
+    try:
+        read = make_arg_parser(Parser(add_help=False)).parse_args(arguments(profile.args))
+        validate_parsed_serve_args(read)
+        validate_api_server_args(read)
+        # These are looked at only when a model is loaded.
+        parsers = ReasoningParserManager.list_registered()
+        _one_of("reasoning-parser", read.reasoning_parser or None, [None, *parsers])
+        _one_of("quantization", read.quantization, [None, *QUANTIZATION_METHODS])
+        _one_of("attention-backend", read.attention_backend, [None, *AttentionBackendEnum])
+    except (KeyError, TypeError, ValueError) as error:
+        return str(error.args[0] if error.args else error)
+    return None
+
+
+def _one_of(flag: str, value: Any, known: list[Any]) -> None:
+    names = [getattr(one, "name", one) for one in known]
+    if getattr(value, "name", value) not in names:
+        raise ValueError(f"argument --{flag}: {value!r} is none of {names}")
+
+
+def _unknown_variables(profile: Profile) -> list[str]:
+    from vllm import envs
+
+    return sorted(
+        name
+        for name in profile.env
+        if name.startswith("VLLM_") and name not in envs.environment_variables
+    )

@@ -1,0 +1,72 @@
+"""Servers that are asked: one check a probe, whatever happens to the server."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from assay.checks.check import Check
+from assay.serving.client import Client
+from assay.serving.engine import Server
+from forge.core.errors import EngineError
+
+Probe = Callable[[Client], Check]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A server that is still to be started, and what it will be asked, by the name of the check.
+
+    `done` is called when the last answer is there, or none will come.
+    """
+
+    server: AbstractContextManager[Server]
+    probes: Mapping[str, Probe]
+    done: Callable[[], object] = lambda: None
+
+
+def ask_all(
+    sessions: Sequence[Session], *, together: bool, meanwhile: Callable[[], list[Check]]
+) -> list[Check]:
+    """Asks every session, each server alone or all of them together; the checks in order.
+
+    A GPU's memory is given to one server. A CPU has cores for two, and starting one takes one.
+    The checks of `meanwhile` need no server; they come first.
+    """
+    if not together:
+        checks = meanwhile()
+        for session in sessions:
+            with session.server as server:
+                checks += ask(server, session)
+        return checks
+    # The servers are the inner block, so an interruption stops them before it waits for threads.
+    with ThreadPoolExecutor(len(sessions)) as pool, ExitStack() as stack:
+        servers = [stack.enter_context(session.server) for session in sessions]
+        asked = [pool.submit(ask, *pair) for pair in zip(servers, sessions, strict=True)]
+        checks = meanwhile()
+        return checks + [check for future in asked for check in future.result()]
+
+
+def ask(server: Server, session: Session) -> list[Check]:
+    """One check a probe, from one server; all of them failed if it does not start."""
+    try:
+        client = server.ready()
+        return [attempt(name, partial(probe, client)) for name, probe in session.probes.items()]
+    except EngineError as error:
+        return [failed(name, str(error)) for name in session.probes]
+    finally:
+        session.done()
+
+
+def attempt(name: str, probe: Callable[[], Check]) -> Check:
+    """The check that a probe makes; failed if the engine fails meanwhile."""
+    try:
+        return probe()
+    except EngineError as error:
+        return failed(name, str(error))
+
+
+def failed(name: str, detail: str) -> Check:
+    """A check that could not be made."""
+    return Check(name=name, passed=False, detail=detail)

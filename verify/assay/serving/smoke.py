@@ -1,0 +1,191 @@
+"""A real server with the flags of the published card, asked what its users will ask of it.
+
+1. vLLM takes the flags of every published profile; the recipe's tool parser reads a call back that
+   the checkpoint's own chat template wrote.
+2. The server starts with MTP on, thinks and does not think, calls a tool, sees a picture, or
+   refuses it if the checkpoint has no vision tower.
+3. The MTP head's drafts are accepted as often as the recipe demands.
+4. A second server, without MTP, writes the same greedy text, and scores the perplexity.
+
+Without an MTP head there is one server, and neither 3 nor the text of 4. A check that cannot be
+made is reported as failed; none is left out.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from assay.checks.check import Check
+from assay.serving import engine, flags, profiles
+from assay.serving.client import Client
+from assay.serving.probes import chat, image, image_refused
+from assay.serving.sessions import Probe, Session, ask_all, failed
+from assay.serving.speculation import (
+    Completion,
+    acceptance,
+    complete,
+    greedy_identical,
+    own_noise,
+    speculation,
+)
+from assay.serving.tools import tool_call, tool_parser
+from forge.recipes.recipe import Serve
+
+PROMPTS = (
+    "The lighthouse stands at the entrance of the harbour and was built in",
+    "Copper is a soft metal that has been used by people for",
+    "The river rises in the mountains and flows through",
+    "In the nineteenth century the town grew quickly because",
+    "A telescope gathers light with a lens or a mirror, so that",
+    "The castle was destroyed during the war and was rebuilt",
+    "The first railway in the country was opened in",
+    "Whales are mammals that live in the sea, and they",
+    "The university was founded by the king, who",
+    "Volcanoes are found where the plates of the crust",
+)
+CPU_MAX_MODEL_LEN = 4096
+
+
+CONSTRAINED_WITHOUT_MTP = (
+    "smoke.tool_call: asked of the server without MTP, because on a CPU vLLM's gated delta net "
+    "fails when a grammar rejects every drafted token (vLLM issue 56419)."
+)
+EMULATED = (
+    "NVFP4: vLLM's own emulation, W4A4: weights dequantized when loaded, activations rounded to "
+    "NVFP4, multiplied in BF16, because no CPU multiplies FP4."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """The default profile, fitted to a checkpoint and this machine, and what that changed."""
+
+    device: flags.Device
+    args: flags.Args
+    env: Mapping[str, str]
+    adaptations: tuple[str, ...]
+
+
+def fit(checkpoint: Path, serve: Serve) -> Fitted:
+    """How the published profile is served here.
+
+    Raises:
+        EngineError: no vLLM is installed.
+    """
+    device = engine.device()
+    longest = longest_context(checkpoint, device)
+    args, changes = flags.adapt(serve.args, device=device, max_model_len=longest)
+    env, left_out = flags.adapt_env(serve.env, device=device)
+    notes: tuple[str, ...] = (EMULATED,) if device == "cpu" else ()
+    if device == "cpu" and serve.speculative_tokens is not None:
+        notes += (CONSTRAINED_WITHOUT_MTP,)
+    return Fitted(device=device, args=args, env=env, adaptations=(*changes, *left_out, *notes))
+
+
+def run(
+    checkpoint: Path,
+    serve: Serve,
+    fitted: Fitted,
+    *,
+    workdir: Path,
+    scoring: Mapping[str, Probe],
+    prompts: Sequence[str] = PROMPTS,
+) -> list[Check]:
+    """Makes every check of this module; the servers' logs are kept in `workdir`.
+
+    Args:
+        checkpoint: the folder to serve.
+        serve: the published profiles, the MTP settings and their floor.
+        fitted: the default profile as :func:`fit` has it.
+        workdir: where the logs go.
+        scoring: further probes, asked of the server without MTP.
+        prompts: what is continued greedily to measure MTP.
+    """
+    began = time.monotonic()
+    start = partial(engine.serve, checkpoint, fitted.args, env=fitted.env)
+    plain = start(speculative_tokens=None, log=workdir / "serve-plain.log")
+    text_only = serve.args.get("language-model-only", False) is True
+    asked: dict[str, Probe] = {
+        "smoke.health": partial(health, began=began, fitted=fitted),
+        "smoke.chat.thinking_on": partial(chat, thinking=True),
+        "smoke.chat.thinking_off": partial(chat, thinking=False),
+        **({"smoke.image_refused": image_refused} if text_only else {"smoke.image": image}),
+    }
+    constrained: dict[str, Probe] = {"smoke.tool_call": tool_call}
+    if serve.speculative_tokens is None:
+        sessions = [Session(server=plain, probes={**asked, **constrained, **scoring})]
+    else:
+        drafted: Future[list[Completion]] = Future()
+        first: dict[str, Probe] = {
+            **asked,
+            "smoke.mtp": partial(mtp, serve=serve, prompts=prompts, drafted=drafted),
+        }
+        second: dict[str, Probe] = {
+            **scoring,
+            "smoke.greedy_identical": partial(rewrite, prompts=prompts, drafted=drafted),
+        }
+        if fitted.device == "cpu":
+            second = constrained | second
+        else:
+            first = constrained | first
+        with_mtp = start(speculative_tokens=serve.speculative_tokens, log=workdir / "serve-mtp.log")
+        sessions = [
+            Session(server=with_mtp, probes=first, done=drafted.cancel),
+            Session(server=plain, probes=second),
+        ]
+
+    def meanwhile() -> list[Check]:
+        parser = str(serve.args.get("tool-call-parser", ""))
+        return [profiles.check(serve, serve.profiles), tool_parser(checkpoint, parser)]
+
+    return ask_all(sessions, together=fitted.device == "cpu", meanwhile=meanwhile)
+
+
+def health(client: Client, *, began: float, fitted: Fitted) -> Check:
+    """The server is up; since `began`, with which flags, and what differs from the published."""
+    seconds = round(time.monotonic() - began, 1)
+    return Check(
+        name="smoke.health",
+        passed=client.healthy(),
+        detail=f"up after {seconds} s; {len(fitted.adaptations)} adaptations to this machine",
+        measured={
+            "startup_seconds": seconds,
+            "args": dict(fitted.args),
+            "env": dict(fitted.env),
+            "adaptations": list(fitted.adaptations),
+        },
+    )
+
+
+def mtp(
+    client: Client, *, serve: Serve, prompts: Sequence[str], drafted: Future[list[Completion]]
+) -> Check:
+    """The head drafts, and each position is accepted as often as the recipe demands.
+
+    The greedy texts that were measured are the result of `drafted`, to be compared.
+    """
+    before = speculation(client.metrics())
+    drafted.set_result([complete(client, prompt) for prompt in prompts])
+    return acceptance(speculation(client.metrics()).since(before), serve.acceptance_floor)
+
+
+def rewrite(client: Client, *, prompts: Sequence[str], drafted: Future[list[Completion]]) -> Check:
+    """Writes the texts of :func:`mtp` once more, without MTP, and compares."""
+    plain = [complete(client, prompt) for prompt in prompts]
+    noise = max(own_noise(client, completion) for completion in plain)
+    try:
+        with_mtp = drafted.result()  # both servers may be writing
+    except CancelledError:
+        return failed("smoke.greedy_identical", "there is no text with MTP to compare with")
+    return greedy_identical(with_mtp, plain, noise=noise)
+
+
+def longest_context(checkpoint: Path, device: flags.Device) -> int:
+    """The positions that the model has; on a CPU not more than the checks need."""
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    positions: int = config.get("text_config", config)["max_position_embeddings"]
+    return positions if device == "cuda" else min(positions, CPU_MAX_MODEL_LEN)

@@ -1,0 +1,46 @@
+"""What a checkpoint does when it runs: its perplexity beside the base's, and the smoke tests."""
+
+from functools import partial
+from pathlib import Path
+
+from assay.checks.check import Check
+from assay.serving import baseline, flags, perplexity, smoke
+from assay.serving.perplexity import Text
+from assay.serving.sessions import failed
+from forge.core import canonical
+from forge.core.errors import EngineError
+from forge.core.store import Result
+from forge.pipeline import Job
+
+# A stand-in is compared with its own base and with no published figure, so a part of the text is
+# enough: 65,000 tokens, half a minute of two cores where wikitext-2 would take ten times as long.
+STANDIN_WINDOWS = 128
+
+
+def run(job: Job, checkpoint: Path, fetched: Result, logs: Path) -> list[Check]:
+    """Scores the base unless that was done, and makes every check of a running checkpoint.
+
+    Raises:
+        EngineError: no vLLM is installed here.
+    """
+    gate, serve = job.recipe.perplexity, job.recipe.serve
+    text = Text(
+        name=canonical.read(fetched.files / "inputs.json")["sources"]["perplexity"]["name"],
+        content=(fetched.files / "perplexity" / "text.txt").read_text(encoding="utf-8"),
+        window=gate.window,
+        max_windows=STANDIN_WINDOWS if job.rehearsal and job.base is None else None,
+    )
+    fitted = smoke.fit(checkpoint, serve)
+    args = flags.scoring(fitted.args, window=text.window)
+    try:
+        base = baseline.perplexity(fetched, text, args, fitted.env, job.store)
+    except EngineError as error:
+        return [failed("perplexity", str(error))]
+    compare = partial(
+        perplexity.compare,
+        base=base,
+        text=text,
+        max_ratio=gate.max_ratio,
+        settings={"base": args, "result": dict(fitted.args)},
+    )
+    return smoke.run(checkpoint, serve, fitted, workdir=logs, scoring={"perplexity": compare})

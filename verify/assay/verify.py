@@ -1,0 +1,79 @@
+"""Step verify: structure first, then what a real server makes of it; `verification.json`.
+
+A later part runs only if the earlier ones passed: a checkpoint with a damaged structure is not
+worth minutes of an engine. All that was measured is written, also when the verdict is no.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from assay.checks import structure
+from assay.checks.check import Check
+from forge.core import canonical
+from forge.core.errors import VerificationError
+from forge.core.store import Result
+from forge.pipeline import Job, Level, Needed
+from forge.recipes.recipe import Recipe
+
+REPORT = "verification.json"
+
+
+def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
+    """How far to verify, and the gates."""
+    return {
+        "variant": job.recipe.name,  # stands in the report
+        "level": job.level,
+        "perplexity": job.recipe.perplexity.model_dump(mode="json"),
+        "serve": job.recipe.serve.model_dump(mode="json"),
+    }
+
+
+def run(job: Job, needed: Needed, out: Path) -> None:
+    """Verifies the dressed checkpoint.
+
+    Raises:
+        VerificationError: a check failed; report and logs are kept in the store under `failed/`.
+    """
+    checks = assay(job, needed["dress"].files, needed["fetch"], out)
+    canonical.write(out / REPORT, report(job.recipe, job.level, checks))
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        kept = job.store.root / "failed" / job.recipe.name
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(out, kept)
+        raise VerificationError(
+            "\n".join(
+                [f"{len(failed)} of {len(checks)} checks failed:"]
+                + [f"  {check.name}: {check.detail}" for check in failed]
+                + [f"Report and logs are in {kept}; the checkpoint in {needed['dress'].files}."]
+            )
+        )
+
+
+def assay(job: Job, checkpoint: Path, fetched: Result, logs: Path) -> list[Check]:
+    """The checks of the job's level, up to and with the first part that fails."""
+    if job.level == "none":
+        return []
+    checks = structure.run(job.recipe, checkpoint, fetched.files)
+    if job.level == "structure" or not passed(checks):
+        return checks
+    from assay.serving import trial  # needs what only the engine's environment has
+
+    return checks + trial.run(job, checkpoint, fetched, logs)
+
+
+def passed(checks: Sequence[Check]) -> bool:
+    """Whether there are checks and all of them passed."""
+    return bool(checks) and all(check.passed for check in checks)
+
+
+def report(recipe: Recipe, level: Level, checks: Sequence[Check]) -> dict[str, Any]:
+    """What `verification.json` holds; a level of `none` is no pass."""
+    return {
+        "variant": recipe.name,
+        "level": level,
+        "passed": passed(checks),
+        "checks": [check.as_json() for check in checks],
+    }
