@@ -81,7 +81,7 @@ def contain(session: nox.Session) -> None:
 @nox.session
 def containers(session: nox.Session) -> None:
     """The tests in real containers; need an engine, and the image of this tree."""
-    python(session, "host", *PYTEST, "tests/image", "-m", "image", *session.posargs)
+    python(session, "host", *PYTEST, "tests/forge/container", "-m", "image", *session.posargs)
 
 
 @nox.session
@@ -137,6 +137,8 @@ def lint(session: nox.Session) -> None:
     python(session, "dev", "-m", "ruff", "check", ".")
     python(session, "dev", "-m", "ruff", "format", "--check", ".")
     python(session, "dev", "-m", "mypy")
+    lint_imports = Path(environment(session, "dev")).with_name("lint-imports")
+    session.run(str(lint_imports), "importlinter.toml", "--no-cache", "--no-logo", external=True)
 
 
 @nox.session
@@ -156,7 +158,12 @@ def unit(session: nox.Session) -> None:
 @nox.session
 def libraries(session: nox.Session) -> None:
     """The tests against torch, transformers, modelopt and llm-compressor."""
-    where = ("tests/assay", "tests/forge", "tests/test_pipeline.py")  # as below
+    where = (
+        "tests/assay",
+        "tests/forge",
+        "tests/test_pipeline.py",
+        "--ignore=tests/forge/container",
+    )
     python(session, "build", *PYTEST, *where, "-m", "libraries", *session.posargs)
 
 

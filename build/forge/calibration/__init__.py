@@ -1,1 +1,6 @@
-"""The only step that hardware can change, and its record."""
+"""The one step that hardware can change, and the record of its result.
+
+In: base and samples. Out: `calibration.safetensors`, one input maximum a linear layer. The only
+room that imports torch, transformers, modelopt and llmcompressor, inside functions. May import
+inputs (samples alone), tensors, recipes and core.
+"""

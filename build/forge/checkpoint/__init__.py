@@ -1,1 +1,5 @@
-"""Base and record in, checkpoint out: quantize, graft, dress."""
+"""The steps that write the checkpoint: quantize, graft, dress.
+
+In: base, calibration record, recipe. Out: body shards, the MTP shard, configs and tokenizer, the
+same bytes on any machine. May import calibration (the record alone), tensors, recipes and core.
+"""

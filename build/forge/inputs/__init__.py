@@ -1,1 +1,5 @@
-"""What a build is made from, at its pins: hub, mirror, stand-in."""
+"""The inputs of a build at their pins: base, MTP donor, data sets, chat template.
+
+In: a recipe. Out: the step `fetch`: links to files whose sha256 was checked, from the hub, a mirror
+folder or a stand-in. May import tensors (the name of the index alone), recipes and core.
+"""

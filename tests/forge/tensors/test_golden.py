@@ -17,7 +17,7 @@ from forge.core import canonical
 from forge.tensors import formats, nvfp4, tensorfile
 from forge.tensors.plan import make_plan
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 RECORDED = canonical.read(GOLDEN / "golden.json")
 SHARD_BYTES = 100_000  # several shards of each model
 

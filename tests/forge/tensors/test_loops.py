@@ -40,7 +40,7 @@ def digest():
 def test_other_instructions_give_the_same_bytes(processor, tmp_path):
     """As does a reader's own processor, for which numba compiles anew."""
     built_for = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": tmp_path}
-    script = "from test_kernels import digest; print(digest())"
+    script = "from test_loops import digest; print(digest())"
     done = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, **{name: str(value) for name, value in built_for.items()}},

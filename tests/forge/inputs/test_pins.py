@@ -2,13 +2,12 @@
 
 import pytest
 from conftest import FLAGSHIP
+from hub_server import serve
 
 from forge.core.errors import FetchError, RecipeError
 from forge.inputs import pins
 from forge.recipes import recipe
 from forge.recipes.recipe import VARIANTS
-
-from .hub_server import serve
 
 REPO = "neuralmagic/calibration"
 COMMITS = ["fb6bc2f" + "0" * 33, "1" * 40, "2" * 40, "fb6bc20" + "0" * 33, "3" * 40]

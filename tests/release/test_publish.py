@@ -3,13 +3,12 @@
 import subprocess
 
 import pytest
+from hub_server import serve
 from huggingface_hub import constants
 
 from forge.core.errors import ReleaseError, UploadError
 from forge.release import publish as upload
 from forge.release.folder import SIGNATURES
-
-from ..forge.hub_server import serve
 
 REPO = "someone/result"
 

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from .hub_uploads import Uploads
+from hub_uploads import Uploads
 
 LARGE = (".safetensors", ".parquet")
 PAGE = 2

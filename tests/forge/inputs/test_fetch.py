@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hub_server import serve
 from huggingface_hub import constants
 from pyarrow import parquet
 
@@ -22,7 +23,6 @@ from forge.pipeline import Job
 from forge.recipes.recipe import Mtp, Recipe
 from forge.recipes.sources import Checkpoint
 
-from .hub_server import serve
 from .test_standin import make_standins
 
 ROWS = ["One line.\n", "\n", " Two — lines.\n"]

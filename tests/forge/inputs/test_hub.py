@@ -6,13 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hub_server import Hub, blob_id, serve
 from huggingface_hub import constants
 
 from forge.core.errors import FetchError
 from forge.inputs import hub
 from forge.recipes.sources import Checkpoint, Source
-
-from .hub_server import Hub, blob_id, serve
 
 REPO = "acme/model"
 WEIGHTS = b"weights " * 5000
