@@ -4,11 +4,9 @@ VARIANTS := $(basename $(notdir $(wildcard build/variants/*.toml)))
 PYTHON ?= python3
 VERIFY ?= all
 NOX = .venv/bin/python -m nox
-# With less than the full assay nothing needs the engine's environment.
-SESSIONS = build $(if $(filter all,$(VERIFY)),verify)
 WHERE = $(if $(BASE),--base '$(abspath $(BASE))') $(if $(MIRROR),--mirror '$(abspath $(MIRROR))')
 LIMITS = $(if $(MEMORY),--memory $(MEMORY)) $(if $(SHARED),--shared $(SHARED)) $(if $(HOURS),--hours $(HOURS))
-OPTIONS = $(WHERE) $(if $(OUT),--out '$(abspath $(OUT))') --verify $(VERIFY)
+OPTIONS = $(WHERE) $(if $(OUT),--out '$(abspath $(OUT))') --verify $(VERIFY) $(LIMITS)
 
 RELEASE = '$(abspath $(or $(DIR),$(firstword $(wildcard dist/$(VARIANT) dist/rehearsal/$(VARIANT))),$(error name a built variant with VARIANT=<v>, or a folder with DIR=<dir>)))'
 TRUST = $(if $(KEY),--key '$(abspath $(KEY))') $(if $(IDENTITY),--identity '$(IDENTITY)') $(if $(ISSUER),--issuer '$(ISSUER)') $(if $(UNSIGNED),--unsigned)
@@ -32,29 +30,21 @@ test: .venv/made  ## everything that CI runs
 	@$(NOX) $(if $(MIRROR),-- '--mirror=$(abspath $(MIRROR))')
 
 list: .venv/made  ## the variants, one a line
-	@$(NOX) -s build -- list
+	@$(NOX) -s forge -- list
 
 rehearse: .venv/made  ## VARIANT=<v> [BASE=<dir>] [MIRROR=<dir>] [OUT=<dir>] [VERIFY=none|structure|all]
-ifeq ($(or $(RUNNER),host),host)
-	@$(NOX) -s $(SESSIONS) -- run $(VARIANT) --rehearse $(OPTIONS)
-else
-	@$(NOX) -s contain -- $(VARIANT) --rehearse $(OPTIONS) $(LIMITS)
-endif
+	@$(NOX) -s build -- $(VARIANT) --rehearse --runner=$(or $(RUNNER),host) $(OPTIONS)
 
 $(VARIANTS): .venv/made
-ifeq ($(or $(RUNNER),image),host)
-	@$(NOX) -s $(SESSIONS) -- run $@ $(OPTIONS)
-else
-	@$(NOX) -s contain -- $@ $(OPTIONS) $(LIMITS)
-endif
+	@$(NOX) -s build -- $@ --runner=$(or $(RUNNER),image) $(OPTIONS)
 
 image: .venv/made  ## the pinned image of this tree [IMAGE_BASE=<local image>] [SNAPSHOT=<date>|none]
 	@$(NOX) -s image -- $(if $(IMAGE_BASE),--base '$(IMAGE_BASE)') $(if $(SNAPSHOT),--snapshot '$(SNAPSHOT)')
 
 image-test: VARIANT = qwen36-27b-vlm-mtp
 image-test: .venv/made  ## rehearses the flagship on the host and in the image, and compares SHA256SUMS
-	@$(NOX) -s contain -- $(VARIANT) --rehearse $(WHERE) --out dist/image-test/image $(LIMITS)
-	@$(NOX) -s build -- run $(VARIANT) --rehearse --verify structure --out dist/image-test/host
+	@$(NOX) -s build -- $(VARIANT) --rehearse --runner=image $(WHERE) --out dist/image-test/image $(LIMITS)
+	@$(NOX) -s build -- $(VARIANT) --rehearse --verify structure --out dist/image-test/host
 	@cd dist/image-test && cmp host/provenance/SHA256SUMS image/provenance/SHA256SUMS && echo "host and image: the same SHA256SUMS"
 
 container-test: .venv/made  ## the tests in real containers; need an engine, and `make image` before

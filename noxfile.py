@@ -6,6 +6,7 @@ this checkout. It is made again when the lock file changes, and only then.
 
 import hashlib
 import sys
+import tempfile
 from pathlib import Path
 
 import nox
@@ -56,26 +57,26 @@ def python(session: nox.Session, name: str, *arguments: str) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """fetch, calibrate, quantize, graft, dress; with less than the full assay, all steps."""
-    python(session, "build", "-m", "forge", *session.posargs)
+    """A build or a rehearsal: the driver, and on this machine the environments of its steps."""
+    options = session.posargs
+    if "--runner=image" not in options:
+        environment(session, "build")
+        level = options[options.index("--verify") + 1] if "--verify" in options else "all"
+        if level == "all":
+            environment(session, verify_environment())
+    python(session, "host", "-m", "forge", "build", *options)
 
 
 @nox.session
-def verify(session: nox.Session) -> None:
-    """Verify and attest, after `build`, with the same arguments."""
-    python(session, verify_environment(), "-m", "forge", *session.posargs, "--environment=verify")
+def forge(session: nox.Session) -> None:
+    """A command that needs neither torch nor an engine."""
+    python(session, "host", "-m", "forge", *session.posargs)
 
 
 @nox.session
 def image(session: nox.Session) -> None:
     """Makes the pinned image of this tree."""
     python(session, "host", "-m", "forge", "image", *session.posargs)
-
-
-@nox.session
-def contain(session: nox.Session) -> None:
-    """A whole build or rehearsal in the pinned image; fetch runs here, before it."""
-    python(session, "host", "-m", "forge", "contain", *session.posargs)
 
 
 @nox.session
@@ -87,8 +88,11 @@ def containers(session: nox.Session) -> None:
 @nox.session
 def assay(session: nox.Session) -> None:
     """The assay alone, on a finished folder."""
-    python(session, "build", "-m", "forge", "fetch", *session.posargs)
-    python(session, verify_environment(), "-m", "assay", "check", *session.posargs)
+    folder, *options = session.posargs
+    with tempfile.TemporaryDirectory() as apart:
+        ledger = str(Path(apart, "ledger.json"))
+        python(session, "host", "-m", "forge", "fetch", folder, ledger, *options)
+        python(session, verify_environment(), "-m", "assay", "check", folder, ledger)
 
 
 @nox.session
@@ -119,7 +123,7 @@ def bench(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """Resolves lockfiles/*.in into *.txt; with a variant, that recipe's unresolved pins."""
     if session.posargs:
-        python(session, "build", "-m", "forge", "lock", *session.posargs)
+        python(session, "host", "-m", "forge", "lock", *session.posargs)
         return
     # build before release before dev: each takes the versions of those before as constraints.
     for name in ("tools", "build", "verify", "verify-cpu", "host", "release", "dev"):
@@ -170,7 +174,8 @@ def libraries(session: nox.Session) -> None:
 @nox.session
 def engine(session: nox.Session) -> None:
     """The tests with a real vLLM, on a real rehearsal."""
-    environment(session, "build")  # rehearsals within the tests run their first steps there
+    for name in ("host", "build"):  # where rehearsals within the tests run their first steps
+        environment(session, name)
     where = (
         "tests/assay",
         "tests/test_rehearsal.py",

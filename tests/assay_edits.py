@@ -11,7 +11,7 @@ from forge.tensors.tensorfile import Spec
 
 
 def failed(built, checkpoint):
-    checks = structure.run(built.job.recipe, checkpoint, built.inputs)
+    checks = structure.run(built.made, checkpoint, built.inputs)
     canonical.dumps([check.as_json() for check in checks])  # whatever was found can be reported
     return {check.name for check in checks if not check.passed}
 

@@ -14,10 +14,11 @@ from forge.calibration import record
 from forge.checkpoint import dress, graft, quantize
 from forge.core import canonical
 from forge.core.store import Result, Store
-from forge.pipeline import Job
+from forge.pipeline import Job, work_on
 from forge.recipes import recipe
 from forge.recipes.recipe import Recipe
-from forge.tensors import tensorfile
+from forge.tensors import checkpoint, tensorfile
+from forge.tensors.checkpoint import Checkpoint
 from forge.tensors.plan import make_plan
 from forge.tensors.tensorfile import Spec
 
@@ -56,6 +57,10 @@ MIXED = "qwen36-35b-a3b-nvfp4-fp8-mtp"
 HIDDEN, WIDE, EXPERTS = 32, 48, 3
 LAYERS = ("linear_attn", "self_attn")
 Arrays = Mapping[str, np.ndarray]
+# What a step's record says besides its outputs, of results that are made by hand.
+FACTS: Mapping[str, Any] = {
+    "parameters": {}, "needs": {}, "code": "0" * 64, "distributions": {}, "system": {},
+}  # fmt: skip
 
 
 def bf16(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -184,6 +189,10 @@ class Built:
     def checkpoint(self) -> Path:
         return self.results["dress"].files
 
+    @property
+    def made(self) -> Checkpoint:
+        return checkpoint.read(self.job.recipe, self.inputs)
+
 
 def build_small(root: Path, arrays: Arrays, wanted: Recipe | None = None) -> Built:
     """Runs quantize, graft and dress on a small base; inputs and record are written by hand."""
@@ -192,9 +201,7 @@ def build_small(root: Path, arrays: Arrays, wanted: Recipe | None = None) -> Bui
     results: dict[str, Result] = {}
 
     def make(step: str, work: Callable[[Path], Mapping[str, str] | None]) -> None:
-        results[step] = job.store.make(
-            step, "key", work, {"parameters": {}, "needs": {}, "lock": {}, "image": None}
-        )
+        results[step] = job.store.make(step, "key", work, FACTS)
 
     def fetched(out: Path) -> None:
         base = write_checkpoint(out / "base", arrays)
@@ -220,7 +227,7 @@ def build_small(root: Path, arrays: Arrays, wanted: Recipe | None = None) -> Bui
     make("fetch", fetched)
     make("calibrate", calibrated)
     for step, module in {"quantize": quantize, "graft": graft, "dress": dress}.items():
-        make(step, lambda out, module=module: module.run(job, results, out))
+        make(step, lambda out, module=module: module.run(work_on(job, results), out))
     return Built(job=job, results=results)
 
 

@@ -1,17 +1,14 @@
-"""Rehearsals by command line, both halves in their own environments; each variant at most once."""
+"""Rehearsals by command line, every step in its own environment; each variant at most once."""
 
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from assay.serving.perplexity import Perplexity
 from forge.core import checkout
-
-BUILD_PYTHON = checkout.ROOT / ".nox" / "build" / "bin" / "python"
 
 
 @dataclass(eq=False)
@@ -29,8 +26,15 @@ class Rehearsal:
 
     def again(self):
         """Runs it, or runs it once more."""
-        halves = [(BUILD_PYTHON, "build"), (Path(sys.executable), "verify")]
-        return "".join(self._run(python, environment) for python, environment in halves)
+        done = subprocess.run(
+            [
+                checkout.python_of("host"), "-m", "forge", "build", self.variant, "--rehearse",
+                *self.options, "--store", self.root / "store", "--out", self.out,
+            ],
+            capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stderr + done.stdout
 
     @property
     def out(self):
@@ -53,15 +57,3 @@ class Rehearsal:
         stored = (self.root / "store/perplexity").glob("*/files/perplexity.json")
         found = [Perplexity(**json.loads(path.read_text())) for path in stored]
         return next(one for one in found if one.value == value)
-
-    def _run(self, python, environment):
-        done = subprocess.run(
-            [
-                str(python), "-m", "forge", "run", self.variant, "--rehearse", *self.options,
-                "--store", str(self.root / "store"), "--out", str(self.out),
-                f"--environment={environment}",
-            ],
-            capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stderr + done.stdout

@@ -1,11 +1,12 @@
 """Small releases for tests, made by the real steps from a base that needs no torch."""
 
-from conftest import FLAGSHIP, base_arrays, write_checkpoint
+from conftest import FACTS, FLAGSHIP, base_arrays, write_checkpoint
 
 from forge import pipeline
 from forge.calibration import record
 from forge.core import canonical
 from forge.core.store import Store
+from forge.inputs import fetch
 from forge.pipeline import Job
 from forge.recipes import recipe
 from forge.release import assemble
@@ -25,12 +26,14 @@ def local_base(folder):
 
 def build(root, base):
     """A rehearsal by the real steps, but for the record, which is written by hand."""
-    job = Job(
-        recipe=recipe.find(FLAGSHIP),
-        store=Store(root / "store"),
-        rehearsal=True,
-        base=base,
-        level="structure",
+    job = fetch.choose(
+        Job(
+            recipe=recipe.find(FLAGSHIP),
+            store=Store(root / "store"),
+            rehearsal=True,
+            base=base,
+            level="structure",
+        )
     )
     modules = make_plan(job.recipe, tensorfile.read_checkpoint(base)).quantized
     maxima = {module: 1.0 + number for number, module in enumerate(modules)}
@@ -38,9 +41,9 @@ def build(root, base):
         "calibrate",
         "by hand",
         lambda out: record.write(out / record.FILE, maxima, {"device": "a hand"}),
-        {"parameters": {}, "needs": {}, "lock": {}, "image": None},
+        FACTS,
     )
-    place(pipeline.run(job, "build", given={"calibrate": calibrated}), root / "release")
+    place(pipeline.run(job, given={"calibrate": calibrated}), root / "release")
 
 
 def signed_release(root):

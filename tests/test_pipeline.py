@@ -23,7 +23,7 @@ SUMS = Path("provenance", "SHA256SUMS")
 
 def command(root, *options):
     return [
-        sys.executable, "-m", "forge", "run", FLAGSHIP, "--rehearse", "--verify", "structure",
+        sys.executable, "-m", "forge", "build", FLAGSHIP, "--rehearse", "--verify", "structure",
         "--store", str(root / "store"), "--out", str(root / "out"), *options,
     ]  # fmt: skip
 
@@ -138,7 +138,7 @@ def test_record_has_one_positive_number_a_linear(rehearsed):
 
 def test_real_build_is_refused_without_pins(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "forge", "run", FLAGSHIP, "--store", str(tmp_path)],
+        [sys.executable, "-m", "forge", "build", FLAGSHIP, "--store", str(tmp_path)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 4
@@ -148,7 +148,7 @@ def test_real_build_is_refused_without_pins(tmp_path):
 
 def test_unknown_variant(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "forge", "run", "nonesuch", "--rehearse", "--store", str(tmp_path)],
+        [sys.executable, "-m", "forge", "build", "nonesuch", "--rehearse", "--store", tmp_path],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 3

@@ -1,19 +1,19 @@
 """The command line of forge; the Makefile calls it through nox."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from forge import driver, pipeline
 from forge import ledger as ledgers
-from forge import pipeline
 from forge.core import checkout, console
 from forge.core.store import Store
 from forge.inputs import pins
 from forge.pipeline import Job
 from forge.recipes import catalogue, recipe
-from forge.release import summary
-from forge.release.folder import folder_for, job_of, place
+from forge.release.folder import folder_for, job_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -22,11 +22,6 @@ Base = Annotated[
     Path | None, typer.Option(help="A local checkpoint of the same architecture to rehearse on.")
 ]
 Mirror = Annotated[Path | None, typer.Option(help="A folder with the inputs, instead of the hub.")]
-Environment = Annotated[
-    Literal["build", "verify"], typer.Option(help="The environment that this process runs in.")
-]
-
-
 Level = Annotated[
     Literal["none", "structure", "all"], typer.Option(help="How far the result is verified.")
 ]
@@ -38,43 +33,31 @@ Kept = Annotated[Path, typer.Option(help="Where results of steps are kept.")]
 
 
 @app.command()
-def run(
+def build(
     variant: str,
     *,
-    environment: Environment = "build",
     rehearse: Rehearse = False,
     base: Base = None,
     mirror: Mirror = None,
     out: Out = None,
     verify: Level = "all",
     store: Kept = checkout.STORE,
-    ledger: Annotated[
-        Path | None, typer.Option(help="In the image: the keys of results, read and written.")
+    runner: Annotated[
+        Literal["host", "image"], typer.Option(help="On this machine, or in the pinned image.")
+    ] = "host",
+    memory: Annotated[
+        float | None,
+        typer.Option(help="In the image: GiB of memory; all but 2 of this machine's if not given."),
     ] = None,
+    shared: Annotated[
+        float | None,
+        typer.Option(help="In the image: GiB of shared memory; 8, in a rehearsal 1."),
+    ] = None,
+    hours: Annotated[
+        float, typer.Option(help="In the image: after how long a container is ended.")
+    ] = 24.0,
 ) -> None:
-    """Runs the steps of a variant that belong to one environment."""
-    job = _job(variant, rehearse=rehearse, base=base, mirror=mirror, verify=verify, store=store)
-    if ledger is not None:
-        results = pipeline.run(job, environment, given=ledgers.read(ledger, job.store))
-        ledgers.write(ledger, results)
-        return
-    results = pipeline.run(job, environment)
-    if "attest" in results:
-        target = (out or folder_for(job)).resolve()
-        place(results, target)
-        summary.show(target)
-
-
-def _job(
-    variant: str,
-    *,
-    rehearse: bool,
-    base: Path | None,
-    mirror: Path | None,
-    verify: pipeline.Level,
-    store: Path,
-) -> Job:
-    """What the options ask for, refused where a real build may not begin."""
+    """Builds a variant, or rehearses it: every step in its own environment."""
     job = Job(
         recipe=recipe.find(variant),
         store=Store(store),
@@ -86,38 +69,27 @@ def _job(
     if not rehearse:
         job.recipe.require_pins()
         checkout.require_commit()
-    return job
+    if runner == "host":
+        running: AbstractContextManager[driver.Runner] = driver.on_this_machine(job)
+    else:
+        from forge.container import build as contained
+        from forge.container import requirements
+
+        gib = requirements.GIB
+        limits = requirements.Limits(
+            memory=requirements.memory() - 2 * gib if memory is None else int(memory * gib),
+            shared=int((shared or (1 if rehearse else 8)) * gib),
+            seconds=hours * 3600,
+        )
+        running = contained.in_the_image(job, limits)
+    raise typer.Exit(driver.build(job, (out or folder_for(job)).resolve(), running))
 
 
-@app.command()
-def contain(
-    variant: str,
-    *,
-    rehearse: Rehearse = False,
-    base: Base = None,
-    mirror: Mirror = None,
-    out: Out = None,
-    verify: Level = "all",
-    store: Kept = checkout.STORE,
-    memory: Annotated[
-        float | None, typer.Option(help="GiB of memory; all but 2 of this machine's if not given.")
-    ] = None,
-    shared: Annotated[
-        float | None, typer.Option(help="GiB of shared memory; 8, in a rehearsal 1.")
-    ] = None,
-    hours: Annotated[float, typer.Option(help="After how long a container is ended.")] = 24.0,
-) -> None:
-    """Runs all steps of a variant in the pinned image, fetch before it on the host."""
-    from forge.container import build, requirements
-
-    job = _job(variant, rehearse=rehearse, base=base, mirror=mirror, verify=verify, store=store)
-    gib = requirements.GIB
-    limits = requirements.Limits(
-        memory=requirements.memory() - 2 * gib if memory is None else int(memory * gib),
-        shared=int((shared or (1 if rehearse else 8)) * gib),
-        seconds=hours * 3600,
-    )
-    raise typer.Exit(build.run(job, (out or folder_for(job)).resolve(), limits))
+@app.command(hidden=True)
+def steps(ledger: Path, environment: Literal["build", "verify"]) -> None:
+    """Runs the steps of one environment, for the build that wrote the ledger."""
+    job, results = ledgers.read(ledger)
+    ledgers.write(ledger, job, pipeline.run(job, within=(environment,), given=results))
 
 
 @app.command()
@@ -143,13 +115,17 @@ def image(
 @app.command()
 def fetch(
     folder: Path,
+    ledger: Annotated[Path, typer.Argument(help="Where the key of the result goes.")],
     *,
     base: Base = None,
     mirror: Mirror = None,
     store: Kept = checkout.STORE,
 ) -> None:
     """Fetches the inputs of a finished release, for checking it."""
-    pipeline.run(job_of(folder, Store(store), base, mirror), "build", until="fetch")
+    from forge.inputs import fetch as inputs
+
+    job = inputs.choose(job_of(folder, Store(store), base, mirror))
+    ledgers.write(ledger, job, pipeline.run(job, until="fetch"))
 
 
 @app.command(name="release")

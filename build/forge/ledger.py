@@ -1,29 +1,73 @@
-"""The keys of results, handed from one process of a contained build to the next in a file.
+"""What the processes of one build tell each other in a file: the job, and the keys of its results.
 
-So a later process asks neither the hub nor the clock what an earlier one has decided.
+The driver writes it when it has decided where each input comes from, and every process adds what it
+made. So no process asks the hub or the clock what an earlier one has decided, and each is told of
+its job in this one way.
 """
 
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from forge.core import canonical
 from forge.core.errors import StoreError
+from forge.core.files import Kind
 from forge.core.store import Result, Store
-from forge.pipeline import Needed
+from forge.pipeline import Job, Level, Needed
+from forge.recipes import recipe
 
 
-def write(ledger: Path, results: Needed) -> None:
-    """Writes down the keys of results."""
-    canonical.write(ledger, {step: result.key for step, result in results.items()})
+class Ledger(BaseModel):
+    """The file: a job in words, and the keys of the results that it has, by step."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    variant: str
+    rehearsal: bool
+    base: str | None
+    mirror: str | None
+    level: Level
+    store: str
+    origins: dict[str, Kind]
+    results: dict[str, str]
 
 
-def read(ledger: Path, store: Store) -> dict[str, Result]:
-    """The results whose keys were written down.
+def write(path: Path, job: Job, results: Needed) -> None:
+    """Writes down a job and the keys of its results."""
+    found = Ledger(
+        variant=job.recipe.name,
+        rehearsal=job.rehearsal,
+        base=None if job.base is None else str(job.base),
+        mirror=None if job.mirror is None else str(job.mirror),
+        level=job.level,
+        store=str(job.store.root),
+        origins=dict(job.origins),
+        results={step: result.key for step, result in results.items()},
+    )
+    canonical.write(path, found.model_dump(mode="json"))
+
+
+def read(path: Path) -> tuple[Job, dict[str, Result]]:
+    """The job and the results that it has.
 
     Raises:
-        StoreError: one is not in the store, or not intact.
+        StoreError: a result is not in the store, or not intact.
+        RecipeError: the recipe is not there any more.
     """
-    found = {step: store.get(step, key) for step, key in canonical.read(ledger).items()}
-    lost = [step for step, result in found.items() if result is None]
-    if lost:
-        raise StoreError(f"{ledger}: the store has no intact result of {lost[0]!r}. Run again.")
-    return {step: result for step, result in found.items() if result is not None}
+    found = Ledger.model_validate_json(path.read_bytes())
+    job = Job(
+        recipe=recipe.find(found.variant),
+        store=Store(Path(found.store)),
+        rehearsal=found.rehearsal,
+        base=None if found.base is None else Path(found.base),
+        mirror=None if found.mirror is None else Path(found.mirror),
+        level=found.level,
+        origins=found.origins,
+    )
+    results = {}
+    for step, key in found.results.items():
+        result = job.store.get(step, key)
+        if result is None:
+            raise StoreError(f"{path}: the store has no intact result of {step!r}. Run again.")
+        results[step] = result
+    return job, results

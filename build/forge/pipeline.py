@@ -1,45 +1,53 @@
 """The steps of a build, in order, and the one way to run them.
 
-Each step is a module with two functions:
+Each step is a module with two functions, registered under its name as an entry point of the group
+`hallmark.steps` (pyproject.toml), since one of them lives in a package that this one does not know:
 
-- `parameters(job, needed) -> dict`: everything besides the digests of the needed results and the
-  code that decides the outcome, as JSON;
-- `run(job, needed, out) -> dict | None`: writes its files under `out`; may return
-  the sha256 of those it hashed while writing.
+- `parameters(work) -> dict`: everything that decides the outcome besides the needed results and the
+  code, as JSON;
+- `run(work, out) -> dict | None`: writes its files under `out`; may return the sha256 of those that
+  it hashed while writing.
 
-A step's key is the hash of all of that. Where the store has a result under the key, the step is
-skipped; so an unchanged build does no work, and a killed one goes on in the step that it was in.
+A step's key is the hash of its parameters, the digests of what it reads, the modules that it can
+reach by imports, the versions of the distributions that those import, and the system. Where the
+store has a result under the key, the step is skipped; so an unchanged build does no work, a killed
+one goes on in the step that it was in, and a change to a report leaves a calibration where it is.
 """
 
-import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from forge.core import canonical, checkout, console, machine
-from forge.core.errors import StoreError
+from forge.core import canonical, closure, console, machine
+from forge.core.files import Kind
 from forge.core.store import Result, Store
-from forge.recipes.recipe import Recipe
 
+if TYPE_CHECKING:
+    from forge.recipes.recipe import Recipe
+    from forge.tensors.checkpoint import Checkpoint
+
+GROUP = "hallmark.steps"
 Needed = Mapping[str, Result]
 Level = Literal["none", "structure", "all"]
+Environment = Literal["host", "build", "verify"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A step: the module that does it, the results it reads, the environment it runs in.
+    """A step: the results that it reads, and the environment that it runs in.
 
     Of a result that `reads` names, the step reads only what lies below these paths, so variants
     that differ elsewhere share its own result.
     """
 
     name: str
-    module: str
     needs: tuple[str, ...]
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    environment: Literal["build", "verify"] = "build"
+    environment: Environment = "build"
 
     def inputs(self, needed: Needed) -> dict[str, dict[str, str]]:
         """The digests of all that the step reads, by result and path."""
@@ -54,30 +62,26 @@ class Step:
 
 
 STEPS = (
-    Step(name="fetch", module="forge.inputs.fetch", needs=()),
+    Step(name="fetch", needs=(), environment="host"),
     Step(
         name="calibrate",
-        module="forge.calibration.calibrate",
         needs=("fetch",),
         reads={"fetch": ("base/", "calibration/")},
     ),
     Step(
         name="quantize",
-        module="forge.checkpoint.quantize",
         needs=("fetch", "calibrate"),
         reads={"fetch": ("base/",), "calibrate": ("calibration.safetensors",)},
     ),
     Step(
         name="graft",
-        module="forge.checkpoint.graft",
         needs=("fetch",),
         reads={"fetch": ("base/", "donor/")},
     ),
-    Step(name="dress", module="forge.checkpoint.dress", needs=("fetch", "quantize", "graft")),
-    Step(name="verify", module="assay.verify", needs=("fetch", "dress"), environment="verify"),
+    Step(name="dress", needs=("fetch", "quantize", "graft")),
+    Step(name="verify", needs=("fetch", "dress"), environment="verify"),
     Step(
         name="attest",
-        module="forge.release.attest",
         needs=("fetch", "calibrate", "quantize", "graft", "dress", "verify"),
         environment="verify",
     ),
@@ -89,79 +93,132 @@ class Job:
     """What is asked for: a recipe, where its inputs come from, and how far it is verified.
 
     In a rehearsal, `base` replaces the recipe's base by a local checkpoint (None: the stand-in).
-    Of a `contained` job, every step but fetch runs in the image.
+    `origins` says of each input where it comes from; it is decided once a build.
     """
 
-    recipe: Recipe
+    recipe: "Recipe"
     store: Store
     rehearsal: bool
     base: Path | None = None
     mirror: Path | None = None
     level: Level = "all"
-    contained: bool = False
+    origins: Mapping[str, Kind] = field(default_factory=dict)
+
+    @property
+    def environments(self) -> tuple[Environment, ...]:
+        """The environments that its steps run in, in order."""
+        every = {environment_of(step, self): None for step in STEPS}
+        return tuple(every)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    """What a step is given: the job, the results that it needs, and the checkpoint under work."""
+
+    job: Job
+    needed: Needed
+    read: "Callable[[], Checkpoint]"
+
+    @property
+    def recipe(self) -> "Recipe":
+        """The job's recipe."""
+        return self.job.recipe
+
+    @property
+    def inputs(self) -> Path:
+        """The folder that fetch left."""
+        return self.needed["fetch"].files
+
+    @property
+    def checkpoint(self) -> "Checkpoint":
+        """The recipe applied to the tensors of the base; there is none before fetch."""
+        return self.read()
 
 
 class Module(Protocol):
     """The face of a step's module."""
 
-    def parameters(self, job: Job, needed: Needed) -> dict[str, Any]:
+    __name__: str
+
+    def parameters(self, work: Work) -> dict[str, Any]:
         """All that decides the outcome, but for the needed results and the code."""
 
-    def run(self, job: Job, needed: Needed, out: Path) -> Mapping[str, str] | None:
+    def run(self, work: Work, out: Path) -> Mapping[str, str] | None:
         """Writes the step's files under `out`."""
 
 
 def run(
-    job: Job, environment: str, *, until: str = "attest", given: Needed = MappingProxyType({})
+    job: Job,
+    *,
+    within: Sequence[Environment] = ("host", "build", "verify"),
+    until: str = "attest",
+    given: Needed = MappingProxyType({}),
 ) -> dict[str, Result]:
-    """Runs the steps that belong to `environment`, skipping those whose result is in the store.
+    """Runs the steps in this process, skipping those whose result is in the store.
 
-    The environments come one after the other: the first runs until a step of the second is due,
-    and the second finds the results of the first in the store. Ends with the step `until`. A step
-    whose result is `given` is not run.
-
-    Raises:
-        StoreError: a step of an earlier environment has no result yet.
+    Args:
+        job: what is asked for, the origins of its inputs included.
+        within: the environments whose steps this process may run; ends before the first step of
+            another.
+        until: the last step.
+        given: results that are not made again.
     """
     results = dict(given)
+    work = work_on(job, results)
     for step in STEPS:
-        if environment == "build" and environment_of(step, job) != "build":
-            break
         if step.name not in given:
-            results[step.name] = _run_step(step, job, results, environment)
+            if environment_of(step, job) not in within:
+                break
+            needed = {name: results[name] for name in step.needs}
+            results[step.name] = _run_step(step, replace(work, needed=needed))
         if step.name == until:
             break
     return results
 
 
-def environment_of(step: Step, job: Job) -> str:
-    """Where a step runs: without the engine's checks, everything runs where the build does."""
-    if job.contained and step.name == "fetch":
-        return "host"
-    return step.environment if job.level == "all" else "build"
+def environment_of(step: Step, job: Job) -> Environment:
+    """Where a step runs: without the engine's checks, the last steps run where the build does."""
+    return "build" if step.environment == "verify" and job.level != "all" else step.environment
 
 
-def _run_step(step: Step, job: Job, results: Mapping[str, Result], environment: str) -> Result:
-    module: Module = importlib.import_module(step.module)
-    needed = {name: results[name] for name in step.needs}
+def module_of(step: str) -> Module:
+    """The module that is registered for a step.
+
+    Raises:
+        LookupError: none is: the package that has it is not installed here.
+    """
+    (entry,) = entry_points(group=GROUP, name=step)
+    module: Module = entry.load()
+    return module
+
+
+def work_on(job: Job, results: Needed) -> Work:
+    """What a step is given that may read all of these results."""
+
+    @cache
+    def read() -> "Checkpoint":
+        from forge.tensors import checkpoint  # fetch runs where there is no numba
+
+        return checkpoint.read(job.recipe, results["fetch"].files)
+
+    return Work(job=job, needed=results, read=read)
+
+
+def _run_step(step: Step, work: Work) -> Result:
+    module, store = module_of(step.name), work.job.store
+    reached = closure.of(module.__name__)
     facts = {
-        "parameters": module.parameters(job, needed),
-        "needs": step.inputs(needed),
-        "code": checkout.code_digest(),
-        "lock": checkout.lock_digests(environment_of(step, job)),
-        "image": machine.image_layers(),
+        "parameters": module.parameters(work),
+        "needs": step.inputs(work.needed),
+        "code": reached.code(),
+        "distributions": reached.distributions(),
+        "system": machine.system(),
     }
     key = canonical.sha256_text(canonical.dumps({"step": step.name, **facts}))
-    with job.store.lock(step.name, key):
-        found = job.store.get(step.name, key)
+    with store.lock(step.name, key):
+        found = store.get(step.name, key)
         if found is not None:
             console.skipped(step.name)
             return found
-        if environment_of(step, job) != environment:
-            raise StoreError(
-                f"step {step.name!r} has no result yet and runs in the environment "
-                f"{environment_of(step, job)!r}, not {environment!r}. Start from the Makefile; "
-                "it runs every step in its own environment."
-            )
         with console.running(step.name):
-            return job.store.make(step.name, key, lambda out: module.run(job, needed, out), facts)
+            return store.make(step.name, key, lambda out: module.run(work, out), facts)

@@ -8,12 +8,12 @@ import typer
 
 from assay import verify
 from assay.rebuild import compare, reproduce, tables
-from forge import pipeline
+from forge import ledger as ledgers
 from forge.core import canonical, console
 from forge.core import checkout as here
 from forge.core.errors import DifferenceError, ReleaseError, VerificationError
 from forge.core.store import Store
-from forge.release.folder import job_of
+from forge.tensors import checkpoint
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -21,16 +21,14 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 @app.command()
 def check(
     folder: Path,
-    *,
-    base: Annotated[Path | None, typer.Option(help="The local base it was rehearsed on.")] = None,
-    mirror: Annotated[Path | None, typer.Option(help="A folder with the inputs.")] = None,
-    store: Annotated[Path, typer.Option(help="Where the fetched inputs are kept.")] = here.STORE,
+    ledger: Annotated[Path, typer.Argument(help="What `forge fetch` has written.")],
 ) -> None:
     """Assays a finished folder as it lies there; changes nothing in it."""
-    job = job_of(folder, Store(store), base, mirror)
-    fetched = pipeline.run(job, "build", until="fetch")["fetch"]
+    job, results = ledgers.read(ledger)
+    fetched = results["fetch"]
+    made = checkpoint.read(job.recipe, fetched.files)
     with tempfile.TemporaryDirectory(prefix="hallmark-assay-") as logs:
-        checks = verify.assay(job, folder.resolve(), fetched, Path(logs))
+        checks = verify.assay(job, made, folder.resolve(), fetched, Path(logs))
     for one in checks:
         console.say(f"{'pass' if one.passed else 'FAIL'}  {one.name}: {one.detail}")
     print(canonical.dumps(verify.report(job.recipe, job.level, checks)))  # noqa: T201

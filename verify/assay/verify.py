@@ -7,21 +7,25 @@ worth minutes of an engine. All that was measured is written, also when the verd
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from assay.checks import structure
 from assay.checks.check import Check
 from forge.core import canonical
 from forge.core.errors import VerificationError
-from forge.core.store import Result
-from forge.pipeline import Job, Level, Needed
-from forge.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from forge.core.store import Result
+    from forge.pipeline import Job, Level, Work
+    from forge.recipes.recipe import Recipe
+    from forge.tensors.checkpoint import Checkpoint
 
 REPORT = "verification.json"
 
 
-def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
+def parameters(work: "Work") -> dict[str, Any]:
     """How far to verify, and the gates."""
+    job = work.job
     return {
         "variant": job.recipe.name,  # stands in the report
         "level": job.level,
@@ -30,13 +34,14 @@ def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
     }
 
 
-def run(job: Job, needed: Needed, out: Path) -> None:
+def run(work: "Work", out: Path) -> None:
     """Verifies the dressed checkpoint.
 
     Raises:
         VerificationError: a check failed; report and logs are kept in the store under `failed/`.
     """
-    checks = assay(job, needed["dress"].files, needed["fetch"], out)
+    job, dressed = work.job, work.needed["dress"]
+    checks = assay(job, work.checkpoint, dressed.files, work.needed["fetch"], out)
     canonical.write(out / REPORT, report(job.recipe, job.level, checks))
     failed = [check for check in checks if not check.passed]
     if failed:
@@ -47,21 +52,31 @@ def run(job: Job, needed: Needed, out: Path) -> None:
             "\n".join(
                 [f"{len(failed)} of {len(checks)} checks failed:"]
                 + [f"  {check.name}: {check.detail}" for check in failed]
-                + [f"Report and logs are in {kept}; the checkpoint in {needed['dress'].files}."]
+                + [f"Report and logs are in {kept}; the checkpoint in {dressed.files}."]
             )
         )
 
 
-def assay(job: Job, checkpoint: Path, fetched: Result, logs: Path) -> list[Check]:
-    """The checks of the job's level, up to and with the first part that fails."""
+def assay(
+    job: "Job", made: "Checkpoint", folder: Path, fetched: "Result", logs: Path
+) -> list[Check]:
+    """The checks of the job's level, up to and with the first part that fails.
+
+    Args:
+        job: what was asked for.
+        made: the checkpoint that the recipe makes of the base.
+        folder: the checkpoint that is there.
+        fetched: the inputs.
+        logs: where the engine's logs go.
+    """
     if job.level == "none":
         return []
-    checks = structure.run(job.recipe, checkpoint, fetched.files)
+    checks = structure.run(made, folder, fetched.files)
     if job.level == "structure" or not passed(checks):
         return checks
     from assay.serving import trial  # needs what only the engine's environment has
 
-    return checks + trial.run(job, checkpoint, fetched, logs)
+    return checks + trial.run(job, folder, fetched, logs)
 
 
 def passed(checks: Sequence[Check]) -> bool:
@@ -69,7 +84,7 @@ def passed(checks: Sequence[Check]) -> bool:
     return bool(checks) and all(check.passed for check in checks)
 
 
-def report(recipe: Recipe, level: Level, checks: Sequence[Check]) -> dict[str, Any]:
+def report(recipe: "Recipe", level: "Level", checks: Sequence[Check]) -> dict[str, Any]:
     """What `verification.json` holds; a level of `none` is no pass."""
     return {
         "variant": recipe.name,

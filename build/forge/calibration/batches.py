@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from forge.core import canonical
 from forge.core.errors import CalibrationError
 from forge.inputs import samples
-from forge.recipes.recipe import CalibrationSet, Recipe
 
 if TYPE_CHECKING:
     import torch
+
+    from forge.recipes.recipe import CalibrationSet, Recipe
 
 Inputs = dict[str, "torch.Tensor"]
 
@@ -43,7 +44,7 @@ class Batch:
         )
 
 
-def read(recipe: Recipe, inputs: Path) -> list[Batch]:
+def read(recipe: "Recipe", inputs: Path) -> list[Batch]:
     """The samples of every set, in order.
 
     Raises:
@@ -79,7 +80,7 @@ def read(recipe: Recipe, inputs: Path) -> list[Batch]:
 class _Text:
     """Text alone, cut to the set's length."""
 
-    def __init__(self, base: Path, wanted: CalibrationSet) -> None:
+    def __init__(self, base: Path, wanted: "CalibrationSet") -> None:
         from transformers import AutoTokenizer
 
         self._tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
@@ -104,7 +105,7 @@ class _Text:
 class _Pictures:
     """Text and pictures through the base's own processor."""
 
-    def __init__(self, base: Path, wanted: CalibrationSet) -> None:  # noqa: ARG002
+    def __init__(self, base: Path, wanted: "CalibrationSet") -> None:  # noqa: ARG002
         from transformers import AutoProcessor
 
         self._processor = AutoProcessor.from_pretrained(base, trust_remote_code=False)

@@ -3,7 +3,10 @@
 The only step whose outcome depends on the hardware, so all that could change it is pinned or
 recorded: one sample a batch whatever the memory, deterministic algorithms, the attention of the
 recipe, PyTorch's own delta rule, every sample's token hash. The libraries watch the inputs: see
-`observers` for modelopt, `oneshot` for llm-compressor. Their exporters are not used.
+`with_modelopt` and `with_llmcompressor`. Their exporters are not used.
+
+What the plan says of the linears is among the parameters, and nothing here imports how it is made
+or how a linear is packed: a new format or a faster loop leaves a calibration where it is.
 """
 
 import importlib
@@ -13,17 +16,19 @@ from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forge.calibration import record
 from forge.calibration.batches import Batch
 from forge.calibration.batches import read as read_batches
 from forge.core import canonical
 from forge.core.errors import CalibrationError
-from forge.pipeline import Job, Needed
-from forge.recipes.recipe import Recipe
-from forge.tensors import tensorfile
-from forge.tensors.plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    from forge.pipeline import Work
+    from forge.recipes.recipe import Recipe
+    from forge.tensors.checkpoint import Checkpoint
+    from forge.tensors.plan import Plan
 
 LOG = "calibrate.log"
 # The module that watches, and the library's distribution.
@@ -35,28 +40,33 @@ ENGINES = {
 FOREIGN_KERNELS = ("fla", "causal_conv1d", "flash_attn")
 
 
-def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
-    """The samples, the engine and which linears are watched."""
-    rules = {"fused": job.recipe.fused, "quantize": job.recipe.quantize}
-    return _decides(job.recipe) | {
-        key: [rule.model_dump(mode="json") for rule in group] for key, group in rules.items()
+def parameters(work: "Work") -> dict[str, Any]:
+    """The samples, the engine, and of the plan what an engine is told."""
+    made = work.checkpoint
+    told = {"linears": _watched(made.plan), "quantization": made.quantization}
+    return _decides(work.recipe) | {
+        "fused": [rule.model_dump(mode="json") for rule in work.recipe.fused],
+        # Tens of thousands of names, in a mixture of experts.
+        "told_sha256": canonical.sha256_text(canonical.dumps(told)),
     }
 
 
-def run(job: Job, needed: Needed, out: Path) -> None:
+def run(work: "Work", out: Path) -> None:
     """Writes the calibration record, and beside it what the libraries had to say."""
-    inputs = needed["fetch"].files
-    plan = make_plan(job.recipe, tensorfile.read_checkpoint(inputs / "base"))
-    with (out / LOG).open("w") as log, redirect_stdout(log), redirect_stderr(log):
-        calibrate(job.recipe, plan, inputs, out / record.FILE)
+    with (
+        (out / LOG).open("w", encoding="utf-8") as log,
+        redirect_stdout(log),
+        redirect_stderr(log),
+    ):
+        calibrate(work.checkpoint, work.inputs, out / record.FILE)
 
 
-def calibrate(recipe: Recipe, plan: Plan, inputs: Path, path: Path, **placed: Any) -> None:
+def calibrate(made: "Checkpoint", inputs: Path, path: Path, **placed: Any) -> None:
     """Runs the samples and writes the record.
 
     Args:
-        recipe: says which samples, through which engine.
-        plan: which linears are watched, and which share a maximum.
+        made: says which samples, through which engine, which linears are watched, and which share
+            a maximum.
         inputs: what the fetch step left.
         path: where the record goes.
         placed: where transformers loads the model, if not where it thinks best.
@@ -65,15 +75,15 @@ def calibrate(recipe: Recipe, plan: Plan, inputs: Path, path: Path, **placed: An
         CalibrationError: a sample does not fit, a linear was reached by no sample, or a maximum
             is no positive number.
     """
-    batches = read_batches(recipe, inputs)
+    batches = read_batches(made.recipe, inputs)
     with TemporaryDirectory(dir=path.parent, prefix="offloaded-") as folder:
         placed = {"offload_folder": folder, **placed}
-        maxima = observe(recipe, plan, inputs / "base", batches, **placed)
-    record.write(path, maxima, _origin(recipe, plan, batches))
+        maxima = observe(made, inputs / "base", batches, **placed)
+    record.write(path, maxima, _origin(made.recipe, made.plan, batches))
 
 
 def observe(
-    recipe: Recipe, plan: Plan, base: Path, batches: Sequence[Batch], **placed: Any
+    made: "Checkpoint", base: Path, batches: Sequence[Batch], **placed: Any
 ) -> dict[str, float]:
     """The input maxima of the calibrated linears, by module name.
 
@@ -81,29 +91,30 @@ def observe(
         CalibrationError: as :func:`merge`.
     """
     _pin_arithmetic()
-    module, _ = ENGINES[recipe.calibration.engine]
+    module, _ = ENGINES[made.recipe.calibration.engine]
     watch = importlib.import_module(module).watch
-    return merge(plan, watch(recipe, plan, base, batches, **placed))
+    return merge(made.plan, watch(made, base, batches, **placed))
 
 
-def merge(plan: Plan, maxima: Mapping[str, float]) -> dict[str, float]:
+def merge(plan: "Plan", maxima: Mapping[str, float]) -> dict[str, float]:
     """Gives every linear of a group the group's largest input maximum.
 
     Raises:
         CalibrationError: a linear that no sample reached, or a maximum that is no positive number.
     """
-    calibrated = set(plan.calibrated)
-    for module in plan.calibrated:
+    groups = _watched(plan)
+    for module in (module for group in groups for module in group):
         record.check(module, maxima.get(module, 0.0))
-    return {
-        module: max(maxima[member] for member in group)
-        for group in plan.groups
-        for module in group
-        if module in calibrated
-    }
+    return {module: max(maxima[member] for member in group) for group in groups for module in group}
 
 
-def _decides(recipe: Recipe) -> dict[str, Any]:
+def _watched(plan: "Plan") -> list[tuple[str, ...]]:
+    """The groups of linears whose inputs have a scale; linears of one group share their format."""
+    calibrated = set(plan.calibrated)
+    return [group for group in plan.groups if calibrated.issuperset(group)]
+
+
+def _decides(recipe: "Recipe") -> dict[str, Any]:
     return {
         "architecture": recipe.architecture,
         "calibration": recipe.calibration.model_dump(mode="json"),
@@ -134,7 +145,7 @@ def _pin_arithmetic() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def _origin(recipe: Recipe, plan: Plan, batches: Sequence[Batch]) -> dict[str, Any]:
+def _origin(recipe: "Recipe", plan: "Plan", batches: Sequence[Batch]) -> dict[str, Any]:
     """What the record says of itself; it names no variant, because several may share it."""
     import torch
 

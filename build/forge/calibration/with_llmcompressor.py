@@ -12,24 +12,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.calibration.batches import Batch
-from forge.recipes.recipe import Recipe
-from forge.tensors import configs
-from forge.tensors.plan import Plan
 
 if TYPE_CHECKING:
     import torch
 
+    from forge.recipes.recipe import Recipe
+    from forge.tensors.checkpoint import Checkpoint
+
 
 def watch(
-    recipe: Recipe, plan: Plan, base: Path, batches: Sequence[Batch], **placed: Any
+    made: "Checkpoint", base: Path, batches: Sequence[Batch], **placed: Any
 ) -> dict[str, float]:
     """The maxima of those calibrated linears that were reached, by module name."""
     import llmcompressor
     import transformers
     from torch.utils.data import DataLoader
 
-    model = _load(recipe, base, **placed)
-    modifier = _modifier(recipe, plan, model)
+    model = _load(made.recipe, base, **placed)
+    modifier = _modifier(made, model)
     llmcompressor.oneshot(
         model=model,
         processor=transformers.AutoTokenizer.from_pretrained(base, trust_remote_code=False),
@@ -38,12 +38,12 @@ def watch(
         recipe=modifier,
         num_calibration_samples=len(batches),
         propagate_error=False,  # there is none: saves the second pass through each layer
-        moe_calibrate_all_experts=recipe.calibration.all_experts,
+        moe_calibrate_all_experts=made.recipe.calibration.all_experts,
     )
     return dict(modifier.maxima)
 
 
-def _load(recipe: Recipe, base: Path, **placed: Any) -> "torch.nn.Module":
+def _load(recipe: "Recipe", base: Path, **placed: Any) -> "torch.nn.Module":
     """The base in BF16, offloaded by compressed-tensors: `oneshot` edits what accelerate hides."""
     import torch
     import transformers
@@ -65,7 +65,7 @@ def _load(recipe: Recipe, base: Path, **placed: Any) -> "torch.nn.Module":
         )
 
 
-def _modifier(recipe: Recipe, plan: Plan, model: "torch.nn.Module") -> Any:
+def _modifier(made: "Checkpoint", model: "torch.nn.Module") -> Any:
     """A `QuantizationModifier` of the recipe's formats that keeps what its observers saw.
 
     At the end of a layer the modifier makes rounded divisors and forgets the rest; the maxima are
@@ -75,7 +75,7 @@ def _modifier(recipe: Recipe, plan: Plan, model: "torch.nn.Module") -> Any:
     from llmcompressor.modifiers.quantization import QuantizationModifier
     from pydantic import PrivateAttr
 
-    names = {model.get_submodule(module): module for module in plan.calibrated}
+    names = {model.get_submodule(module): module for module in made.plan.calibrated}
 
     class Watching(QuantizationModifier):  # type: ignore[misc]  # has no types
         _maxima: dict[str, float] = PrivateAttr(default_factory=dict)
@@ -94,9 +94,8 @@ def _modifier(recipe: Recipe, plan: Plan, model: "torch.nn.Module") -> Any:
                     self._maxima[names[module]] = float(largest)
             super().on_sequential_epoch_end(state, event, modules, **kwargs)
 
-    config = configs.quantization_config(recipe, ignore=[])
     groups = {
         name: {key: group[key] for key in ("targets", "weights", "input_activations")}
-        for name, group in config["config_groups"].items()
+        for name, group in made.quantization["config_groups"].items()
     }
     return Watching(config_groups=json.loads(json.dumps(groups)))  # lists, and a copy

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from forge.calibration.batches import Batch
 from forge.core import console
-from forge.recipes.recipe import Recipe
-from forge.tensors.plan import Plan
 
 if TYPE_CHECKING:
     import torch
 
+    from forge.recipes.recipe import Recipe
+    from forge.tensors.checkpoint import Checkpoint
+
 
 def watch(
-    recipe: Recipe, plan: Plan, base: Path, batches: Sequence[Batch], **placed: Any
+    made: "Checkpoint", base: Path, batches: Sequence[Batch], **placed: Any
 ) -> dict[str, float]:
     """The maxima of those calibrated linears that were reached, by module name."""
     import modelopt.torch.quantization as mtq
@@ -26,19 +27,21 @@ def watch(
             {"quantizer_name": "*", "enable": False},
             *(
                 {"quantizer_name": f"{module}.input_quantizer", "cfg": nvfp4, "enable": True}
-                for module in plan.calibrated
+                for module in made.plan.calibrated
             ),
         ],
         "algorithm": "max",
     }
-    model = load(recipe, base, **placed)
+    model = load(made.recipe, base, **placed)
     with torch.inference_mode():
         model = mtq.quantize(model, config, lambda model: _forward(model, batches))
-    seen = {module: model.get_submodule(module).input_quantizer.amax for module in plan.calibrated}
+    seen = {
+        module: model.get_submodule(module).input_quantizer.amax for module in made.plan.calibrated
+    }
     return {module: float(amax) for module, amax in seen.items() if amax is not None}
 
 
-def load(recipe: Recipe, base: Path, **placed: Any) -> "torch.nn.Module":
+def load(recipe: "Recipe", base: Path, **placed: Any) -> "torch.nn.Module":
     """The base in BF16, on the GPU as far as it fits, then in memory, then on disk (accelerate)."""
     import torch
     import transformers

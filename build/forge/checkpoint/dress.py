@@ -9,21 +9,23 @@ import json
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forge.core import store
 from forge.core.errors import DressError
-from forge.pipeline import Job, Needed
 from forge.recipes.recipe import Recipe
 from forge.tensors import configs, tensorfile, vllm_names
 from forge.tensors.configs import CONFIG, QUANT_CONFIG, TEMPLATE
-from forge.tensors.plan import Plan, make_plan
+from forge.tensors.plan import Plan
 from forge.tensors.tensorfile import Tensor
 
+if TYPE_CHECKING:
+    from forge.pipeline import Work
 
-def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
+
+def parameters(work: "Work") -> dict[str, Any]:
     """What is edited; the files themselves count through the needed results' digests."""
-    recipe = job.recipe
+    recipe = work.recipe
     return {
         "architecture": recipe.architecture,
         "layout": recipe.layout.model_dump(mode="json"),
@@ -34,24 +36,24 @@ def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
     }
 
 
-def run(job: Job, needed: Needed, out: Path) -> Mapping[str, str]:
+def run(work: "Work", out: Path) -> Mapping[str, str]:
     """Assembles the checkpoint; the shards are linked, not copied."""
-    recipe = job.recipe
+    recipe = work.recipe
     digests = {}
     for step in ("quantize", "graft"):
-        for name, digest in needed[step].digests.items():
-            store.link(needed[step].files / name, out / name)
+        for name, digest in work.needed[step].digests.items():
+            store.link(work.needed[step].files / name, out / name)
             digests[name] = digest
     placed = [
         (path.name, tensor)
         for path in sorted(out.glob("*.safetensors"))
         for tensor in tensorfile.read_header(path)
     ]
-    base = needed["fetch"].files / "base"
+    base = work.inputs / "base"
     made = configs.made_files(recipe)
     _carry(recipe, base, out, made)
     if recipe.template is not None:
-        shutil.copyfile(needed["fetch"].files / "template" / TEMPLATE, out / TEMPLATE)
+        shutil.copyfile(work.inputs / "template" / TEMPLATE, out / TEMPLATE)
     ignore = configs.ignore_list(recipe, (tensor for _, tensor in placed))
     _write_json(
         out / tensorfile.INDEX,
@@ -60,8 +62,8 @@ def run(job: Job, needed: Needed, out: Path) -> Mapping[str, str]:
     if QUANT_CONFIG in made:
         _write_json(out / QUANT_CONFIG, configs.quant_config(recipe, ignore))
     config = _config(recipe, base / CONFIG, configs.quantization_config(recipe, ignore))
-    plan = make_plan(recipe, tensorfile.read_checkpoint(base))
-    _require_understood(recipe, config["quantization_config"], plan, [t for _, t in placed])
+    stored = [tensor for _, tensor in placed]
+    _require_understood(recipe, config["quantization_config"], work.checkpoint.plan, stored)
     _write_json(out / CONFIG, config)
     return digests
 

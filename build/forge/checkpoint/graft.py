@@ -8,31 +8,29 @@ purpose; then there is no shard.
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forge.core.errors import GraftError
-from forge.pipeline import Job, Needed
 from forge.tensors import tensorfile
-from forge.tensors.plan import head_source
 from forge.tensors.tensorfile import Tensor
+
+if TYPE_CHECKING:
+    from forge.pipeline import Work
 
 FILE = "model-mtp.safetensors"
 
 
-def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
+def parameters(work: "Work") -> dict[str, Any]:
     """Where the head comes from and its tensors; the bytes count through the fetch's digests."""
-    return {"source": job.recipe.mtp.source, "tensors": list(job.recipe.mtp.tensors)}
+    mtp = work.recipe.mtp
+    return {"source": work.checkpoint.head_source, "tensors": list(mtp.tensors)}
 
 
-def run(job: Job, needed: Needed, out: Path) -> Mapping[str, str]:
+def run(work: "Work", out: Path) -> Mapping[str, str]:
     """Writes the head's shard and returns its digest."""
-    inputs = needed["fetch"].files
-    base = tensorfile.read_checkpoint(inputs / "base")
-    source = head_source(job.recipe, base)
-    if source is None:
+    if work.checkpoint.head_source is None:
         return {}
-    head = base if source == "base" else tensorfile.read_checkpoint(inputs / source)
-    return {FILE: graft(head, job.recipe.mtp.tensors, out / FILE)}
+    return {FILE: graft(work.checkpoint.head, work.recipe.mtp.tensors, out / FILE)}
 
 
 def graft(source: Mapping[str, Tensor], declared: tuple[str, ...], path: Path) -> str:

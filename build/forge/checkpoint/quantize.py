@@ -11,22 +11,24 @@ from concurrent.futures import Future
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from forge.calibration import record
 from forge.core import console
-from forge.pipeline import Job, Needed
-from forge.tensors import packing, stream, tensorfile
-from forge.tensors.plan import Linear, Plan, make_plan
+from forge.tensors import packing, stream
+from forge.tensors.plan import Linear, Plan
 from forge.tensors.stream import Bytes, Conveyor, Reader
 from forge.tensors.tensorfile import Spec, Tensor
 
+if TYPE_CHECKING:
+    from forge.pipeline import Work
 
-def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
+
+def parameters(work: "Work") -> dict[str, Any]:
     """The rules and the layout; base and record count through their digests."""
-    recipe = job.recipe
+    recipe = work.recipe
     rules_ = {"fused": recipe.fused, "quantize": recipe.quantize, "keep": recipe.keep}
     return {
         **{
@@ -38,19 +40,17 @@ def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
     }
 
 
-def run(job: Job, needed: Needed, out: Path) -> Mapping[str, str]:
+def run(work: "Work", out: Path) -> Mapping[str, str]:
     """Writes the body's shards and returns their digests."""
-    inputs = needed["fetch"]
-    base = tensorfile.read_checkpoint(inputs.files / "base")
-    plan = make_plan(job.recipe, base)
-    maxima = record.read(needed["calibrate"].files / record.FILE, plan.calibrated)
+    base, plan = work.checkpoint.base, work.checkpoint.plan
+    maxima = record.read(work.needed["calibrate"].files / record.FILE, plan.calibrated)
     # The donor's files are called like the base's.
     digests = {
         Path(path).name: digest
-        for path, digest in inputs.digests.items()
+        for path, digest in work.needed["fetch"].digests.items()
         if path.startswith("base/")
     }
-    return quantize(base, digests, plan, maxima, job.recipe.layout.shard_bytes, out)
+    return quantize(base, digests, plan, maxima, work.recipe.layout.shard_bytes, out)
 
 
 def quantize(  # noqa: PLR0917 - a pure function of six things

@@ -1,30 +1,49 @@
-"""A build whose steps run in the image: fetch here, with the network, all else there, without."""
+"""Runs the environments of the pinned image; fetch has run on the host before, with its network."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from forge import ledger as ledgers
-from forge import pipeline
 from forge.container import image, requirements
 from forge.container.requirements import Limits
 from forge.container.sandbox import PYTHON, Sandbox, caller, sweep
 from forge.core.errors import ImageError
 from forge.core.store import Result
-from forge.pipeline import Job, Needed
-from forge.release import summary
-from forge.release.folder import place
+from forge.pipeline import Environment, Job
 
 
-def run(job: Job, target: Path, limits: Limits) -> int:
-    """Builds `job` in the image and publishes at `target`; returns the exit code.
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """Runs each environment in a container of its own."""
+
+    sandbox: Sandbox
+
+    @property
+    def folder(self) -> Path:
+        """What is /tmp in the containers."""
+        return self.sandbox.scratch
+
+    def run(self, environment: Environment, ledger: Path, fetched: Result) -> int:
+        """Runs the steps of an environment, with what was fetched to read and the store to write.
+
+        Raises:
+            ContainerError: it was ended at a limit, or from outside.
+        """
+        python = PYTHON.format(environment=environment)
+        inside = f"/tmp/{ledger.name}"  # noqa: S108 - the container's own
+        sandbox = replace(self.sandbox, inputs=inputs(fetched))
+        return sandbox.run([python, "-m", "forge", "steps", inside, environment])
+
+
+@contextmanager
+def in_the_image(job: Job, limits: Limits) -> Iterator[Image]:
+    """The runner of the pinned image; one build of a store at a time.
 
     Raises:
-        HallmarkError: whatever this machine lacks for it, before any work; then as the steps do.
+        HallmarkError: whatever this machine lacks for it.
     """
-    job = replace(job, contained=True)
     client = requirements.engine()
     found = image.find(client)
     if not job.rehearsal and found.labels["hallmark.dirty"] != "false":
@@ -44,18 +63,7 @@ def run(job: Job, target: Path, limits: Limits) -> int:
             graphics=graphics,
         )
         sandbox.require_graphics()
-        results: Needed = pipeline.run(job, "host", until="fetch")
-        ledger = scratch / "ledger.json"
-        ledgers.write(ledger, results)
-        sandbox = replace(sandbox, inputs=inputs(results["fetch"]))
-        for environment in ("build", "verify") if job.level == "all" else ("build",):
-            code = sandbox.run(_command(job, environment))
-            if code:
-                return code
-        results = ledgers.read(ledger, job.store)
-        place(results, target)
-    summary.show(target)
-    return 0
+        yield Image(sandbox=sandbox)
 
 
 def inputs(fetched: Result) -> frozenset[Path]:
@@ -64,18 +72,9 @@ def inputs(fetched: Result) -> frozenset[Path]:
     return frozenset({fetched.files.parent, *(link.resolve().parent for link in links)})
 
 
-def _command(job: Job, environment: str) -> list[str]:
-    return [
-        PYTHON.format(environment=environment), "-m", "forge", "run", job.recipe.name,
-        *(["--rehearse"] if job.rehearsal else []),
-        f"--verify={job.level}", f"--environment={environment}",
-        f"--store={job.store.root}", "--ledger=/tmp/ledger.json",
-    ]  # fmt: skip
-
-
 @contextmanager
 def _scratch(job: Job) -> Iterator[Path]:
-    """A folder for what the containers leave besides results; one build of a store at a time."""
+    """A folder for what the containers leave besides results."""
     with job.store.lock("contained", "run"):
         folder = job.store.root / "tmp" / "contained"
         shutil.rmtree(folder, ignore_errors=True)

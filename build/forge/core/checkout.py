@@ -11,15 +11,22 @@ from forge.core.errors import SourceError
 ROOT = Path(__file__).resolve().parents[3]
 LOCKFILES = ROOT / "lockfiles"
 STORE = ROOT / ".store"
+# Where the packages lie whose modules decide what is built and how it is judged.
+PACKAGES = {"forge": ROOT / "build" / "forge", "assay": ROOT / "verify" / "assay"}
 
 
 @functools.cache
+def source_digests() -> dict[str, str]:
+    """The sha256 of every module of forge and assay, by its path."""
+    sources = (path for package in PACKAGES.values() for path in package.rglob("*.py"))
+    return {
+        path.relative_to(ROOT).as_posix(): canonical.sha256_file(path) for path in sorted(sources)
+    }
+
+
 def code_digest() -> str:
     """One digest over the names and contents of every module of forge and assay."""
-    sources = [*ROOT.glob("build/forge/**/*.py"), *ROOT.glob("verify/assay/**/*.py")]
-    return digest_of_code(
-        {path.relative_to(ROOT).as_posix(): canonical.sha256_file(path) for path in sources}
-    )
+    return digest_of_code(source_digests())
 
 
 def digest_of_code(digests: Mapping[str, str]) -> str:
@@ -28,10 +35,29 @@ def digest_of_code(digests: Mapping[str, str]) -> str:
     return canonical.sha256_text("".join(f"{digests[name]}  {name}\n" for name in names))
 
 
+def environment_name(environment: str) -> str:
+    """What an environment is called on this machine: without a GPU, the engine is the CPU's."""
+    return "verify-cpu" if environment == "verify" and not machine.has_gpu() else environment
+
+
+def python_of(environment: str) -> Path:
+    """The interpreter of an environment of this checkout.
+
+    Raises:
+        SourceError: the environment was not made.
+    """
+    found = ROOT / ".nox" / environment_name(environment) / "bin" / "python"
+    if not found.is_file():
+        raise SourceError(
+            f"{found}: there is no environment {environment!r}. Start from the Makefile, which "
+            "makes it from its lock file."
+        )
+    return found
+
+
 def lock_digests(environment: str) -> dict[str, str]:
     """The lock file that an environment is made from on this machine, with its sha256."""
-    name = "verify-cpu" if environment == "verify" and not machine.has_gpu() else environment
-    path = LOCKFILES / f"{name}.txt"
+    path = LOCKFILES / f"{environment_name(environment)}.txt"
     return {path.relative_to(ROOT).as_posix(): canonical.sha256_file(path)}
 
 

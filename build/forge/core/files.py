@@ -16,6 +16,8 @@ REFUSED = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt", ".py"})
 CHUNK = 1 << 22
 
 Stamps = Sequence[tuple[str, int, int]]
+# Where an input comes from: the hub, a mirror folder, the stand-in, or a local checkpoint.
+Kind = Literal["hub", "mirror", "standin", "local"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class Origin:
     `joined` says that its one file is a split's text, not a table that holds it.
     """
 
-    kind: Literal["hub", "mirror", "standin", "local"]
+    kind: Kind
     uri: str
     revision: str | None
     name: str

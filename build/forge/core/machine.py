@@ -27,10 +27,20 @@ def container() -> dict[str, Any] | None:
     return json.loads(said) if said else None
 
 
-def image_layers() -> str | None:
-    """The digest of the image's layers, which no remaking changes, or None on the host."""
+def system() -> dict[str, str | None]:
+    """What a step's result may depend on besides its code and distributions.
+
+    The interpreter, the processor's family, and in the image what the system below the environments
+    was made from; None on a host, where nothing pins it.
+    """
     inside = container()
-    return None if inside is None else str(inside["image"]["layers"])
+    labels = {} if inside is None else inside["image"]["labels"]
+    return {
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "machine": platform.machine(),
+        "base": labels.get("org.opencontainers.image.base.digest"),
+        "snapshot": labels.get("hallmark.snapshot"),
+    }
 
 
 def machine() -> dict[str, Any]:

@@ -14,19 +14,22 @@ never a reason to look elsewhere.
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from glob import escape
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forge.core import canonical, console
 from forge.core.errors import FetchError
-from forge.core.files import File, Origin
+from forge.core.files import File, Kind, Origin
 from forge.inputs import hub, mirror, samples, standin
-from forge.pipeline import Job, Needed
 from forge.recipes.recipe import CalibrationSet
 from forge.recipes.sources import Checkpoint, Dataset, Source, Template, Unresolved
 from forge.tensors.tensorfile import INDEX
+
+if TYPE_CHECKING:
+    from forge.pipeline import Job, Work
 
 STANDINS = standin.ROOT
 LINKED = ("base", "donor")
@@ -34,15 +37,36 @@ LINKED = ("base", "donor")
 Taken = Mapping[str, Mapping[str, File]]
 
 
-def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001 - every step's face
-    """Where each input comes from and what is taken of it; reads no large file.
+def choose(job: "Job") -> "Job":
+    """The job with the origin of every input; a build asks once, and its processes are told.
+
+    Only the perplexity text of a rehearsal depends on what answers at the moment.
 
     Raises:
         UnpinnedError: a real build of a recipe with an unresolved pin.
+        FetchError: the mirror is no folder.
+    """
+    recipe = job.recipe
+    kinds: dict[str, Kind] = dict.fromkeys(recipe.sources, "standin")
+    if not job.rehearsal:
+        recipe.require_pins()
+        for role, source in recipe.sources.items():
+            kinds[role] = "mirror" if _mirrored(job, source) else "hub"
+    else:
+        if job.base is not None:
+            kinds["base"] = "local"
+        kinds["perplexity"] = _published_text(job)
+    return replace(job, origins=kinds)
+
+
+def parameters(work: "Work") -> dict[str, Any]:
+    """Where each input comes from and what is taken of it; reads no large file, asks no hub.
+
+    Raises:
         FetchError: a source cannot give what the recipe takes, as far as its listing tells.
     """
-    origins = _choose(job)
-    recipe = job.recipe
+    origins = _origins(work)
+    recipe = work.recipe
     return {
         "origins": {role: [origin.kind, origin.key] for role, origin in origins.items()},
         "calibration": {
@@ -54,13 +78,14 @@ def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001 - ev
     }
 
 
-def run(job: Job, needed: Needed, out: Path) -> dict[str, str]:  # noqa: ARG001 - every step's face
+def run(work: "Work", out: Path) -> dict[str, str]:
     """Fetches, checks and lays out every input; returns the digests that are known already.
 
     Raises:
         FetchError: an input cannot be had, or is not what its pin says.
     """
-    origins = _choose(job)
+    job = work.job
+    origins = _origins(work)
     # The checkpoints last: a wrong pin of a small input shows before 55 GB are fetched.
     taken = {role: _take(role, origin) for role, origin in origins.items() if role not in LINKED}
     if job.recipe.template is not None:
@@ -76,37 +101,43 @@ def run(job: Job, needed: Needed, out: Path) -> dict[str, str]:  # noqa: ARG001 
 
 
 @functools.lru_cache(maxsize=1)
-def _choose(job: Job) -> dict[str, Origin]:
-    """The one place that decides where each input comes from, once a job."""
-    recipe = job.recipe
-    if not job.rehearsal:
-        recipe.require_pins()
-        return {role: _pinned(job, source) for role, source in recipe.sources.items()}
-    base = recipe.base.files
-    origins = {
-        "base": mirror.local(job.base, base)
-        if job.base
-        else standin.checkpoint(recipe, base, STANDINS),
-        **{
-            f"calibration.sets.{name}": standin.samples(wanted, STANDINS)
-            for name, wanted in recipe.calibration.sets.items()
-        },
-        "perplexity": _published_text(job) or standin.corpus("evaluation", STANDINS),
-    }
-    if recipe.template is not None:
-        origins["template"] = standin.template(STANDINS)
-    if recipe.mtp.donor is not None:
+def _origins(work: "Work") -> dict[str, Origin]:
+    """Every input as the job's origins say; looked at once, for the key and for the work."""
+    job = work.job
+    return {role: _origin(job, role, source) for role, source in job.recipe.sources.items()}
+
+
+def _origin(job: "Job", role: str, source: Source) -> Origin:
+    kind = job.origins[role]
+    if kind == "local" and job.base is not None:
+        return mirror.local(job.base, job.recipe.base.files)
+    if kind == "mirror":
+        found = _mirrored(job, source)
+        if found is None:
+            raise FetchError(
+                f"{job.mirror}: had {source.repo} when this build began, and has it no more."
+            )
+        return found
+    if kind == "hub":
+        return hub.repository(source, _globs(source), job.store.root / "hub")
+    return _standin(job, role, source)
+
+
+def _standin(job: "Job", role: str, source: Source) -> Origin:
+    """What stands for a source in a rehearsal."""
+    if role == "base":
+        return standin.checkpoint(job.recipe, job.recipe.base.files, STANDINS)
+    if role == "donor":
         # Whatever the donor's files are called: the stand-in's head lies in its own checkpoint.
-        origins["donor"] = standin.checkpoint(recipe, ("*.safetensors", INDEX), STANDINS)
-    return origins
+        return standin.checkpoint(job.recipe, ("*.safetensors", INDEX), STANDINS)
+    if isinstance(source, Template):
+        return standin.template(STANDINS)
+    if isinstance(source, CalibrationSet):
+        return standin.samples(source, STANDINS)
+    return standin.corpus("evaluation", STANDINS)
 
 
-def _pinned(job: Job, source: Source) -> Origin:
-    found = _mirrored(job, source)
-    return found or hub.repository(source, _globs(source), job.store.root / "hub")
-
-
-def _mirrored(job: Job, source: Source) -> Origin | None:
+def _mirrored(job: "Job", source: Source) -> Origin | None:
     if job.mirror is None:
         return None
     found = mirror.repository(job.mirror, source, _globs(source))
@@ -126,20 +157,20 @@ def _globs(source: Source) -> tuple[str, ...]:
     raise TypeError(f"{type(source).__name__} does not say which files it takes")
 
 
-def _published_text(job: Job) -> Origin | None:
-    """The recipe's own perplexity text, if a rehearsal can have it without being asked to wait."""
+def _published_text(job: "Job") -> Kind:
+    """Where the recipe's perplexity text comes from, if a rehearsal can have it without waiting."""
     source = job.recipe.perplexity
     if isinstance(source.revision, Unresolved):
         reason: str | None = "its commit is not resolved"
-    elif found := _mirrored(job, source):
-        return found
+    elif _mirrored(job, source):
+        return "mirror"
     else:
         reason = hub.unreachable(source)
     if reason is None:
-        return _pinned(job, source)
+        return "hub"
     own = "perplexity is taken over Hallmark's own evaluation text"
     console.say(f"{own}, not {mirror.title(source)}: {reason}")
-    return None
+    return "standin"
 
 
 def _take(role: str, origin: Origin) -> dict[str, File]:
@@ -147,7 +178,7 @@ def _take(role: str, origin: Origin) -> dict[str, File]:
     return origin.take()
 
 
-def _template(job: Job, pinned: str, taken: Mapping[str, File]) -> bytes:
+def _template(job: "Job", pinned: str, taken: Mapping[str, File]) -> bytes:
     (file,) = taken.values()
     if not job.rehearsal and file.sha256 != pinned:
         raise FetchError(
@@ -158,7 +189,7 @@ def _template(job: Job, pinned: str, taken: Mapping[str, File]) -> bytes:
 
 
 def _samples(
-    job: Job, wanted: CalibrationSet, origin: Origin, files: Mapping[str, File], folder: Path
+    job: "Job", wanted: CalibrationSet, origin: Origin, files: Mapping[str, File], folder: Path
 ) -> None:
     """Writes a calibration set's samples, none twice: as many as the recipe says.
 
@@ -182,7 +213,7 @@ def _samples(
     samples.write(found, folder)
 
 
-def _text(job: Job, origins: Mapping[str, Origin], taken: Taken) -> bytes:
+def _text(job: "Job", origins: Mapping[str, Origin], taken: Taken) -> bytes:
     """The perplexity text; the published one is held to the recipe's digest of it."""
     origin, wanted = origins["perplexity"], job.recipe.perplexity
     paths = [file.path for file in taken["perplexity"].values()]

@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forge.core import canonical
 from forge.core.errors import FetchError
-from forge.recipes.recipe import CalibrationSet
+
+if TYPE_CHECKING:
+    from forge.recipes.recipe import CalibrationSet
 
 FILE = "samples.jsonl"
 PICTURES = "images"
@@ -33,7 +35,7 @@ def write(samples: Iterable[Sample], folder: Path) -> None:
     (folder / FILE).write_text("".join(lines), encoding="utf-8")
 
 
-def read_text(path: Path, wanted: CalibrationSet) -> list[Sample]:
+def read_text(path: Path, wanted: "CalibrationSet") -> list[Sample]:
     """The first samples of a parquet file's column: messages, or strings said by a user.
 
     Raises:

@@ -9,16 +9,18 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forge.calibration import record
 from forge.core import canonical, checkout, machine, store
 from forge.core.store import Result
-from forge.pipeline import STEPS, Job, Needed, environment_of
 from forge.release import statement
 from forge.release.statement import resource
 from forge.tensors import tensorfile
 from forge.tensors.tensorfile import Tensor
+
+if TYPE_CHECKING:
+    from forge.pipeline import Job, Needed, Work
 
 SUMS = "SHA256SUMS"
 TENSORS = "tensors.jsonl"
@@ -34,8 +36,9 @@ REHEARSALS = {
 }
 
 
-def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
-    """Who builds what from which commit."""
+def parameters(work: "Work") -> dict[str, Any]:
+    """Who builds what from which source."""
+    job = work.job
     commit, dirty = checkout.commit()
     return {
         "variant": job.recipe.name,
@@ -44,11 +47,14 @@ def parameters(job: Job, needed: Needed) -> dict[str, Any]:  # noqa: ARG001
         "container": machine.container(),
         "commit": commit,
         "dirty": dirty,
+        "code": checkout.code_digest(),
+        "locks": _locks(job),
     }
 
 
-def run(job: Job, needed: Needed, out: Path) -> None:
+def run(work: "Work", out: Path) -> None:
     """Writes everything that goes into `provenance/`."""
+    job, needed = work.job, work.needed
     dress = needed["dress"]
     (out / SUMS).write_text(sum_lines(dress.digests), encoding="utf-8")
     tensors = tensorfile.read_checkpoint(dress.files)
@@ -91,12 +97,12 @@ def _tensor_digest(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
-def _builder(job: Job) -> str:
+def _builder(job: "Job") -> str:
     where = "host" if machine.container() is None else "image"
     return (REHEARSALS if job.rehearsal else BUILDERS)[where]
 
 
-def _statement(job: Job, needed: Needed, out: Path) -> dict[str, Any]:
+def _statement(job: "Job", needed: "Needed", out: Path) -> dict[str, Any]:
     subjects = dict(needed["dress"].digests) | {
         f"provenance/{name}": canonical.sha256_file(out / name) for name in (SUMS, TENSORS)
     }
@@ -107,7 +113,7 @@ def _statement(job: Job, needed: Needed, out: Path) -> dict[str, Any]:
     return statement.of(subjects, PREDICATE_TYPE, predicate)
 
 
-def _definition(job: Job, needed: Needed) -> dict[str, Any]:
+def _definition(job: "Job", needed: "Needed") -> dict[str, Any]:
     inputs = needed["fetch"].files / "inputs.json"
     fetched = canonical.read(inputs)
     recipe = f"build/variants/{job.recipe.name}.toml"
@@ -120,13 +126,14 @@ def _definition(job: Job, needed: Needed) -> dict[str, Any]:
         },
         "internalParameters": {
             "code_sha256": checkout.code_digest(),
+            "source": checkout.source_digests(),
             "fetched_from": {role: entry["kind"] for role, entry in fetched["sources"].items()},
             "machine": machine.machine(),
             "verified": job.level,
         },
         "resolvedDependencies": [
             *_inputs(fetched["files"]),
-            *_own_files(recipe, job, needed),
+            *_own_files(recipe, job),
             _own_commit(),
             *_own_image(),
         ],
@@ -144,14 +151,16 @@ def _inputs(files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _own_files(recipe: str, job: Job, needed: Needed) -> list[dict[str, Any]]:
+def _own_files(recipe: str, job: "Job") -> list[dict[str, Any]]:
     """The recipe, and every lock file that an environment of this build was made from."""
-    here = next(step for step in STEPS if step.name == "attest")
-    locks = checkout.lock_digests(environment_of(here, job))
-    for result in needed.values():
-        locks |= result.record["lock"]
-    own = {recipe: canonical.sha256_file(checkout.ROOT / recipe), **locks}
+    own = {recipe: canonical.sha256_file(checkout.ROOT / recipe), **_locks(job)}
     return [resource(path, digest) for path, digest in sorted(own.items())]
+
+
+def _locks(job: "Job") -> dict[str, str]:
+    """The lock files of the environments that the job's steps run in, by path."""
+    found = [checkout.lock_digests(environment) for environment in job.environments]
+    return {path: digest for lock in found for path, digest in lock.items()}
 
 
 def _own_commit() -> dict[str, Any]:
@@ -183,7 +192,7 @@ def _hex(digest: str) -> str:
     return digest.removeprefix("sha256:")
 
 
-def _details(job: Job, needed: Needed, out: Path) -> dict[str, Any]:
+def _details(job: "Job", needed: "Needed", out: Path) -> dict[str, Any]:
     records = [result.record for result in needed.values()]
     files = [record.FILE, VERIFICATION]
     return {
@@ -203,7 +212,7 @@ def _step_record(result: Result) -> dict[str, Any]:
     """What a step did, in full; the digest is that of the annotations as canonical JSON."""
     annotations = {
         **{name: result.record[name] for name in ("key", "started", "finished", "parameters")},
-        **{name: result.record[name] for name in ("lock", "image", "needs")},
+        **{name: result.record[name] for name in ("needs", "code", "distributions", "system")},
         "outputs": dict(result.digests),
     }
     digest = canonical.sha256_text(canonical.dumps(annotations))

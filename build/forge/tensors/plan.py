@@ -9,7 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from forge.core.errors import RecipeError
 from forge.recipes.recipe import Recipe
@@ -137,7 +137,7 @@ def make_plan(recipe: Recipe, tensors: Mapping[str, Shaped]) -> Plan:
     )
 
 
-def head_source(recipe: Recipe, tensors: Collection[str]) -> str | None:
+def head_source(recipe: Recipe, tensors: Collection[str]) -> Literal["base", "donor"] | None:
     """Where the head is taken from, given the base's tensors: "base", "donor", or None."""
     if recipe.mtp.source == "dropped":
         return None

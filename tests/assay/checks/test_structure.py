@@ -20,7 +20,7 @@ def checkpoint(built, tmp_path):
 
 
 def test_the_real_artifact_passes(built, checkpoint):
-    checks = structure.run(built.job.recipe, checkpoint, built.inputs)
+    checks = structure.run(built.made, checkpoint, built.inputs)
     assert not failed(built, checkpoint)
     assert len(checks) == 10
     assert all(check.measured for check in checks)

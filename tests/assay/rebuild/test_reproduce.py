@@ -410,7 +410,7 @@ def rehearsed(tmp_path_factory):
     root = tmp_path_factory.mktemp("rehearsed")
     subprocess.run(
         [
-            sys.executable, "-m", "forge", "run", FLAGSHIP, "--rehearse", "--verify", "structure",
+            sys.executable, "-m", "forge", "build", FLAGSHIP, "--rehearse", "--verify", "structure",
             "--store", str(root / "store"), "--out", str(root / "out"),
         ],
         check=True, capture_output=True,

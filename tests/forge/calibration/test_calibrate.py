@@ -10,10 +10,9 @@ from forge.calibration import calibrate, record, with_modelopt
 from forge.core.errors import CalibrationError
 from forge.core.store import Store
 from forge.inputs import fetch
-from forge.pipeline import Job
+from forge.pipeline import Job, work_on
 from forge.recipes import recipe
-from forge.tensors import tensorfile
-from forge.tensors.plan import make_plan
+from forge.tensors import checkpoint
 
 pytestmark = pytest.mark.libraries
 MIXED_SETS = "qwen36-27b-vlm-mixedcal"
@@ -30,7 +29,7 @@ def fetched(tmp_path_factory):
         if variant not in made:
             out = tmp_path_factory.mktemp(variant)
             job = Job(recipe=recipe.find(variant), store=Store(out / "store"), rehearsal=True)
-            fetch.run(job, {}, out / "inputs")
+            fetch.run(work_on(fetch.choose(job), {}), out / "inputs")
             for lines in (out / "inputs" / "calibration").glob("*/samples.jsonl"):
                 first = lines.read_text().splitlines(keepends=True)[:SAMPLES]
                 lines.write_text("".join(first))
@@ -41,9 +40,8 @@ def fetched(tmp_path_factory):
 
 
 def run(variant, inputs, path, **placed):
-    wanted = recipe.find(variant)
-    plan = make_plan(wanted, tensorfile.read_checkpoint(inputs / "base"))
-    calibrate.calibrate(wanted, plan, inputs, path, **placed)
+    made = checkpoint.read(recipe.find(variant), inputs)
+    calibrate.calibrate(made, inputs, path, **placed)
     return path.read_bytes()
 
 
@@ -73,8 +71,9 @@ def test_sets_add_to_the_same_maxima(fetched, tmp_path):
     text = json.loads(json.dumps(recipe.find(MIXED_SETS).model_dump(mode="json")))
     text["calibration"]["sets"] = {"cnn-dailymail": text["calibration"]["sets"]["cnn-dailymail"]}
     only = recipe.Recipe.model_validate_json(json.dumps(text))
-    plan = make_plan(only, tensorfile.read_checkpoint(inputs / "base"))
-    calibrate.calibrate(only, plan, inputs, tmp_path / "text")
+    made = checkpoint.read(only, inputs)
+    calibrate.calibrate(made, inputs, tmp_path / "text")
+    plan = made.plan
     whole = record.read(tmp_path / "all", plan.calibrated)
     part = record.read(tmp_path / "text", plan.calibrated)
     assert all(whole[module] >= part[module] for module in plan.calibrated)
@@ -87,9 +86,9 @@ def test_a_picture_that_is_too_long_names_set_and_line(fetched, tmp_path):
     data = recipe.find(MIXED_SETS).model_dump(mode="json")
     data["calibration"]["sets"]["plotqa-cot"]["max_tokens"] = 60
     short = recipe.Recipe.model_validate_json(json.dumps(data))
-    plan = make_plan(short, tensorfile.read_checkpoint(inputs / "base"))
+    made = checkpoint.read(short, inputs)
     with pytest.raises(CalibrationError, match=r"plotqa-cot.samples\.jsonl, line 1: has \d+"):
-        calibrate.calibrate(short, plan, inputs, tmp_path / "record")
+        calibrate.calibrate(made, inputs, tmp_path / "record")
     assert not (tmp_path / "record").exists()
 
 
@@ -100,6 +99,6 @@ def test_an_empty_sample_is_refused(fetched, tmp_path):
     data["calibration"]["sets"]["llm"]["chat_template"] = False
     (inputs / "calibration/llm/samples.jsonl").write_text(json.dumps(empty) + "\n")
     plain = recipe.Recipe.model_validate_json(json.dumps(data))
-    plan = make_plan(plain, tensorfile.read_checkpoint(inputs / "base"))
+    made = checkpoint.read(plain, inputs)
     with pytest.raises(CalibrationError, match="line 1: has 0 tokens"):
-        calibrate.calibrate(plain, plan, inputs, tmp_path / "record")
+        calibrate.calibrate(made, inputs, tmp_path / "record")

@@ -17,6 +17,7 @@ from forge.core import canonical
 from forge.core.errors import CalibrationError
 from forge.recipes import recipe
 from forge.tensors import compressed_tensors, configs, tensorfile
+from forge.tensors.checkpoint import Checkpoint
 from forge.tensors.plan import make_plan
 
 pytestmark = pytest.mark.libraries
@@ -106,9 +107,14 @@ def batches(samples):
     ]
 
 
+def made(wanted, plan):
+    """As far as a calibration looks at it."""
+    return Checkpoint(recipe=wanted, base={}, plan=plan, head={}, head_source=None)
+
+
 def calibrated(wanted, plan, base):
     """The input maxima as the calibrate step takes them."""
-    maxima = calibrate.observe(wanted, plan, base, batches(token_ids()))
+    maxima = calibrate.observe(made(wanted, plan), base, batches(token_ids()))
     return {module: np.float32(value) for module, value in maxima.items()}
 
 
@@ -218,4 +224,4 @@ def test_an_expert_that_no_token_reached_is_named(both):
     with pytest.raises(
         CalibrationError, match=r"experts\.\d\.\w+_proj' is 0\.0: no sample reached"
     ):
-        calibrate.observe(routed, plan, root / "base", batches([[1]]))
+        calibrate.observe(made(routed, plan), root / "base", batches([[1]]))

@@ -8,6 +8,7 @@ import pytest
 from forge.checkpoint import dress
 from forge.core import canonical
 from forge.core.errors import DressError
+from forge.pipeline import work_on
 from forge.tensors import configs, tensorfile
 
 
@@ -72,7 +73,7 @@ def test_modelopt_reads_the_config_as_its_own(built):
 def test_unfit_base(built, tmp_path, config, message):
     edit_base(built, "config.json", config)
     with pytest.raises(DressError, match=message):
-        dress.run(built.job, built.results, tmp_path / "out")
+        dress.run(work_on(built.job, built.results), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -89,19 +90,19 @@ def test_ignore_list_that_vllm_misreads(built, tmp_path, ignore, layer):
         update={"layout": recipe.layout.model_copy(update={"ignore": ignore})}
     )
     with pytest.raises(DressError, match=f"1 layer.*{layer}.*Correct layout.ignore"):
-        dress.run(replace(built.job, recipe=changed), built.results, tmp_path / "out")
+        dress.run(work_on(replace(built.job, recipe=changed), built.results), tmp_path / "out")
 
 
 def test_malformed_json_names_the_file(built, tmp_path):
     (built.inputs / "base" / "tokenizer_config.json").write_text("{")
     with pytest.raises(DressError, match=r"tokenizer_config\.json: cannot be read as JSON"):
-        dress.run(built.job, built.results, tmp_path / "out")
+        dress.run(work_on(built.job, built.results), tmp_path / "out")
 
 
 def test_strip_of_a_file_that_is_not_there(built, tmp_path):
     (built.inputs / "base" / "tokenizer_config.json").unlink()
     with pytest.raises(DressError, match="strip names tokenizer_config.json"):
-        dress.run(built.job, built.results, tmp_path / "out")
+        dress.run(work_on(built.job, built.results), tmp_path / "out")
 
 
 def test_ignored_modules_are_those_with_a_plain_matrix(built):

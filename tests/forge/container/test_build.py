@@ -20,8 +20,8 @@ pytestmark = pytest.mark.image
 
 def command(root: Path) -> list[str]:
     return [
-        sys.executable, "-m", "forge", "contain", FLAGSHIP, "--rehearse", "--verify", "structure",
-        "--store", str(root / "store"), "--out", str(root / "out"),
+        sys.executable, "-m", "forge", "build", FLAGSHIP, "--rehearse", "--verify", "structure",
+        "--runner=image", "--store", str(root / "store"), "--out", str(root / "out"),
     ]  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def test_no_permission(tmp_path, monkeypatch):
 def test_before_any_work(tmp_path):
     """The command itself: one line, the code, and a store that is not even made."""
     done = subprocess.run(
-        [sys.executable, "-m", "forge", "contain", FLAGSHIP, "--rehearse",
+        [sys.executable, "-m", "forge", "build", FLAGSHIP, "--rehearse", "--runner=image",
          "--store", str(tmp_path / "store")],
         env={**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"},
         capture_output=True, text=True, check=False,

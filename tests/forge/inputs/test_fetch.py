@@ -19,7 +19,7 @@ from forge.core.errors import FetchError, UnpinnedError
 from forge.core.store import Store
 from forge.inputs import fetch
 from forge.inputs.mirror import SUMS
-from forge.pipeline import Job
+from forge.pipeline import Job, work_on
 from forge.recipes.recipe import Mtp, Recipe
 from forge.recipes.sources import Checkpoint
 
@@ -116,16 +116,18 @@ def put(mirror: Path, repo: str, files: dict[str, bytes]) -> None:
 def job(tmp_path, small):
     def make(recipe: Recipe = small, *, rehearsal: bool, **rest) -> Job:
         store = Store(tmp_path / "store")
-        return Job(recipe=recipe, store=store, rehearsal=rehearsal, level="none", **rest)
+        asked = Job(recipe=recipe, store=store, rehearsal=rehearsal, level="none", **rest)
+        return fetch.choose(asked)
 
     return make
 
 
 def run(job: Job, out: Path) -> dict:
     """Runs the step as the pipeline does and returns inputs.json, with the digests checked."""
-    fetch.parameters(job, {})
+    work = work_on(job, {})
+    fetch.parameters(work)
     out.mkdir()
-    known = fetch.run(job, {}, out)
+    known = fetch.run(work, out)
     assert known == {path: canonical.sha256_file(out / path) for path in known}
     return json.loads((out / "inputs.json").read_text())
 
@@ -181,23 +183,23 @@ def test_inputs_are_told_in_the_same_words_everywhere(job, tmp_path, standins, m
 
 def test_parameters_follow_the_pins(job, standins):
     """The same twice; another digest of any input gives another key, without reading inputs."""
-    before = fetch.parameters(job(rehearsal=True), {})
-    assert before == fetch.parameters(job(rehearsal=True), {})
+    before = fetch.parameters(work_on(job(rehearsal=True), {}))
+    assert before == fetch.parameters(work_on(job(rehearsal=True), {}))
 
     card = standins / "qwen36-dense/standin.toml"
     card.write_text(card.read_text().replace(canonical.sha256_text("weights"), "0" * 64))
-    assert before != fetch.parameters(job(rehearsal=True), {})
+    assert before != fetch.parameters(work_on(job(rehearsal=True), {}))
 
 
 def test_the_store_skips_it_until_a_linked_file_changes(job, standins):
     """A link in the store does not hide that the file behind it is another one now."""
-    first = pipeline.run(job(rehearsal=True), "build", until="fetch")["fetch"]
-    again = pipeline.run(job(rehearsal=True), "build", until="fetch")["fetch"]
+    first = pipeline.run(job(rehearsal=True), until="fetch")["fetch"]
+    again = pipeline.run(job(rehearsal=True), until="fetch")["fetch"]
     assert again.record == first.record
 
     (standins / "qwen36-dense/checkpoint/model.safetensors").write_bytes(b"Weights")
     with pytest.raises(FetchError, match=r"model\.safetensors: has sha256"):
-        pipeline.run(job(rehearsal=True), "build", until="fetch")
+        pipeline.run(job(rehearsal=True), until="fetch")
 
 
 def test_a_wrong_small_input_shows_before_the_large_ones(job, small, hub, tmp_path):
@@ -227,13 +229,13 @@ def test_a_local_base_that_changes_is_refused(job, tmp_path):
     base = tmp_path / "base"
     base.mkdir()
     (base / "a.safetensors").write_bytes(b"mine")
-    asked = job(rehearsal=True, base=base)
-    fetch.parameters(asked, {})
+    asked = work_on(job(rehearsal=True, base=base), {})
+    fetch.parameters(asked)
     (base / "a.safetensors").write_bytes(b"Mine")
     os.utime(base / "a.safetensors", ns=(1, 1))
 
     with pytest.raises(FetchError, match="changed since this build began"):
-        fetch.run(asked, {}, tmp_path / "out")
+        fetch.run(asked, tmp_path / "out")
 
 
 def test_a_rehearsal_takes_the_donor_from_the_standin(job, small, tmp_path):
@@ -324,7 +326,7 @@ def test_a_real_build_needs_every_pin(job, flagship):
     """The real recipe of today lacks one; that is an error before anything is fetched."""
     loose = {"revision": flagship.calibration.sets["llm"].revision}
     with pytest.raises(UnpinnedError, match="make lock"):
-        fetch.parameters(job(change(flagship, llm=loose), rehearsal=False), {})
+        fetch.parameters(work_on(job(change(flagship, llm=loose), rehearsal=False), {}))
 
 
 @pytest.mark.parametrize(

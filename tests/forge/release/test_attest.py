@@ -6,8 +6,10 @@ import re
 import subprocess
 
 import pytest
+from conftest import FACTS
 
 from forge.core import canonical, checkout
+from forge.pipeline import work_on
 from forge.release import attest
 from forge.tensors import tensorfile
 
@@ -19,12 +21,12 @@ def attested(built):
         "verify",
         "key",
         lambda out: canonical.write(out / "verification.json", {"checks": [], "level": "none"}),
-        {"parameters": {}, "needs": {}, "lock": {}, "image": None},
+        FACTS,
     )
     results = {**built.results, "verify": verified}
     out = built.checkpoint / "provenance"
     out.mkdir()
-    attest.run(built.job, results, out)
+    attest.run(work_on(built.job, results), out)
     return built.checkpoint
 
 

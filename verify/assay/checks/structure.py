@@ -17,33 +17,37 @@ from assay.checks.declared import first, json_object
 from forge.core.errors import TensorFileError
 from forge.recipes.recipe import Recipe
 from forge.tensors import quantization_error, tensorfile
+from forge.tensors.checkpoint import Checkpoint
 from forge.tensors.formats import Loader
-from forge.tensors.plan import MTP, Plan, head_source, make_plan
+from forge.tensors.plan import MTP, Plan
 from forge.tensors.tensorfile import Tensor
 
 Tensors = Mapping[str, Tensor]
 
 
-def run(recipe: Recipe, checkpoint: Path, inputs: Path) -> list[Check]:
-    """Every structural check, in order; `inputs` is what the fetch step left."""
-    base = tensorfile.read_checkpoint(inputs / "base")
-    source = head_source(recipe, base)
-    head = tensorfile.read_checkpoint(inputs / source) if source else {}
-    plan = make_plan(recipe, base)
+def run(made: Checkpoint, folder: Path, inputs: Path) -> list[Check]:
+    """Every structural check, in order.
+
+    Args:
+        made: the checkpoint that the recipe makes of the base.
+        folder: the checkpoint that is there.
+        inputs: what the fetch step left.
+    """
+    recipe, plan, base = made.recipe, made.plan, made.base
     try:
-        stored = tensorfile.read_checkpoint(checkpoint)
+        stored = tensorfile.read_checkpoint(folder)
     except TensorFileError as error:
         return [Check(name="structure.index", passed=False, detail=str(error))]
     checks = [
-        check_index(checkpoint, stored),
-        check_names(plan, recipe.mtp.tensors if source else (), stored),
-        check_mtp(recipe, source, head, stored),
+        check_index(folder, stored),
+        check_names(plan, recipe.mtp.tensors if made.head_source else (), stored),
+        check_mtp(recipe, made.head_source, made.head, stored),
         check_kept(plan, base, stored),
         check_quantized(plan, stored),
         check_scales(plan, stored),
-        declared.check_ignore(recipe, plan, checkpoint, stored),
-        declared.check_config(recipe, checkpoint),
-        declared.check_files(recipe, checkpoint, inputs),
+        declared.check_ignore(recipe, plan, folder, stored),
+        declared.check_config(recipe, folder),
+        declared.check_files(recipe, folder, inputs),
     ]
     if all(check.passed for check in checks):  # then there are weights to look at
         checks.append(check_weights(plan, base, stored, recipe.layout.loader))

@@ -18,8 +18,7 @@ from forge.core import console
 from forge.core.errors import CalibrationError
 from forge.core.store import Result
 from forge.pipeline import Job
-from forge.tensors import tensorfile
-from forge.tensors.plan import make_plan
+from forge.tensors import checkpoint
 
 WORST = 10
 
@@ -53,12 +52,11 @@ def require_libraries() -> None:
 
 def compare(job: Job, fetched: Result, released: Path) -> tuple[Scale, ...]:
     """Runs the calibrate step in the job's store and sets its record beside the released one."""
-    again = pipeline.run(job, "build", until="calibrate", given={"fetch": fetched})["calibrate"]
+    again = pipeline.run(job, until="calibrate", given={"fetch": fetched})["calibrate"]
     records = (released, again.files / record.FILE)
     devices = [record.origin(path).get("device") for path in records]
     console.say(f"the released record is from {devices[0]}, the new one from {devices[1]}")
-    base = tensorfile.read_checkpoint(fetched.files / "base")
-    plan = make_plan(job.recipe, base)
+    plan = checkpoint.read(job.recipe, fetched.files).plan
     then, now = (record.read(path, plan.calibrated) for path in records)
 
     def stored(module: str, maxima: Mapping[str, np.float32]) -> float:

@@ -29,6 +29,7 @@ from forge.calibration import record
 from forge.core import canonical, checkout, console
 from forge.core.errors import DifferenceError, ManifestError
 from forge.core.store import Result, Store
+from forge.inputs import fetch
 from forge.pipeline import Job
 from forge.release import attest
 from forge.release.folder import job_of, provenance_of
@@ -160,11 +161,11 @@ def _job(folder: Path, store: Store, base: Path | None, mirror: Path | None) -> 
             f"{folder}: is no rehearsal, so its base comes from the hub or from a mirror, not from "
             f"{base}. Leave BASE out, or name a MIRROR that has it."
         )
-    return job
+    return fetch.choose(job)
 
 
 def _fetch(job: Job, stated: Manifest) -> Result:
-    fetched = pipeline.run(job, "build", until="fetch")["fetch"]
+    fetched = pipeline.run(job, until="fetch")["fetch"]
     inputs = canonical.read(fetched.files / "inputs.json")["files"]
     if other := preconditions.require_inputs(stated, inputs):
         console.say(f"perplexity was scored on another text ({other[0]}); no byte depends on it")
@@ -188,4 +189,4 @@ def _rebuild(job: Job, fetched: Result, recorded: Path) -> Result:
 
     calibrated = job.store.make("calibrate", "released", take_over, {})
     given = {"fetch": fetched, "calibrate": calibrated}
-    return pipeline.run(job, "build", until="dress", given=given)["dress"]
+    return pipeline.run(job, until="dress", given=given)["dress"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from assay.serving import engine, flags
 from assay.serving.perplexity import Perplexity, Text, score
-from forge.core import canonical, checkout
+from forge.core import canonical, closure, machine
 from forge.core.errors import EngineError
 from forge.core.store import Result, Store
 
@@ -32,6 +32,7 @@ def perplexity(
     Raises:
         EngineError: the engine does not serve the base, or computes nothing finite of it.
     """
+    reached = closure.of(__name__)
     facts = {
         "parameters": {
             "text": canonical.sha256_text(text.content),
@@ -41,8 +42,9 @@ def perplexity(
             "env": dict(env),
         },
         "needs": {"base": {n: d for n, d in fetched.digests.items() if n.startswith("base/")}},
-        "code": checkout.code_digest(),
-        "lock": checkout.lock_digests("verify"),
+        "code": reached.code(),
+        "distributions": reached.distributions(),
+        "system": machine.system(),
     }
 
     def work(out: Path) -> None:

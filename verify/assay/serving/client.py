@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from assay.serving.processes import tail
 from forge.core.errors import EngineError
+from forge.core.processes import tail
 
 REQUEST_SECONDS = 600.0
 HEALTH_SECONDS = 5.0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from assay.serving.client import Client
 from assay.serving.flags import Args, Device, serve_command
-from assay.serving.processes import process, tail
 from forge.core.errors import EngineError
+from forge.core.processes import process, tail
 
 STARTUP_SECONDS = 1800.0  # 27B from a cold disk, with torch.compile and CUDA graphs
 

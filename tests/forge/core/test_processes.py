@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from assay.serving import processes
+from forge.core import processes
 from forge.core.errors import EngineError
 
 DEAF = "trap '' TERM; sleep 60 & echo $!; wait"  # a child that ignores SIGTERM, and its child
@@ -54,7 +54,7 @@ def test_an_error_ends_with_the_last_lines_of_the_log(tmp_path):
 STARTER = """
 import os, sys, time
 from pathlib import Path
-from assay.serving import processes
+from forge.core import processes
 
 processes.STOP_SECONDS = 0.2
 log = Path(sys.argv[1])

@@ -1,8 +1,8 @@
 """Processes that end with the one that started them: on success, an error, or any signal.
 
 Every process started here is held on a leash, in a process group that is stopped whole, whatever
-happens to the caller; its output is kept in a log, and an error that concerns it carries the last
-lines.
+happens to the caller. Its output is passed on, or kept in a log, whose last lines an error that
+concerns it carries.
 """
 
 import os
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,21 +23,26 @@ LOG_LINES = 40
 
 @contextmanager
 def process(
-    command: Sequence[str], *, log: Path, env: Mapping[str, str]
+    command: Sequence[str], *, log: Path | None = None, env: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a command in its own process group, its output in `log`; stops the group at the end.
+    """Runs a command in its own process group; stops the group at the end.
 
-    SIGTERM, sent to this process meanwhile, ends the group and then this process with 143; only
-    the main thread can see to that, so start processes there.
+    Its output goes to `log`, or where ours goes; its environment is `env`, or ours. SIGTERM, sent
+    to this process meanwhile, ends the group and then this process with 143; only the main thread
+    can see to that, so start processes there.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as sink, _unwound_by_sigterm():
+    with ExitStack() as stack:
+        sink = None
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            sink = stack.enter_context(log.open("wb"))
+        stack.enter_context(_unwound_by_sigterm())
         child = subprocess.Popen(  # noqa: S603 (the command is made in this package)
             [sys.executable, leash.__file__, *command],
             stdin=subprocess.PIPE,
             stdout=sink,
-            stderr=subprocess.STDOUT,
-            env=dict(env),
+            stderr=None if sink is None else subprocess.STDOUT,
+            env=None if env is None else dict(env),
             start_new_session=True,
         )
         try:

@@ -1,0 +1,86 @@
+"""A build from beginning to end: each environment's steps in a process of it, then the folder.
+
+The driver decides where each input comes from and fetches, with the network and the credentials of
+this machine. The other steps run in processes of their environments, which a runner starts: on this
+machine, or in the pinned image. Both are told the same in the same way, by the ledger.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from forge import ledger as ledgers
+from forge import pipeline
+from forge.core import checkout
+from forge.core.processes import process
+from forge.core.store import Result
+from forge.inputs import fetch
+from forge.pipeline import Environment, Job
+from forge.release import summary
+from forge.release.folder import place
+
+
+class Runner(Protocol):
+    """Starts processes of environments; `folder` is where they find the ledger."""
+
+    @property
+    def folder(self) -> Path:
+        """A folder for this build alone, gone when it ends."""
+
+    def run(self, environment: Environment, ledger: Path, fetched: Result) -> int:
+        """Runs the steps of an environment to their end; returns the exit code."""
+
+
+def build(job: Job, target: Path, runner: AbstractContextManager[Runner]) -> int:
+    """Builds `job` and places the result at `target`; returns the exit code.
+
+    Raises:
+        HallmarkError: whatever the runner lacks, before any work; then as fetch and placing do.
+    """
+    with runner as running:
+        job = fetch.choose(job)
+        results = pipeline.run(job, within=("host",))
+        ledger = running.folder / "ledger.json"
+        ledgers.write(ledger, job, results)
+        for environment in job.environments:
+            if environment != "host":
+                code = running.run(environment, ledger, results["fetch"])
+                if code:
+                    return code
+        _, made = ledgers.read(ledger)
+        place(made, target)
+    summary.show(target)
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThisMachine:
+    """Runs the environments of this checkout."""
+
+    folder: Path
+
+    def run(self, environment: Environment, ledger: Path, fetched: Result) -> int:
+        """As `Runner.run`."""
+        del fetched  # is where the ledger says
+        python = str(checkout.python_of(environment))
+        with process([python, "-m", "forge", "steps", str(ledger), environment]) as child:
+            return child.wait()
+
+
+@contextmanager
+def on_this_machine(job: Job) -> Iterator[ThisMachine]:
+    """The runner of this machine.
+
+    Raises:
+        SourceError: an environment that the job needs was not made.
+    """
+    for environment in job.environments:
+        if environment != "host":
+            checkout.python_of(environment)
+    scratch = job.store.root / "tmp"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="ledger-") as folder:
+        yield ThisMachine(folder=Path(folder))
