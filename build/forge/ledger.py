@@ -7,7 +7,7 @@ its job in this one way.
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from forge.core import canonical
 from forge.core.errors import StoreError
@@ -51,10 +51,13 @@ def read(path: Path) -> tuple[Job, dict[str, Result]]:
     """The job and the results that it has.
 
     Raises:
-        StoreError: a result is not in the store, or not intact.
+        StoreError: the file is no ledger, or a result is not in the store, or not intact.
         RecipeError: the recipe is not there any more.
     """
-    found = Ledger.model_validate_json(path.read_bytes())
+    try:
+        found = Ledger.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise StoreError(f"{path}: is no ledger of a build: {error}") from error
     job = Job(
         recipe=recipe.find(found.variant),
         store=Store(Path(found.store)),

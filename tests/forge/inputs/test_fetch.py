@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -189,6 +190,25 @@ def test_parameters_follow_the_pins(job, standins):
     card = standins / "qwen36-dense/standin.toml"
     card.write_text(card.read_text().replace(canonical.sha256_text("weights"), "0" * 64))
     assert before != fetch.parameters(work_on(job(rehearsal=True), {}))
+
+
+def test_the_key_does_not_depend_on_whether_the_hub_answers_now(job, hub):
+    """It was asked once, when the build began; whoever is told of that agrees on the key."""
+    asked = job(rehearsal=True)
+    assert asked.origins["perplexity"] == "hub"
+    count = len(hub.requests)
+    before = fetch.parameters(work_on(asked, {}))
+    hub.refusals["acme/text"] = (503, "")
+    assert before == fetch.parameters(work_on(replace(asked), {}))
+    assert count == len(hub.requests)
+    assert job(rehearsal=True).origins["perplexity"] == "standin"
+
+
+def test_a_mirror_that_loses_an_input_meanwhile_is_an_error(job, mirror):
+    asked = job(rehearsal=False, mirror=mirror)
+    shutil.rmtree(mirror / "acme/base")
+    with pytest.raises(FetchError, match="acme/base when this build began"):
+        fetch.parameters(work_on(asked, {}))
 
 
 def test_the_store_skips_it_until_a_linked_file_changes(job, standins):
