@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import FLAGSHIP
+from conftest import FLAGSHIP, without_head
 
 from forge.core import canonical
+from forge.core.errors import RecipeError
 from forge.inputs import standin
 from forge.pipeline import STEPS
 
@@ -126,6 +128,48 @@ def test_killed_in_a_step_the_next_run_finishes(rehearsed, copy, step):
     said = rehearse(copy)
     assert said.count("unchanged, nothing to do") >= names.index(step)
     assert (rehearsed[0] / "out" / SUMS).read_bytes() == (copy / "out" / SUMS).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_processes_of_a_build_end_with_it(tmp_path, number):
+    """However the driver ends, the environment that it runs ends, too; nothing is published."""
+    # A shell in the background hands on that SIGINT is ignored; here it must not be.
+    driver = subprocess.Popen(
+        ["env", "--default-signal=INT", *command(tmp_path)], stderr=subprocess.PIPE, text=True,
+        env={"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    for line in driver.stderr:
+        if line.split()[:2] == ["calibrate", "..."]:
+            break
+    assert processes(tmp_path)
+    driver.send_signal(number)
+    assert driver.wait(timeout=60) != 0
+    driver.stderr.close()
+    deadline = time.monotonic() + 30
+    while processes(tmp_path):
+        assert time.monotonic() < deadline, "a process is left"
+        time.sleep(0.1)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "store/calibrate").exists()
+
+
+def processes(root):
+    """The processes that run the steps of a build below a folder, as the kernel lists them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it may end meanwhile
+            words = path.read_bytes().decode().split("\0")
+            if "steps" in words and str(root) in " ".join(words):
+                found.append(words)
+    return found
+
+
+def test_the_exit_code_of_a_step_is_the_builds(tmp_path):
+    """And its message is told once; here the base lacks the head that the recipe takes from it."""
+    base = without_head(standin.ROOT / "qwen36-dense" / "checkpoint", tmp_path / "base")
+    said = rehearse(tmp_path, "--base", str(base), code=RecipeError.code)
+    assert said.count("mtp.tensors declares 'mtp.fc.weight', which the base does not have") == 1
+    assert "Traceback" not in said
 
 
 def test_record_has_one_positive_number_a_linear(rehearsed):
