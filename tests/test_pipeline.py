@@ -186,7 +186,7 @@ def test_real_build_is_refused_without_pins(tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 4
-    assert "make lock VARIANT=qwen36-27b-vlm-mtp" in done.stderr
+    assert "lock qwen36-27b-vlm-mtp" in done.stderr
     assert not list(tmp_path.glob("*/*"))
 
 

@@ -56,6 +56,7 @@ def test_the_tree_keeps_every_contract(tree):
         ("verify/assay/checks/check.py", "from assay.serving import engine", "assay-rooms"),
         ("verify/assay/serving/engine.py", "from bench import limits", "apart"),
         ("verify/assay/rebuild/compare.py", "import torch", "no-torch"),
+        ("build/forge/container/build.py", "from forge import remedies", "remedies"),
         ("build/forge/calibration/calibrate.py", "import vllm", "vllm"),
         ("build/forge/inputs/hub.py", "import docker", "docker"),
         ("build/forge/tensors/nvfp4.py", "import numba", "numba"),

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from forge import driver, pipeline
+from forge import driver, pipeline, remedies
 from forge import ledger as ledgers
-from forge.core import checkout, console
+from forge.core import checkout, console, exit_codes
 from forge.core.store import Store
 from forge.inputs import pins
 from forge.pipeline import Job
@@ -178,6 +178,8 @@ def publish(
     from forge.release import publish as upload
 
     upload.upload(folder, repo, confirm=confirm, rehearsal=rehearsal)
+    if not confirm:
+        console.say(remedies.words("unconfirmed", {}))
 
 
 @app.command(name="list")
@@ -200,9 +202,15 @@ def lock(variant: str) -> None:
         console.say(change)
 
 
+@app.command(name="exit-codes")
+def print_exit_codes() -> None:
+    """Prints the exit codes of the command lines, as the table in docs/exit-codes.md."""
+    print(exit_codes.table(), end="")  # noqa: T201
+
+
 def main() -> None:
     """Runs the command line."""
-    console.command(app)
+    console.command(app, remedies.remedy)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def test_the_same_key_twice_is_one(good, demands, attested, rebuilder, tmp_path)
 
 def test_stranger_does_not_count(good, demands, attested, rebuilder):
     one, two = rebuilder("one"), rebuilder("two")
-    with pytest.raises(ReleaseError, match="1 of 2 .* which is no key of REBUILDERS="):
+    with pytest.raises(ReleaseError, match="1 of 2 .* which is no key of the rebuilders given"):
         verify(good, demands, 2, [attested(one), attested(two)], [one])
 
 

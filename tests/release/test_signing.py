@@ -53,15 +53,16 @@ def test_key_in_the_release_is_refused(bench):
 def test_changed_folder_is_not_signed(bench):
     before = signatures(bench.folder)
     bench.flip("config.json", 5)
-    with pytest.raises(ReleaseError, match="was changed since `make release`"):
+    with pytest.raises(ReleaseError, match="was changed since it was made a release"):
         signing.sign(bench.folder, bench.key)
     assert before == signatures(bench.folder)
 
 
 def test_build_that_is_no_release(bench):
     (bench / "provenance/release.json").unlink()
-    with pytest.raises(ReleaseError, match="run `make release` first"):
+    with pytest.raises(ReleaseError, match="so it is no release yet") as told:
         signing.sign(bench.folder, bench.key)
+    assert (told.value.remedy, told.value.facts) == ("not-released", {"folder": bench.folder})
 
 
 def test_no_key_and_no_identity(bench, monkeypatch):
@@ -73,6 +74,7 @@ def test_no_key_and_no_identity(bench, monkeypatch):
     )  # fmt: skip
     assert done.returncode == 40
     assert "no key is given and no identity is at hand" in done.stderr
+    assert "help: Name a private key with `--key <file>`" in done.stderr
 
 
 def test_token_that_is_none(bench, monkeypatch):

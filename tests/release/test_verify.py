@@ -62,7 +62,8 @@ def test_command_line(good):
 def test_trust_is_named_once(good, options):
     done = command(good.folder, *options)
     assert done.returncode == 41
-    assert "say whom to trust" in done.stderr
+    assert "whom to trust must be named, and once" in done.stderr
+    assert "help: Name one: `--key <public key>`, or" in done.stderr
 
 
 def test_unsigned_only_if_asked_for(bench, demands):
@@ -83,8 +84,9 @@ def test_unsigned_is_held_to_all_else(bench):
 
 def test_identity_does_not_take_a_key(good):
     trust = Identity(identity="someone", issuer=ISSUER)
-    with pytest.raises(ReleaseError, match="was not signed by an identity; check it with KEY="):
+    with pytest.raises(ReleaseError, match="was not signed by an identity") as told:
         verify(good, Demands(trust=trust))
+    assert told.value.remedy == "signed-by-key"
 
 
 def test_identity_with_a_forged_certificate(bench):

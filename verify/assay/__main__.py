@@ -9,6 +9,7 @@ import typer
 from assay import verify
 from assay.rebuild import compare, reproduce, tables
 from forge import ledger as ledgers
+from forge import remedies
 from forge.core import canonical, console
 from forge.core import checkout as here
 from forge.core.errors import DifferenceError, ReleaseError, VerificationError
@@ -113,8 +114,9 @@ def verify_a_release(
 
     if sum([key is not None, identity is not None and issuer is not None, unsigned]) != 1:
         raise ReleaseError(
-            "say whom to trust: KEY=<public key>, or IDENTITY=<who> and ISSUER=<who vouches>, or "
-            "UNSIGNED=1 if nobody is to vouch for it."
+            "whom to trust must be named, and once: the publisher's key, the identity that signed, "
+            "or nobody.",
+            remedy="whom-to-trust",
         )
     demands = policies.read(policy) if policy else policies.Policy()
     if reproduced is not None:
@@ -139,7 +141,7 @@ def verify_a_release(
 
 def main() -> None:
     """Runs the command line."""
-    console.command(app)
+    console.command(app, remedies.remedy)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def in_the_image(job: Job, limits: Limits) -> Iterator[Image]:
     client = requirements.engine()
     found = image.find(client)
     if not job.rehearsal and found.labels["hallmark.dirty"] != "false":
-        raise ImageError(f"{image.name()}: was made from no commit; make it again: `make image`.")
+        raise ImageError(f"{image.name()}: was made from no commit.", remedy="make-image")
     graphics = requirements.graphics(found, rehearsal=job.rehearsal)
     requirements.space(job.store.root, limits, rehearsal=job.rehearsal)
     with _scratch(job) as scratch:

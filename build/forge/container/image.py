@@ -171,7 +171,8 @@ def build(client: DockerClient, *, base: str | None = None, snapshot: str | None
     if done.returncode:
         raise ImageError(
             f"the image could not be made: its builder, {_builder()}, said why above and exited "
-            f"with {done.returncode}. Without an image, RUNNER=host builds on this machine."
+            f"with {done.returncode}.",
+            remedy="host",
         )
     return find(client)
 
@@ -180,18 +181,18 @@ def find(client: DockerClient) -> Image:
     """The image of this tree.
 
     Raises:
-        ImageError: there is none, or it was not made by `make image`.
+        ImageError: there is none, or it was not made by :func:`build`.
     """
     wanted = name()
     try:
         found = client.images.get(wanted)
     except ImageNotFound as error:
         raise ImageError(
-            f"the engine has no image {wanted}, which this tree would be built in. Make it with "
-            "`make image`, or build on this machine itself with RUNNER=host."
+            f"the engine has no image {wanted}, which this tree would be built in.",
+            remedy="make-image",
         ) from error
     if REVISION not in found.labels:
-        raise ImageError(f"{wanted}: has no label {REVISION}; make it again with `make image`.")
+        raise ImageError(f"{wanted}: has no label {REVISION}.", remedy="make-image")
     layers = canonical.sha256_text(canonical.dumps(found.attrs["RootFS"]["Layers"]))
     return Image(id=found.id, layers=layers, labels=found.labels)
 
@@ -205,7 +206,8 @@ def _digest(client: DockerClient, base: str) -> str:
     except ImageNotFound as error:
         raise ImageError(
             f"{base}: is neither pinned by a digest (name@sha256:...) nor an image that the engine "
-            "has. Leave IMAGE_BASE out to use the pinned base."
+            "has.",
+            remedy="image-base",
         ) from error
 
 
@@ -216,7 +218,8 @@ def _builder() -> str:
     if found is None:
         raise NoEngineError(
             f"the image cannot be made: there is no program {' or '.join(names)} here. Install "
-            "one, or build on this machine itself with RUNNER=host."
+            "one.",
+            remedy="host",
         )
     return found
 

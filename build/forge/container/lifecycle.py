@@ -18,7 +18,7 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.utils.socket import STDERR, frames_iter
 from requests import RequestException
 
-from forge.container.requirements import GIB, HOST, Limits
+from forge.container.requirements import GIB, Limits
 from forge.core.errors import ContainerError, NoGpuError
 
 _KILLED = 128 + signal.SIGKILL
@@ -52,13 +52,14 @@ def to_end(client: DockerClient, name: str, create: Callable[[], None], limits: 
     if late.is_set():
         raise ContainerError(
             f"the run was ended at its limit of {limits.seconds / 3600:g} hours; finished steps "
-            "are kept. Run again to go on, with HOURS=<n> for more."
+            "are kept.",
+            remedy="more-hours",
         )
     if code == _KILLED:
         raise ContainerError(
             "the run was killed from outside, most likely at its limit of "
-            f"{limits.memory / GIB:.1f} GiB of memory; finished steps are kept. Run again with "
-            f"MEMORY=<GiB> for more, {HOST}."
+            f"{limits.memory / GIB:.1f} GiB of memory; finished steps are kept.",
+            remedy="more-memory",
         )
     return code
 
@@ -147,7 +148,8 @@ def _engine_that_answers() -> Iterator[None]:
     except (RequestException, TimeoutError) as error:
         raise ContainerError(
             "the container engine stopped answering while a container ran, which ends with it; "
-            f"finished steps are kept. Restart the engine and run again, {HOST}."
+            "finished steps are kept. Restart the engine and run again.",
+            remedy="host",
         ) from error
 
 
@@ -156,6 +158,7 @@ def _explained(error: APIError) -> Exception:
     if "gpu" in said.lower() or "nvidia" in said.lower():
         return NoGpuError(
             f"the container engine cannot hand on the GPU: {said}. Install the NVIDIA Container "
-            f"Toolkit and restart the engine, {HOST}."
+            "Toolkit and restart the engine.",
+            remedy="host",
         )
-    return ContainerError(f"the container engine refused: {said}. Mend that, {HOST}.")
+    return ContainerError(f"the container engine refused: {said}. Mend that.", remedy="host")

@@ -4,7 +4,7 @@
 2. A GPU with a driver that the image's CUDA runs on, where the build or the image needs one.
 3. Disk, memory and shared memory.
 
-Every message ends with the way out, which for most is RUNNER=host: the build on the machine itself.
+The remedy of most is `host`: the build on the machine itself.
 """
 
 import os
@@ -35,7 +35,6 @@ GIB = 1 << 30
 REAL_DISK, REHEARSAL_DISK = 100 * GIB, 2 * GIB
 # The CUDA base and both environments, estimated; 7.2 GB were measured on Debian without CUDA.
 IMAGE_DISK = 20 * GIB
-HOST = "or build on this machine itself with RUNNER=host"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +70,14 @@ def engine() -> DockerClient:
         if any(isinstance(cause, PermissionError) for cause in causes):
             raise EnginePermissionError(
                 f"{where}: this user (uid {os.getuid()}) may not use the container engine. Join "
-                "its group and log in again (sudo usermod -aG docker $USER), use a rootless "
-                f"engine through DOCKER_HOST, {HOST}."
+                "its group and log in again (sudo usermod -aG docker $USER), or use a rootless "
+                "engine through DOCKER_HOST.",
+                remedy="host",
             ) from error
         raise NoEngineError(
             f"{where}: no container engine answers ({causes[-1]}). Start it (systemctl start "
-            "docker), name the socket of another in DOCKER_HOST (podman system service), "
-            f"{HOST}."
+            "docker), or name the socket of another in DOCKER_HOST (podman system service).",
+            remedy="host",
         ) from error
     return client
 
@@ -101,15 +101,15 @@ def graphics(image: Image, *, rehearsal: bool) -> Graphics | None:
         if not rehearsal or for_gpu:
             what = "this image is made for a machine with one" if for_gpu else "a real build does"
             raise NoGpuError(
-                f"there is no NVIDIA GPU here (no /dev/nvidiactl), and {what}. A rehearsal needs "
-                "none: `make image` on this machine, then `make rehearse VARIANT=<v> "
-                f"RUNNER=image`, {HOST}."
+                f"there is no NVIDIA GPU here (no /dev/nvidiactl), and {what}.",
+                remedy="no-gpu",
             )
         return None
     if not for_gpu:
         raise NoGpuError(
             "this machine has a GPU, but its image was made while it had none, so the engine in "
-            f"it cannot use one. Make it again with `make image`, {HOST}."
+            "it cannot use one.",
+            remedy="make-image",
         )
     return supported(_nvidia_smi())
 
@@ -122,7 +122,8 @@ def _nvidia_smi() -> str:
         said = getattr(error, "stdout", None) or error
         raise DriverError(
             f"nvidia-smi does not answer: {str(said).strip()}. Install or repair the NVIDIA "
-            f"driver, {OLDEST_DRIVER} or later, {HOST}."
+            f"driver, {OLDEST_DRIVER} or later.",
+            remedy="host",
         ) from error
 
 
@@ -135,13 +136,15 @@ def supported(listing: str) -> Graphics:
     lines = [line.split(", ", 1) for line in listing.strip().splitlines()]
     if not lines or any(len(line) != 2 or not re.match(r"\d+\.", line[0]) for line in lines):
         raise DriverError(
-            f"nvidia-smi lists no GPU but says {listing.strip()!r:.200}. Repair the driver, {HOST}."
+            f"nvidia-smi lists no GPU but says {listing.strip()!r:.200}. Repair the driver.",
+            remedy="host",
         )
     driver = lines[0][0]
     if int(driver.partition(".")[0]) < OLDEST_DRIVER:
         raise DriverError(
             f"the NVIDIA driver is {driver}, and CUDA 13 needs {OLDEST_DRIVER} or later. Update "
-            f"the driver, {HOST}."
+            "the driver.",
+            remedy="host",
         )
     return Graphics(driver=driver, names=tuple(name for _, name in lines))
 
@@ -158,13 +161,14 @@ def space(store: Path, limits: Limits, *, rehearsal: bool) -> None:
     if limits.memory > total:
         raise SpaceError(
             f"the container may take {limits.memory / GIB:.1f} GiB of memory, and this machine "
-            f"has {total / GIB:.1f}. Lower MEMORY=<GiB>, {HOST}."
+            f"has {total / GIB:.1f}.",
+            remedy="less-memory",
         )
     if limits.shared > min(free, limits.memory):
         raise SpaceError(
             f"the container gets {limits.shared / GIB:.1f} GiB of shared memory, but "
-            f"{min(free, limits.memory) / GIB:.1f} GiB of memory are there for it. End other "
-            f"programs, lower SHARED=<GiB>, {HOST}."
+            f"{min(free, limits.memory) / GIB:.1f} GiB of memory are there for it.",
+            remedy="less-shared",
         )
 
 

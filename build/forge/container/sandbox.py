@@ -21,8 +21,8 @@ from docker.types import DeviceRequest, Mount
 
 from forge.container import lifecycle
 from forge.container.image import Image
-from forge.container.requirements import HOST, Graphics, Limits
-from forge.core import machine
+from forge.container.requirements import Graphics, Limits
+from forge.core import console, machine
 from forge.core.errors import NoGpuError
 
 PYTHON = "/hallmark/.nox/{environment}/bin/python"
@@ -71,7 +71,8 @@ class Sandbox:
         if self.graphics is not None and self.run([python, "-c", look]):
             raise NoGpuError(
                 "the container engine cannot hand on the GPU: a container that asked for it has "
-                f"none. Use Docker with the NVIDIA Container Toolkit, {HOST}."
+                "none. Use Docker with the NVIDIA Container Toolkit.",
+                remedy="host",
             )
 
     def facts(self) -> dict[str, Any]:
@@ -111,7 +112,8 @@ class Sandbox:
 
     def _environment(self) -> dict[str, str]:
         handed = (name for name in machine.ENVIRONMENT if name not in _NOT_HANDED_ON)
-        given = {name: os.environ[name] for name in handed if name in os.environ}
+        names = (console.INTERFACE, *handed)
+        given = {name: os.environ[name] for name in names if name in os.environ}
         if sys.stderr.isatty():
             # There is no terminal in the container, for a leash cannot be held through one; these
             # make rich draw its bars for ours.

@@ -2,8 +2,10 @@
 
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import (
@@ -19,6 +21,9 @@ from rich.progress import (
 
 from forge.core.errors import HallmarkError
 
+# The variable that names the interface in use: `make`, or nothing for the commands themselves.
+INTERFACE = "HALLMARK_INTERFACE"
+
 # Bound to the stream of now: the calibrate step sends the libraries' chatter elsewhere meanwhile.
 _console = Console(file=sys.stderr, highlight=False)
 
@@ -28,13 +33,35 @@ def say(text: str) -> None:
     _console.print(text, markup=False, soft_wrap=True)
 
 
-def command(app: Callable[[], None]) -> None:
-    """Runs a command line; a failure that the user can act on is one message and an exit code."""
+def command(app: Callable[[], None], remedy: Callable[[HallmarkError], str | None]) -> NoReturn:
+    """Runs a command line and exits with its code; `remedy` says what to do about an error.
+
+    An exit code other than 0 is the last line on standard error as well, `hallmark: exit 41`:
+    GNU make answers 2 for each of them.
+    """
+    code = _outcome(app, remedy)
+    if code:
+        say(f"hallmark: exit {code}")
+    sys.exit(code)
+
+
+def _outcome(app: Callable[[], None], remedy: Callable[[HallmarkError], str | None]) -> int:
+    """The exit code of a command line, after it has said what went wrong, if anything did."""
     try:
         app()
     except HallmarkError as error:
         say(f"error: {error}")
-        sys.exit(error.code)
+        if (help_ := remedy(error)) is not None:
+            say(f"help: {help_}")
+        return error.code
+    except SystemExit as ended:
+        if isinstance(ended.code, int):
+            return ended.code
+        raise  # without a code or with a message, which Python prints
+    except Exception:  # a bug: said as Python says it, since the exit code comes after it
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 def skipped(step: str) -> None:

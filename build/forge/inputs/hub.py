@@ -117,7 +117,7 @@ def explained(source: Source, at: str) -> Iterator[None]:
     try:
         yield
     except errors.OfflineModeIsEnabled as error:
-        raise FetchError(f"{repo}: HF_HUB_OFFLINE is set. Unset it, or name a MIRROR.") from error
+        raise FetchError(f"{repo}: HF_HUB_OFFLINE is set.", remedy="offline") from error
     except errors.GatedRepoError as error:
         raise FetchError(f"{repo} is gated: accept its terms at {page}, then {LOGIN}.") from error
     except errors.RepositoryNotFoundError as error:
@@ -126,8 +126,8 @@ def explained(source: Source, at: str) -> Iterator[None]:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise FetchError(
-            f"{repo}: {page} has no such commit; it was rewritten, or the pin is wrong. "
-            "Correct the recipe's revision, or name a MIRROR that has it."
+            f"{repo}: {page} has no such commit; it was rewritten, or the pin is wrong.",
+            remedy="no-revision",
         ) from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
@@ -135,8 +135,8 @@ def explained(source: Source, at: str) -> Iterator[None]:
         raise FetchError(f"{repo}: {at} answers HTTP {status}; {way}.") from error
     except (ClientError, errors.LocalEntryNotFoundError) as error:
         raise FetchError(
-            f"{repo}: {at} cannot be reached ({error}). Run again when it can, finished "
-            "files are kept; or name a MIRROR."
+            f"{repo}: {at} cannot be reached ({error}). Finished files are kept.",
+            remedy="unreachable",
         ) from error
     except json.JSONDecodeError as error:
         raise FetchError(

@@ -90,7 +90,7 @@ def local(folder: Path, globs: Sequence[str]) -> Origin:
     """
     names = select(names_in(folder), globs, str(folder), strict=False)
     if not names:
-        raise FetchError(f"{folder}: holds none of the files {list(globs)}; correct BASE.")
+        raise FetchError(f"{folder}: holds none of the files {list(globs)}.", remedy="wrong-base")
     paths = {name: folder / name for name in names}
     found = stamps(paths)
     return Origin(
@@ -138,7 +138,7 @@ def listing(folder: Path) -> dict[str, str]:
 
 def _below(mirror: Path, *parts: str) -> Path:
     if not mirror.is_dir():
-        raise FetchError(f"the mirror {mirror} is no folder; correct MIRROR or leave it out.")
+        raise FetchError(f"the mirror {mirror} is no folder.", remedy="no-mirror")
     for part in parts:
         if part in {"", ".", ".."} or "/" in part:
             raise FetchError(

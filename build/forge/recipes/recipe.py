@@ -119,14 +119,14 @@ class Recipe(Model):
         """Refuses a recipe with an unresolved pin; a rehearsal does not call this.
 
         Raises:
-            UnpinnedError: naming the file, the key, what is known, and the command.
+            UnpinnedError: naming the file, the key and what is known.
         """
         for role, source in self.sources.items():
             if isinstance(source.revision, Unresolved):
                 raise UnpinnedError(
                     f"{self.name}.toml: {role}.revision of {source.repo} is not resolved to a "
-                    f"40-hex commit (known: {source.revision.unresolved!r}). "
-                    f"Run `make lock VARIANT={self.name}`."
+                    f"40-hex commit (known: {source.revision.unresolved!r}).",
+                    variant=self.name,
                 )
 
 

@@ -27,7 +27,7 @@ class Model(BaseModel):
 
 
 class Unresolved(Model):
-    """A pin that is not known yet: what is known of it, for `make lock` to complete."""
+    """A pin that is not known yet: what is known of it, to be completed from the hub."""
 
     unresolved: str
 
@@ -48,8 +48,8 @@ class Source(Model):
         """
         if isinstance(self.revision, Unresolved):
             raise UnpinnedError(
-                f"{self.repo}: no full commit is pinned (known: {self.revision.unresolved!r}). "
-                "Resolve it with `make lock VARIANT=<variant>`."
+                f"{self.repo}: no full commit is pinned (known: {self.revision.unresolved!r}).",
+                remedy="unpinned-source",
             )
         kind = "datasets/" if self.kind == "dataset" else ""
         return f"pkg:huggingface/{kind}{self.repo}@{self.revision}"

@@ -89,9 +89,17 @@ def require_current(folder: Path) -> None:
     """
     path = folder / PROVENANCE / CONTENTS
     if not path.is_file():
-        raise ReleaseError(f"{folder}: has no {PROVENANCE}/{CONTENTS}: run `make release` first.")
+        raise ReleaseError(
+            f"{folder}: has no {PROVENANCE}/{CONTENTS}, so it is no release yet.",
+            remedy="not-released",
+            folder=folder,
+        )
     if path.read_bytes() != contents(folder):
-        raise ReleaseError(f"{folder}: was changed since `make release`: run it again.")
+        raise ReleaseError(
+            f"{folder}: was changed since it was made a release.",
+            remedy="not-released",
+            folder=folder,
+        )
 
 
 def _documents(found: Facts) -> dict[str, str]:

@@ -12,7 +12,7 @@ from forge.recipes import recipe
 from forge.release.attest import REHEARSALS, STATEMENT
 
 PROVENANCE = "provenance"
-# What `make release` puts beside a checkpoint; a rebuild does not have them.
+# What a release has beside a checkpoint; a rebuild does not have them.
 DOCUMENTS = ("README.md", "NOTICE", "report.html", ".gitattributes")
 # What it adds to the provenance: the error of every quantized linear, and the list of all files.
 ERRORS = "quantization_error.jsonl"
@@ -53,7 +53,9 @@ def job_of(release: Path, store_: Store, base: Path | None, mirror: Path | None)
     asked = predicate["buildDefinition"]["externalParameters"]
     rehearsal = predicate["runDetails"]["builder"]["id"] in REHEARSALS.values()
     if rehearsal and base is None and not asked["source"].startswith("standin:"):
-        raise FetchError(f"{release}: was rehearsed on a local base; give it with BASE=<dir>.")
+        raise FetchError(
+            f"{release}: was rehearsed on a local base, and none is given.", remedy="local-base"
+        )
     return Job(
         recipe=recipe.find(asked["target"]),
         store=store_,
@@ -75,8 +77,9 @@ def place(results: Mapping[str, Result], target: Path) -> None:
         return
     if target.exists() and not (target / PROVENANCE / STATEMENT).is_file():
         raise StoreError(
-            f"{target} exists and is no earlier build, so it is not replaced. "
-            "Move it away, or choose another folder with OUT=<dir>."
+            f"{target} exists and is no earlier build, so it is not replaced.",
+            remedy="occupied",
+            folder=target,
         )
     fresh = target.with_name(f".{target.name}.new")
     old = target.with_name(f".{target.name}.old")

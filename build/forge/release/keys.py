@@ -56,7 +56,8 @@ def generate(path: Path) -> str:
     except OSError as error:
         raise SigningError(
             f"{error.filename or path}: cannot be written ({error.strerror}); a key is never "
-            "replaced. Choose another file with KEY=<file>."
+            "replaced.",
+            remedy="key-exists",
         ) from error
     return _name(key.public_key())
 
@@ -76,11 +77,11 @@ def signer(path: Path) -> CryptoSigner:
     except (ValueError, TypeError) as error:
         # The library's message says nothing of the key but that it cannot be read.
         raise SigningError(
-            f"{path}: is no private key in PEM, or {PASSWORD} is not its password. "
-            "`make keygen KEY=<file>` makes a key."
+            f"{path}: is no private key in PEM, or {PASSWORD} is not its password.",
+            remedy="no-private-key",
         ) from error
     if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
-        raise SigningError(f"{path}: is no key of ECDSA P-256. `make keygen` makes one.")
+        raise SigningError(f"{path}: is no key of ECDSA P-256.", remedy="no-private-key")
     return CryptoSigner(key, _key(key.public_key()))
 
 

@@ -71,7 +71,7 @@ def _rehearse(client: HfApi, repo: str, files: dict[str, File]) -> None:
     except (ClientError, OSError) as error:
         console.say(f"{client.endpoint} cannot be asked ({type(error).__name__})")
         _tell_files(files, tuple(files), ())
-    console.say("nothing was sent: say CONFIRM=1 to upload")
+    console.say("nothing was sent")
 
 
 def _send(client: HfApi, plan: Plan, name: str) -> str:
@@ -159,13 +159,17 @@ def _write_list(folder: Path, files: dict[str, File]) -> Path:
 def _require_signed(folder: Path) -> None:
     for name in BUNDLES.values():
         if not (folder / PROVENANCE / name).is_file():
-            raise UploadError(f"{folder}: has no {PROVENANCE}/{name}: run `make sign` first.")
+            raise UploadError(
+                f"{folder}: has no {PROVENANCE}/{name}, so it is not signed.",
+                remedy="not-signed",
+                folder=folder,
+            )
 
 
 def _require_no_rehearsal(folder: Path, rehearsal: bool) -> None:
     predicate = canonical.read(folder / PROVENANCE / attest.STATEMENT)["predicate"]
     if predicate["runDetails"]["builder"]["id"] in attest.REHEARSALS.values() and not rehearsal:
-        raise UploadError(f"{folder}: is a rehearsal. If it is to be published: REHEARSAL=1.")
+        raise UploadError(f"{folder}: is a rehearsal.", remedy="rehearsal")
 
 
 def _reason(status: int, error: errors.HfHubHTTPError) -> str:

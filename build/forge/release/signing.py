@@ -29,7 +29,9 @@ def sign(folder: Path, key: Path | None, *, model_signature: bool = False) -> No
     if key is not None and key.resolve().is_relative_to(folder):
         raise SigningError(f"{key}: lies in the release that it is to sign. Move it elsewhere.")
     if model_signature and key is None:
-        raise SigningError("the model signature is made with a key: give it with KEY=<file>.")
+        raise SigningError(
+            "the model signature is made with a key, and none is given.", remedy="no-key"
+        )
     make, who = _by_key(key) if key else _by_identity()
     assemble.require_current(folder)
     provenance = folder / PROVENANCE
@@ -59,8 +61,9 @@ def _by_identity() -> tuple[Sign, str]:
         token = os.environ.get(TOKEN) or oidc.detect_credential()
         if token is None:
             raise SigningError(
-                f"no key is given and no identity is at hand: name a key with KEY=<file>, or run "
-                f"in a CI job with an OIDC identity, or set {TOKEN}."
+                f"no key is given and no identity is at hand: {TOKEN} is not set, and this is no "
+                "CI job that has one.",
+                remedy="no-identity",
             )
         identity = oidc.IdentityToken(token)
         config = ClientTrustConfig.production()

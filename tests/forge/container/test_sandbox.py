@@ -12,7 +12,7 @@ import pytest
 
 from forge.container import sandbox as container
 from forge.container.requirements import GIB, Graphics, Limits
-from forge.core import checkout, machine
+from forge.core import checkout, console, machine
 from forge.core.errors import ContainerError, NoGpuError
 
 pytestmark = pytest.mark.image
@@ -133,16 +133,26 @@ def test_knows_its_image(sandbox, found, capfd):
     assert capfd.readouterr().out.split() == [commit, str(dirty), found.layers]
 
 
+def test_knows_the_interface(sandbox, monkeypatch, capfd):
+    """What an error inside says to do is said in the words of the interface in use."""
+    monkeypatch.setenv(console.INTERFACE, "make")
+    code = f"import os; print(os.environ[{console.INTERFACE!r}])"
+    assert sandbox.run([PYTHON, "-c", code]) == 0
+    assert capfd.readouterr().out == "make\n"
+
+
 def test_time_limit(sandbox, left):
     sandbox = dataclasses.replace(sandbox, limits=Limits(memory=GIB, shared=GIB, seconds=3))
-    with pytest.raises(ContainerError, match=r"ended at its limit of .* hours.*HOURS=<n>"):
+    with pytest.raises(ContainerError, match="ended at its limit of .* hours") as told:
         sandbox.run([PYTHON, "-c", "import time; time.sleep(600)"])
+    assert told.value.remedy == "more-hours"
     assert left(sandbox.store) == []
 
 
 def test_memory_limit(sandbox, left):
-    with pytest.raises(ContainerError, match=r"limit of 1\.0 GiB of memory.*MEMORY=<GiB>"):
+    with pytest.raises(ContainerError, match=r"limit of 1\.0 GiB of memory") as told:
         sandbox.run([PYTHON, "-c", "x = b'x' * (3 << 30)"])
+    assert told.value.remedy == "more-memory"
     assert left(sandbox.store) == []
 
 
@@ -151,8 +161,9 @@ def test_gpu_that_the_engine_cannot_hand_on(sandbox, left):
     if machine.has_gpu():
         pytest.skip("this engine may well hand on its GPUs")
     asking = dataclasses.replace(sandbox, graphics=Graphics(driver="580.1", names=("x",)))
-    with pytest.raises(NoGpuError, match=r"cannot hand on the GPU.*RUNNER=host\."):
+    with pytest.raises(NoGpuError, match="cannot hand on the GPU") as told:
         asking.require_graphics()
+    assert told.value.remedy == "host"
     assert left(sandbox.store) == []
 
 

@@ -112,7 +112,7 @@ def test_another_commit_is_refused(server, source, tmp_path):
         ((403, "GatedRepo"), "accept its terms at .*/acme/model"),
         ((401, ""), "hf auth login"),
         ((403, ""), "HTTP 403; log in"),
-        ((404, "RevisionNotFound"), "Correct the recipe's revision"),
+        ((404, "RevisionNotFound"), "the pin is wrong"),
         ((500, ""), "HTTP 500; try later"),
     ],
 )

@@ -112,8 +112,9 @@ def test_names_that_lead_out_are_refused(tmp_path):
 
 
 def test_a_mirror_that_is_no_folder_is_refused(tmp_path):
-    with pytest.raises(FetchError, match="is no folder; correct MIRROR"):
+    with pytest.raises(FetchError, match="missing is no folder") as told:
         find(tmp_path / "missing")
+    assert told.value.remedy == "no-mirror"
 
 
 def test_a_joined_text(tmp_path):

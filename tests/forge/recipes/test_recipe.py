@@ -103,14 +103,14 @@ def test_unknown_variant_lists_those_there_are():
 
 
 def test_unresolved_pin_is_refused_for_a_real_build(tmp_path):
-    """One line: which pin, what is known of it, the command that resolves it."""
+    """One line: which pin, what is known of it; and what its remedy needs."""
     text = GOOD.replace(f'revision = "{COMMIT}"', 'revision = { unresolved = "6a9e13b" }')
     with pytest.raises(UnpinnedError) as error:
         load(tmp_path, text).require_pins()
     message = str(error.value)
     assert "base.revision of Qwen/Qwen3.6-27B" in message
     assert "'6a9e13b'" in message
-    assert "make lock VARIANT=variant" in message
+    assert (error.value.remedy, error.value.facts) == ("unpinned", {"variant": "variant"})
     assert "\n" not in message
 
 

@@ -25,15 +25,15 @@ def require_whole(manifest: Manifest, provenance: Path) -> None:
     Raises:
         ManifestError: naming the first file that is not the manifest's, and both digests.
     """
-    remedy = f"It was changed since {provenance / attest.STATEMENT} was written: fetch both again."
+    why = f" It was changed since {provenance / attest.STATEMENT} was written: fetch both again."
     results = manifest.results
     for name in sorted({*BESIDE} | {n for n in results if _role(n) == PROVENANCE}):
         file = provenance / name.removeprefix(f"{PROVENANCE}/")
-        _require(name, results.get(name), _sha256(file), remedy)
+        _require(name, results.get(name), _sha256(file), why)
     listed = sums.read(provenance / attest.SUMS)
     subjects = {n: d for n, d in digests(manifest.subject).items() if _role(n) != PROVENANCE}
     for name in sorted(listed.keys() | subjects.keys()):
-        _require(f"{name} in {attest.SUMS}", subjects.get(name), listed.get(name), remedy)
+        _require(f"{name} in {attest.SUMS}", subjects.get(name), listed.get(name), why)
 
 
 def require_checkout(manifest: Manifest) -> None:
@@ -42,11 +42,11 @@ def require_checkout(manifest: Manifest) -> None:
     Raises:
         ManifestError: naming the first of them that is not the manifest's, and both digests.
     """
-    remedy = _checkout_remedy(manifest.commit)
+    why = f" {_checkout_remedy(manifest.commit)}"
     for name in (manifest.asked.recipe, LOCK):
         here = _sha256(checkout.ROOT / name)
-        _require(name, manifest.dependencies.get(name), here, remedy)
-    _require("the code of forge and assay", manifest.code, checkout.code_digest(), remedy)
+        _require(name, manifest.dependencies.get(name), here, why)
+    _require("the code of forge and assay", manifest.code, checkout.code_digest(), why)
 
 
 def require_inputs(manifest: Manifest, inputs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -69,8 +69,7 @@ def require_inputs(manifest: Manifest, inputs: Sequence[Mapping[str, Any]]) -> l
             continue
         if _role(name) != SCORED_ONLY:
             where = f"{name} (from {found['uri']})" if found else name
-            remedy = "Name the BASE or MIRROR that has what the release was made from."
-            _require(where, stated.get(name), found.get("sha256"), remedy)
+            _require(where, stated.get(name), found.get("sha256"), remedy="other-input")
         differing.append(name)
     return differing
 
@@ -88,11 +87,14 @@ def _checkout_remedy(commit: Resource | None) -> str:
     return f"Check out the commit that it was built from, {commit.digest['gitCommit']}{but}."
 
 
-def _require(name: str, stated: str | None, here: str | None, remedy: str) -> None:
+def _require(
+    name: str, stated: str | None, here: str | None, why: str = "", *, remedy: str | None = None
+) -> None:
     if stated is None or stated != here:
         raise ManifestError(
             f"{name}: the manifest says sha256 {stated or 'nothing'}, here is "
-            f"{here or 'no such file'}. {remedy}"
+            f"{here or 'no such file'}.{why}",
+            remedy=remedy,
         )
 
 

@@ -45,8 +45,8 @@ def require_libraries() -> None:
     """
     if importlib.util.find_spec("modelopt") is None:
         raise CalibrationError(
-            "calibrating again needs modelopt, which this environment does not have: run "
-            "`make reproduce FROM=<dir> RECALIBRATE=1`."
+            "calibrating again needs modelopt, which this environment does not have.",
+            remedy="no-modelopt",
         )
 
 

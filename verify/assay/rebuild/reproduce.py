@@ -159,7 +159,8 @@ def _job(folder: Path, store: Store, base: Path | None, mirror: Path | None) -> 
     if base is not None and not job.rehearsal:
         raise ManifestError(
             f"{folder}: is no rehearsal, so its base comes from the hub or from a mirror, not from "
-            f"{base}. Leave BASE out, or name a MIRROR that has it."
+            f"{base}.",
+            remedy="no-local-base",
         )
     return fetch.choose(job)
 

@@ -107,7 +107,8 @@ def _read(path: Path, name: Path) -> Stored:
         if status.st_nlink > 1:
             raise ReleaseError(
                 f"{str(name)!r}: is a hard link: its bytes have {status.st_nlink} names, and can "
-                "be changed by way of another. `make release` makes the files of a build its own."
+                "be changed by way of another.",
+                remedy="hard-link",
             )
         digest = sha256()
         kept = []

@@ -50,7 +50,7 @@ class Reproduction(Model):
 
 
 class Outcome(Model):
-    """What `make reproduce` found, as it reports it."""
+    """What a rebuild found, as it reports it."""
 
     manifest: str
     identical: bool
@@ -76,7 +76,9 @@ def attest_reproduction(
     if not outcome.identical:
         raise DifferenceError(f"{folder}: is not reproduced, so nothing is signed.")
     if key is None:
-        raise SigningError("a reproduction is signed with a key: give it with KEY=<file>.")
+        raise SigningError(
+            "a reproduction is signed with a key, and none is given.", remedy="no-key"
+        )
     signer = keys.signer(key)
     name = signer.public_key.keyid
     predicate = {
@@ -137,7 +139,7 @@ def _read(path: Path, rebuilders: Sequence[Key]) -> tuple[Reproduction, str]:
     named = material.public_key.hint if material.public_key else "no key"
     key = next((one for one in rebuilders if one.key.keyid == named), None)
     if key is None:
-        raise ReleaseError(f"{path}: names {named}, which is no key of REBUILDERS=.")
+        raise ReleaseError(f"{path}: names {named}, which is no key of the rebuilders given.")
     return parse(Reproduction, key.check(data, str(path)), str(path)), key.key.keyid
 
 

@@ -54,7 +54,7 @@ class Key:
         bundle = bundles.read(data, where)
         envelope, material = bundle.dsse_envelope, bundle.verification_material
         if envelope is None or material.public_key is None:
-            raise ReleaseError(f"{where}: was not signed with a key; check it with IDENTITY=.")
+            raise ReleaseError(f"{where}: was not signed with a key.", remedy="signed-by-identity")
         if material.tlog_entries or material.timestamp_verification_data:
             raise ReleaseError(f"{where}: has log entries or timestamps, which no key vouches for.")
         (signature,) = envelope.signatures
@@ -111,7 +111,7 @@ class Identity:
 
         bundle: Bundle = bundles.read(data, where)
         if bundle.verification_material.certificate is None:
-            raise ReleaseError(f"{where}: was not signed by an identity; check it with KEY=.")
+            raise ReleaseError(f"{where}: was not signed by an identity.", remedy="signed-by-key")
         try:
             _, payload = Verifier.production().verify_dsse(
                 Signed.from_json(data), policy.Identity(identity=self.identity, issuer=self.issuer)
@@ -124,7 +124,10 @@ class Identity:
     def check_model(self, folder: Path, signature: Path) -> None:
         """A model signature is made with a key, so there is none of an identity."""
         del folder
-        raise ReleaseError(f"{PROVENANCE}/{signature.name}: can be checked with KEY= only.")
+        raise ReleaseError(
+            f"{PROVENANCE}/{signature.name}: is made with a key, so no identity can vouch for it.",
+            remedy="signed-by-key",
+        )
 
 
 def by_key(path: Path) -> Key:

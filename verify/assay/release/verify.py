@@ -51,4 +51,6 @@ def verify(folder: Path, demands: Demands, say: Callable[[str], None]) -> None:
         except HallmarkError as error:
             why = " ".join(str(error).split())
             say(f"{number:>2}  FAIL  {name}: {why}")
-            raise ReleaseError(f"{folder}: {name}: {why}") from error
+            raise ReleaseError(
+                f"{folder}: {name}: {why}", remedy=error.remedy, **error.facts
+            ) from error

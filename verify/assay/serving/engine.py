@@ -29,7 +29,7 @@ def device() -> Device:
         except importlib.metadata.PackageNotFoundError:
             continue
         return "cpu" if "cpu" in distribution + version else "cuda"
-    raise EngineError("no vLLM is installed here; `make verify` runs in an environment with it.")
+    raise EngineError("no vLLM is installed in this environment.", remedy="no-vllm")
 
 
 def environment() -> dict[str, str]:
