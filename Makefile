@@ -4,6 +4,8 @@ VARIANTS := $(basename $(notdir $(wildcard build/variants/*.toml)))
 PYTHON ?= python3
 VERIFY ?= all
 NOX = .venv/bin/python -m nox
+# What errors say to do is said in the words of this file.
+export HALLMARK_INTERFACE = make
 WHERE = $(if $(BASE),--base '$(abspath $(BASE))') $(if $(MIRROR),--mirror '$(abspath $(MIRROR))')
 LIMITS = $(if $(MEMORY),--memory $(MEMORY)) $(if $(SHARED),--shared $(SHARED)) $(if $(HOURS),--hours $(HOURS))
 OPTIONS = $(WHERE) $(if $(OUT),--out '$(abspath $(OUT))') --verify $(VERIFY) $(LIMITS)

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 ROOT = Path(__file__).parent
 UV = (sys.executable, "-m", "uv", "--quiet")
@@ -48,11 +49,21 @@ def uv(session: nox.Session, *arguments: str) -> None:
 
 
 def python(session: nox.Session, name: str, *arguments: str) -> None:
-    """Runs Python in an environment."""
+    """Runs Python in an environment; if it fails, nox ends at once, with the same exit code."""
     # The byte code of what is imported stays in the environment: without it, a start of vLLM
     # compiles 4,500 modules, which is most of what it takes.
     env = {"PYTHONDONTWRITEBYTECODE": None}
-    session.run(environment(session, name), *arguments, external=True, log=False, env=env)
+    command = (environment(session, name), *arguments)
+    try:
+        # Without `stderr`, nox sends standard error to standard output.
+        session.run(*command, external=True, log=False, env=env, stderr=None)
+    except CommandFailed as failed:
+        # nox answers 1 for whatever failed; a script may need to know why. The code of a command
+        # that a signal ended is that signal's number, negative; a shell says 128 more than it.
+        code = failed.return_code
+        if code is None:  # it was not even started
+            raise
+        raise SystemExit(128 - code if code < 0 else code) from failed
 
 
 @nox.session

@@ -1,0 +1,195 @@
+"""Exit codes reach the caller: from the command, through nox, and through make as a last line."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import base_arrays, write_checkpoint
+
+from forge.core import checkout
+
+NOX = (checkout.ROOT / ".venv" / "bin" / "python", "-m", "nox")
+# The real helper of the noxfile, in the environment that these tests run in.
+NOXFILE = f"""
+import sys
+import nox
+sys.path.insert(0, {str(checkout.ROOT)!r})
+import noxfile
+
+@nox.session
+def command(session):
+    noxfile.python(session, "dev", *session.posargs)
+    noxfile.python(session, "dev", "-c", "print('went on')")
+"""
+
+
+def run(*command, cwd=checkout.ROOT, **env):
+    """Runs a command as from a shell, outside make and without an interface's name."""
+    outer = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MAKE", "MFLAGS", "NOX", "HALLMARK_"))
+    }
+    return subprocess.run(
+        command, cwd=cwd, env={**outer, **env}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def through_nox(tmp_path):
+    """Runs Python through nox."""
+    (tmp_path / "noxfile.py").write_text(NOXFILE)
+    return lambda *arguments: run(*NOX, "-s", "command", "--", *arguments, cwd=tmp_path)
+
+
+def python(*arguments):
+    """Runs Python without nox."""
+    return run(sys.executable, *arguments)
+
+
+@pytest.fixture(params=["python", "nox"])
+def start(request):
+    """Runs Python either way."""
+    return python if request.param == "python" else request.getfixturevalue("through_nox")
+
+
+def last(done):
+    """The last line of standard error that is not nox's nor make's."""
+    return [line for line in done.stderr.splitlines() if not re.match("nox >|make", line)][-1]
+
+
+@pytest.fixture
+def differing(tmp_path):
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for seed, folder in enumerate(folders):
+        write_checkpoint(folder, base_arrays(seed))
+    return folders
+
+
+def test_an_error(start):
+    done = start("-m", "forge", "run", "nonesuch")
+    assert done.returncode == 3
+    assert last(done) == "hallmark: exit 3"
+    assert "error: no variant 'nonesuch'" in done.stderr
+
+
+def test_a_usage_error(start):
+    done = start("-m", "forge", "run")
+    assert done.returncode == 2
+    assert last(done) == "hallmark: exit 2"
+
+
+def test_a_difference(start, differing):
+    done = start("-m", "assay", "compare", *differing)
+    assert done.returncode == 20
+    assert last(done) == "hallmark: exit 20"
+
+
+def test_success(start):
+    done = start("-m", "forge", "list")
+    assert done.returncode == 0
+    assert "hallmark: exit" not in done.stdout + done.stderr
+
+
+BROKEN = """
+from forge.core import console
+def app():
+    {statement}
+console.command(app, lambda error: None)
+"""
+
+
+def test_a_bug_keeps_its_traceback(start, tmp_path):
+    script = tmp_path / "broken.py"
+    script.write_text(BROKEN.format(statement="raise KeyError('of ours')"))
+    done = start(script)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "KeyError: 'of ours'" in done.stderr
+    assert last(done) == "hallmark: exit 1"
+
+
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [("raise SystemExit(143)", 143), ("raise SystemExit", 0), ("raise SystemExit('why')", 1)],
+)
+def test_code_of_one_that_exits_by_itself(statement, code):
+    done = python("-c", BROKEN.format(statement=statement))
+    assert done.returncode == code
+    assert ("hallmark: exit 143" in done.stderr) == (code == 143)
+    assert ("why" in done.stderr) == (code == 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_through_nox(through_nox, number):
+    """As a shell says it, 128 more than the signal's number."""
+    done = through_nox("-c", f"import os; os.kill(os.getpid(), {number.value})")
+    assert done.returncode == 128 + number
+
+
+def test_nox_stops_at_the_first_failure(through_nox):
+    assert "went on" in through_nox("-c", "pass").stdout
+    assert "went on" not in through_nox("-c", "raise SystemExit(7)").stdout
+
+
+def test_ctrl_c(tmp_path):
+    """Of a command, and of nox with the command in it, as a terminal interrupts them."""
+    (tmp_path / "noxfile.py").write_text(NOXFILE)
+    waiting = f"""
+import os, time, typer
+from forge.core import console
+app = typer.Typer()
+@app.command()
+def wait():
+    open({str(tmp_path / "begun")!r}, "w").close()
+    time.sleep(60)
+console.command(app, lambda error: None)
+"""
+    for command in ([sys.executable, "-c"], [*NOX, "-s", "command", "--", "-c"]):
+        with subprocess.Popen(
+            [*command, waiting], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        ) as child:  # fmt: skip
+            while not (tmp_path / "begun").exists():
+                assert child.poll() is None
+            (tmp_path / "begun").unlink()
+            os.killpg(child.pid, signal.SIGINT)
+            assert "hallmark: exit 130" in child.stderr.read().splitlines()
+        assert child.returncode == 130
+
+
+@pytest.mark.libraries
+def test_the_noxfile(differing):
+    """A session of the real noxfile, in its own environment."""
+    done = run(*NOX, "-s", "compare", "--", *differing)
+    assert done.returncode == 20
+    assert last(done) == "hallmark: exit 20"
+
+
+@pytest.mark.libraries
+def test_make(differing):
+    """Make answers 2; the command's last line has the code."""
+    one, other = differing
+    done = run("make", "--silent", "compare", f"A={one}", f"B={other}")
+    assert done.returncode == 2
+    assert last(done) == "hallmark: exit 20"
+
+
+@pytest.mark.libraries
+def test_make_is_answered_in_its_words(tmp_path):
+    missing: Path = tmp_path / "missing"
+    done = run(
+        "make", "rehearse", "VARIANT=qwen36-27b-vlm-mtp", "VERIFY=structure",
+        f"MIRROR={missing}", f"OUT={tmp_path / 'out'}",
+    )  # fmt: skip
+    said = [line for line in done.stderr.splitlines() if not re.match("nox >|make", line)]
+    assert done.returncode == 2
+    assert said == [
+        f"error: the mirror {missing} is no folder.",
+        "help: Correct MIRROR=<dir>, or leave it out.",
+        "hallmark: exit 5",
+    ]
