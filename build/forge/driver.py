@@ -67,7 +67,9 @@ class ThisMachine:
         del fetched  # is where the ledger says
         python = str(checkout.python_of(environment))
         with process([python, "-m", "forge", "steps", str(ledger), environment]) as child:
-            return child.wait()
+            code = child.wait()
+        # That of a process that a signal ended is negative here; in a container it is 128 + n.
+        return 128 - code if code < 0 else code
 
 
 @contextmanager
@@ -75,7 +77,7 @@ def on_this_machine(job: Job) -> Iterator[ThisMachine]:
     """The runner of this machine.
 
     Raises:
-        SourceError: an environment that the job needs was not made.
+        NoEnvironmentError: an environment that the job needs was not made.
     """
     for environment in job.environments:
         if environment != "host":

@@ -64,6 +64,11 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
         "Move {folder} away, or choose another folder with `--out <dir>`.",
     ),
     # Environments
+    "no-environment": (
+        "Run the target again, which makes its environments from their lock files.",
+        "Start the command through nox, which makes its environments from their lock files: "
+        "`.venv/bin/python -m nox -s build -- <variant>`.",
+    ),
     "no-vllm": (
         "Run `make verify`, which has an environment with vLLM.",
         "Run in an environment made from lockfiles/verify.txt, or from lockfiles/verify-cpu.txt "
@@ -76,12 +81,11 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
     # Containers and what they run on
     "host": (
         "Or build on this machine without an image, with RUNNER=host.",
-        "Or build on this machine without an image: `python -m forge run` instead of `contain`.",
+        "Or build on this machine without an image, with `--runner host`.",
     ),
     "make-image": (
         "Make the image with `make image`, or build without one, with RUNNER=host.",
-        "Make the image with `python -m forge image`, or build without one: `python -m forge run` "
-        "instead of `contain`.",
+        "Make the image with `python -m forge image`, or build without one, with `--runner host`.",
     ),
     "image-base": (
         "Correct IMAGE_BASE, or leave it out to use the pinned base.",
@@ -92,22 +96,20 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
         "`make rehearse VARIANT=<variant> RUNNER=image`. Or build without an image, with "
         "RUNNER=host.",
         "A rehearsal needs no GPU: run `python -m forge image` on this machine, then "
-        "`python -m forge contain <variant> --rehearse`. Or build without an image: "
-        "`python -m forge run` instead of `contain`.",
+        "`python -m forge build <variant> --rehearse --runner image`. Or build without an image, "
+        "with `--runner host`.",
     ),
     "less-memory": (
         "Lower MEMORY=<GiB>, or build without an image, with RUNNER=host.",
-        "Lower `--memory`, or build without an image: `python -m forge run` instead of `contain`.",
+        "Lower `--memory`, or build without an image, with `--runner host`.",
     ),
     "less-shared": (
         "End other programs, lower SHARED=<GiB>, or build without an image, with RUNNER=host.",
-        "End other programs, lower `--shared`, or build without an image: `python -m forge run` "
-        "instead of `contain`.",
+        "End other programs, lower `--shared`, or build without an image, with `--runner host`.",
     ),
     "more-memory": (
         "Run again with more, MEMORY=<GiB>, or without an image, with RUNNER=host.",
-        "Run again with more, `--memory <GiB>`, or without an image: `python -m forge run` "
-        "instead of `contain`.",
+        "Run again with more, `--memory <GiB>`, or without an image, with `--runner host`.",
     ),
     "more-hours": (
         "Run again to go on, with HOURS=<n> for more.",

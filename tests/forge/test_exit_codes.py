@@ -71,14 +71,14 @@ def differing(tmp_path):
 
 
 def test_an_error(start):
-    done = start("-m", "forge", "run", "nonesuch")
+    done = start("-m", "forge", "build", "nonesuch")
     assert done.returncode == 3
     assert last(done) == "hallmark: exit 3"
     assert "error: no variant 'nonesuch'" in done.stderr
 
 
 def test_a_usage_error(start):
-    done = start("-m", "forge", "run")
+    done = start("-m", "forge", "build")
     assert done.returncode == 2
     assert last(done) == "hallmark: exit 2"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from forge.core import canonical, machine
-from forge.core.errors import SourceError
+from forge.core.errors import NoEnvironmentError, SourceError
 
 ROOT = Path(__file__).resolve().parents[3]
 LOCKFILES = ROOT / "lockfiles"
@@ -44,14 +44,11 @@ def python_of(environment: str) -> Path:
     """The interpreter of an environment of this checkout.
 
     Raises:
-        SourceError: the environment was not made.
+        NoEnvironmentError: it was not made.
     """
     found = ROOT / ".nox" / environment_name(environment) / "bin" / "python"
     if not found.is_file():
-        raise SourceError(
-            f"{found}: there is no environment {environment!r}. Start from the Makefile, which "
-            "makes it from its lock file."
-        )
+        raise NoEnvironmentError(f"{found}: there is no environment {environment!r}.")
     return found
 
 

@@ -113,6 +113,14 @@ class SourceError(HallmarkError):
     name = "not committed"
 
 
+class NoEnvironmentError(HallmarkError):
+    """An environment that steps run in was not made on this machine."""
+
+    code = 15
+    name = "no environment"
+    remedy = "no-environment"
+
+
 class DifferenceError(HallmarkError):
     """Two checkpoints that were to be the same are not; what differs was printed."""
 

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from forge.core import checkout
-from forge.core.errors import SourceError
+from forge.core.errors import NoEnvironmentError, SourceError
 
 
 @pytest.fixture
@@ -47,3 +47,8 @@ def test_no_checkout_is_refused():
     assert checkout.commit() == ("unknown", True)
     with pytest.raises(SourceError, match="is no git checkout"):
         checkout.require_commit()
+
+
+def test_environment_that_was_not_made():
+    with pytest.raises(NoEnvironmentError, match="there is no environment 'nonesuch'"):
+        checkout.python_of("nonesuch")
