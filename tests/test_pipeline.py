@@ -170,6 +170,8 @@ def test_the_exit_code_of_a_step_is_the_builds(tmp_path):
     said = rehearse(tmp_path, "--base", str(base), code=RecipeError.code)
     assert said.count("mtp.tensors declares 'mtp.fc.weight', which the base does not have") == 1
     assert "Traceback" not in said
+    assert said.count("hallmark: exit") == 1
+    assert said.endswith(f"hallmark: exit {RecipeError.code}\n")
 
 
 def test_record_has_one_positive_number_a_linear(rehearsed):

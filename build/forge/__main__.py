@@ -1,5 +1,6 @@
 """The command line of forge; the Makefile calls it through nox."""
 
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -210,7 +211,8 @@ def print_exit_codes() -> None:
 
 def main() -> None:
     """Runs the command line."""
-    console.command(app, remedies.remedy)
+    # The steps of an environment are a process of a build, which exits with their code.
+    console.command(app, remedies.remedy, tell_code=sys.argv[1:2] != ["steps"])
 
 
 if __name__ == "__main__":

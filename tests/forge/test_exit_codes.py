@@ -150,9 +150,10 @@ def wait():
 console.command(app, lambda error: None)
 """
     for command in ([sys.executable, "-c"], [*NOX, "-s", "command", "--", "-c"]):
+        # A shell in the background hands on that SIGINT is ignored; here it must not be.
         with subprocess.Popen(
-            [*command, waiting], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,
+            ["env", "--default-signal=INT", *command, waiting], cwd=tmp_path,
+            stderr=subprocess.PIPE, text=True, start_new_session=True,
         ) as child:  # fmt: skip
             while not (tmp_path / "begun").exists():
                 assert child.poll() is None

@@ -33,14 +33,19 @@ def say(text: str) -> None:
     _console.print(text, markup=False, soft_wrap=True)
 
 
-def command(app: Callable[[], None], remedy: Callable[[HallmarkError], str | None]) -> NoReturn:
+def command(
+    app: Callable[[], None],
+    remedy: Callable[[HallmarkError], str | None],
+    *,
+    tell_code: bool = True,
+) -> NoReturn:
     """Runs a command line and exits with its code; `remedy` says what to do about an error.
 
     An exit code other than 0 is the last line on standard error as well, `hallmark: exit 41`:
-    GNU make answers 2 for each of them.
+    GNU make answers 2 for each of them. A process whose parent tells the code leaves it out.
     """
     code = _outcome(app, remedy)
-    if code:
+    if code and tell_code:
         say(f"hallmark: exit {code}")
     sys.exit(code)
 
