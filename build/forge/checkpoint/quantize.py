@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
+from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from forge.calibration import record
 from forge.core import console
 from forge.tensors import packing, stream
 from forge.tensors.plan import Linear, Plan
-from forge.tensors.stream import Bytes, Conveyor, Reader
+from forge.tensors.stream import Bytes, Conveyor, NewHash, Reader
 from forge.tensors.tensorfile import Spec, Tensor
 
 if TYPE_CHECKING:
@@ -60,19 +61,22 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
     maxima: Mapping[str, np.float32],
     shard_bytes: int,
     out: Path,
+    *,
+    new_hash: NewHash = sha256,
 ) -> dict[str, str]:
     """Streams a base into quantized shards.
 
     Args:
         base: its tensors by name, in the order of their data.
-        digests: the sha256 that each base file must have, by file name.
+        digests: the digest that each base file must have, by file name.
         plan: which tensors are quantized, kept, removed, or left to the graft.
         maxima: the largest input magnitudes of the calibrated linears, by module name.
         shard_bytes: the largest shard; a larger tensor gets a shard of its own.
         out: an empty folder.
+        new_hash: begins each digest, of what is read and of what is written.
 
     Returns:
-        The sha256 of each shard, by file name.
+        The digest of each shard, by file name.
 
     Raises:
         QuantizeError: a weight that cannot be quantized, or a base file whose bytes are not those
@@ -84,9 +88,12 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
     passed_over = {*plan.mtp, *plan.removed}
     waiting: dict[tuple[str, ...], list[packing.Member]] = defaultdict(list)
     total = sum(tensor.nbytes for tensor in base.values())
-    with console.bytes_bar("quantize", total) as advance, Conveyor(shards, out) as conveyor:
+    with (
+        console.bytes_bar("quantize", total) as advance,
+        Conveyor(shards, out, new_hash) as conveyor,
+    ):
         for path, tensors in groupby(base.values(), key=lambda tensor: tensor.file):
-            with Reader(path, digests, advance) as reader:
+            with Reader(path, digests, advance, new_hash) as reader:
                 for tensor in tensors:
                     if tensor.name in passed_over:
                         reader.skip(tensor)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,16 +32,33 @@ _SMALL = 1 << 20  # what is hashed where it is written, as handing it on would g
 IN_FLIGHT = 448 << 20
 
 
+class Hash(Protocol):
+    """A digest that grows with the bytes it is given, as hashlib's do."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Takes the next bytes."""
+
+    def hexdigest(self) -> str:
+        """The digest of all bytes so far."""
+
+
+NewHash = Callable[[], Hash]
+
+
 class Reader:
     """Reads one base file from front to back, once, and checks its digest at the end."""
 
     def __init__(
-        self, path: Path, digests: Mapping[str, str], progress: Callable[[int], None]
+        self,
+        path: Path,
+        digests: Mapping[str, str],
+        progress: Callable[[int], None],
+        new_hash: NewHash = sha256,
     ) -> None:
         self._path = path
         self._expected = digests[path.name]
         self._progress = progress
-        self._hash = sha256()
+        self._hash = new_hash()
         self._file = path.open("rb", buffering=0)
         self._position = 0  # up to which reading has been asked for
         self._behind = ReadBehind(self._file.fileno())
@@ -60,7 +77,7 @@ class Reader:
                 self._last.result()
             if kind is None and self._hash.hexdigest() != self._expected:
                 raise QuantizeError(
-                    f"{self._path}: has sha256 {self._hash.hexdigest()}, fetched was "
+                    f"{self._path}: has digest {self._hash.hexdigest()}, fetched was "
                     f"{self._expected}; the file changed since. Nothing was built; run again."
                 )
 
@@ -110,10 +127,12 @@ class Reader:
 class Conveyor:
     """Packs on two threads and writes on one, in the order in which it was given the work."""
 
-    def __init__(self, shards: Mapping[str, list[Spec]], out: Path) -> None:
+    def __init__(
+        self, shards: Mapping[str, list[Spec]], out: Path, new_hash: NewHash = sha256
+    ) -> None:
         self._packers = ThreadPoolExecutor(2, "pack")
         self._writer = ThreadPoolExecutor(1, "write")
-        self._shards = _ShardWriter(shards, out)
+        self._shards = _ShardWriter(shards, out, new_hash)
         self._writes: deque[Future[None]] = deque()
         self._pool = Pool(CHUNK, IN_FLIGHT)
         self.lend = self._pool.lend
@@ -160,10 +179,11 @@ class Conveyor:
 class _ShardWriter:
     """Writes the shards one after the other from a stream of tensor bytes, hashing on the way."""
 
-    def __init__(self, shards: Mapping[str, list[Spec]], out: Path) -> None:
+    def __init__(self, shards: Mapping[str, list[Spec]], out: Path, new_hash: NewHash) -> None:
         self.digests: dict[str, str] = {}
         self._pending = deque(shards.items())
         self._out = out
+        self._new_hash = new_hash
         self._file: io.FileIO | None = None
         self._hashing = ThreadPoolExecutor(1, "digest")
 
@@ -187,7 +207,7 @@ class _ShardWriter:
         self._name, specs = self._pending.popleft()
         header = tensorfile.header_bytes(specs)
         self._size = len(header) + sum(spec.nbytes for spec in specs)
-        self._hash = sha256()
+        self._hash = self._new_hash()
         self._file = file = io.FileIO(self._out / self._name, "x")
         self._behind = WriteBehind(file.fileno())
         self._put(file, header)

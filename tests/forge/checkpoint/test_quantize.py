@@ -1,6 +1,7 @@
 """The streaming quantizer: a pure function from base, record and rules to shards."""
 
 import errno
+import hashlib
 import itertools
 import os
 import resource
@@ -65,6 +66,27 @@ def test_returned_digests_are_those_of_the_files(flagship, base, tmp_path):
     files = {path.name: canonical.sha256_file(path) for path in (tmp_path / "out").iterdir()}
     assert digests == files
     assert len(files) > 2
+
+
+def test_another_hash_is_used_for_what_is_read_and_what_is_written(flagship, base, tmp_path):
+    """The benchmark leaves sha256 out so; the bytes stay the same."""
+    tensors = tensorfile.read_checkpoint(base)
+    plan = make_plan(flagship, tensors)
+    maxima = {name: np.float32(1 + number) for number, name in enumerate(plan.quantized)}
+    (tmp_path / "md5").mkdir()
+    digests = quantize.quantize(
+        tensors, md5_digests(base), plan, maxima, 4000, tmp_path / "md5", new_hash=hashlib.md5
+    )
+    assert digests == md5_digests(tmp_path / "md5")
+    run(flagship, base, tmp_path / "sha256", shard_bytes=4000)
+    assert digests == md5_digests(tmp_path / "sha256")
+
+
+def md5_digests(folder):
+    return {
+        path.name: hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        for path in folder.glob("*.safetensors")
+    }
 
 
 @pytest.mark.parametrize("shard_bytes", [1, 3000, 10_000, 1 << 40])
