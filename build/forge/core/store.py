@@ -8,6 +8,7 @@ moved, the file is hashed again, and a result whose bytes changed is dropped and
 """
 
 import datetime
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,13 @@ from filelock import FileLock
 
 from forge.core import canonical
 from forge.core.errors import StoreError
+
+CHUNK = 1 << 22
+# Two file systems; one that knows no links, or lets nobody link the files of others; a file with
+# as many names as it can have. sshfs says ENOSYS.
+CANNOT_LINK = frozenset(
+    {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,13 +134,32 @@ class Store:
 
 
 def link(source: Path, target: Path) -> None:
-    """Gives `source` a second name, or copies it where the file systems differ."""
+    """Gives the bytes of `source` a second name, or copies them where they can have none.
+
+    Raises:
+        FileExistsError: there is a file at `target`; neither it nor `source` was touched.
+        OSError: the disk refused for another reason than `CANNOT_LINK`; `target` is not there.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     source = source.resolve()
     try:
         os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+    except OSError as error:
+        if error.errno not in CANNOT_LINK:
+            raise
+        _copy(source, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies into a new file: an existing one may share its bytes with a result of the store."""
+    with source.open("rb") as data, target.open("xb") as copy:
+        try:
+            shutil.copyfileobj(data, copy, CHUNK)
+            copy.flush()
+        except BaseException:
+            target.unlink()
+            raise
+    shutil.copystat(source, target)
 
 
 def own(path: Path) -> None:
