@@ -2,5 +2,5 @@
 
 In: base and samples. Out: `calibration.safetensors`, one input maximum a linear layer. The only
 room that imports torch, transformers, modelopt and llmcompressor, inside functions. May import
-inputs (samples alone), tensors, recipes and core.
+inputs (samples alone), the pipeline, tensors, recipes and core.
 """

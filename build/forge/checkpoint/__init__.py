@@ -1,5 +1,6 @@
 """The steps that write the checkpoint: quantize, graft, dress.
 
 In: base, calibration record, recipe. Out: body shards, the MTP shard, configs and tokenizer, the
-same bytes on any machine. May import calibration (the record alone), tensors, recipes and core.
+same bytes on any machine. May import calibration (the record alone), the pipeline, tensors,
+recipes and core.
 """

@@ -6,40 +6,26 @@ which goes on where a connection broke off and keeps every finished file.
 """
 
 import errno
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, errors, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from forge.core import console
 from forge.core.errors import FetchError
 from forge.core.files import File, Origin, hash_files, select, stamps
+from forge.core.hub_client import LOGIN, ClientError, api, blob_id, endpoint
 from forge.inputs.mirror import title
 from forge.recipes.sources import Source
 
-# The HTTP client's own base class: httpx's in huggingface_hub 1 (build), httpx2's in 2 (verify).
-ClientError = errors.HTTPError  # type: ignore[attr-defined]
 PROBE_SECONDS = 3.0
 PARALLEL = 4
-LOGIN = "log in with `hf auth login` or set HF_TOKEN"
-
-
-def endpoint() -> str:
-    """The hub that HF_ENDPOINT names now; huggingface_hub reads the variable at import."""
-    return os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
-
-
-def api(at: str | None = None) -> HfApi:
-    """The client for that hub, or for another."""
-    return HfApi(endpoint=at or endpoint(), library_name="hallmark")
 
 
 def unreachable(source: Source) -> str | None:
@@ -191,13 +177,6 @@ def _check(source: Source, entry: RepoFile, file: File) -> None:
             f"{source.uri}#{entry.path}: the download has {kind} {found}, the commit says "
             f"{pinned}. It was removed; run again, and if it comes again, distrust the hub."
         )
-
-
-def blob_id(path: Path) -> str:
-    """Git's name of a file's bytes."""
-    data = path.read_bytes()
-    # SHA-1 is git's choice; the sha256 of these files is recorded besides.
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def _require_space(source: Source, cache: Path, needed: int) -> None:

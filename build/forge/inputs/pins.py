@@ -11,7 +11,8 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from forge.core.errors import FetchError, RecipeError
-from forge.inputs.hub import api, explained
+from forge.core.hub_client import api
+from forge.inputs.hub import explained
 from forge.recipes import recipe
 from forge.recipes.sources import Source, Unresolved
 

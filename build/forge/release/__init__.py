@@ -1,6 +1,6 @@
 """The folder that is uploaded: its manifest, documents, signatures, and the upload itself.
 
 In: the results of all steps. Out: `dist/<variant>/` with `provenance/`, then the card, the report,
-signatures, a repository on the hub. May import inputs (the hub alone), calibration (the record
-alone), tensors, recipes and core.
+signatures, a repository on the hub. May import calibration (the record alone), the pipeline,
+tensors, recipes and core.
 """

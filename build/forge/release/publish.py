@@ -14,7 +14,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, er
 from forge.core import canonical, console
 from forge.core.errors import UploadError
 from forge.core.files import File, hash_files, names_in, stamps
-from forge.inputs.hub import LOGIN, ClientError, api
+from forge.core.hub_client import LOGIN, ClientError, api
 from forge.release import assemble, attest, remote
 from forge.release.folder import ADDED, BUNDLES, PROVENANCE, SIGNATURES
 from forge.release.remote import Plan

@@ -7,7 +7,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from forge.core.errors import UploadError
 from forge.core.files import File
-from forge.inputs.hub import blob_id
+from forge.core.hub_client import blob_id
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The hub client, through the real huggingface_hub, against a hub on the loopback interface."""
+"""Inputs from the hub, through the real huggingface_hub, from a hub on the loopback interface."""
 
 import hashlib
 import json
@@ -130,7 +130,7 @@ def test_an_unknown_commit_is_refused(server, tmp_path):
 
 def test_a_page_in_between_is_told(source, tmp_path, monkeypatch):
     """A proxy's log-in page is no hub."""
-    monkeypatch.setattr("forge.inputs.hub.HfApi.repo_info", lambda *_, **__: json.loads("<html>"))
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *_, **__: json.loads("<html>"))
     with pytest.raises(FetchError, match="does not answer as a hub does"):
         take(source, tmp_path)
 
