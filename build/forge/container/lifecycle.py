@@ -8,8 +8,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
@@ -23,6 +23,7 @@ from forge.core.errors import ContainerError, NoGpuError
 
 _KILLED = 128 + signal.SIGKILL
 _GRACE = 60  # seconds between the last word of a container and its exit code
+Ending = SimpleQueue[int | Exception]  # an exit code, or why there is none
 
 
 def to_end(client: DockerClient, name: str, create: Callable[[], None], limits: Limits) -> int:
@@ -44,7 +45,7 @@ def to_end(client: DockerClient, name: str, create: Callable[[], None], limits: 
                 client.api.start(name)
                 with _limited(client, name, limits.seconds) as late:
                     _pass_on(frames_iter(output, tty=False))
-                    code = ended.result(timeout=_GRACE)
+                    code = _exit_code(ended)
         except APIError as error:
             raise _explained(error) from error
         finally:
@@ -86,20 +87,29 @@ def _attached(client: DockerClient, name: str) -> Iterator[Any]:
         output._response.close()  # with the stream; the library leaves it to the collector
 
 
-def _ending(client: DockerClient, name: str) -> "Future[int]":
+def _ending(client: DockerClient, name: str) -> Ending:
     """The exit code to come; nobody waits for the thread, for an engine may never answer."""
-    ended: Future[int] = Future()
+    ended: Ending = SimpleQueue()
 
     def wait() -> None:
         try:
             code = client.api.wait(name, timeout=None, condition="next-exit")["StatusCode"]
+            ended.put(int(code))
         except (DockerException, RequestException) as error:
-            ended.set_exception(error)
-        else:
-            ended.set_result(int(code))
+            ended.put(error)
 
     threading.Thread(target=wait, daemon=True).start()
     return ended
+
+
+def _exit_code(ended: Ending) -> int:
+    try:
+        code = ended.get(timeout=_GRACE)
+    except Empty as error:
+        raise TimeoutError("the container ended, its exit code did not come") from error
+    if isinstance(code, Exception):
+        raise code
+    return code
 
 
 def _pass_on(frames: Iterable[tuple[int, bytes]]) -> None:

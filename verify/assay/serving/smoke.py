@@ -14,10 +14,10 @@ made is reported as failed; none is left out.
 import json
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 from assay.checks.check import Check
 from assay.serving import engine, flags, profiles
@@ -48,7 +48,8 @@ PROMPTS = (
     "Volcanoes are found where the plates of the crust",
 )
 CPU_MAX_MODEL_LEN = 4096
-
+# From the server that drafts to the one that does not: the texts with MTP, or that none will come.
+Drafted = SimpleQueue[list[Completion] | None]
 
 CONSTRAINED_WITHOUT_MTP = (
     "smoke.tool_call: asked of the server without MTP, because on a CPU vLLM's gated delta net "
@@ -119,7 +120,7 @@ def run(
     if serve.speculative_tokens is None:
         sessions = [Session(server=plain, probes={**asked, **constrained, **scoring})]
     else:
-        drafted: Future[list[Completion]] = Future()
+        drafted: Drafted = SimpleQueue()
         first: dict[str, Probe] = {
             **asked,
             "smoke.mtp": partial(mtp, serve=serve, prompts=prompts, drafted=drafted),
@@ -134,7 +135,7 @@ def run(
             first = constrained | first
         with_mtp = start(speculative_tokens=serve.speculative_tokens, log=workdir / "serve-mtp.log")
         sessions = [
-            Session(server=with_mtp, probes=first, done=drafted.cancel),
+            Session(server=with_mtp, probes=first, done=partial(drafted.put, None)),
             Session(server=plain, probes=second),
         ]
 
@@ -161,25 +162,22 @@ def health(client: Client, *, began: float, fitted: Fitted) -> Check:
     )
 
 
-def mtp(
-    client: Client, *, serve: Serve, prompts: Sequence[str], drafted: Future[list[Completion]]
-) -> Check:
+def mtp(client: Client, *, serve: Serve, prompts: Sequence[str], drafted: Drafted) -> Check:
     """The head drafts, and each position is accepted as often as the recipe demands.
 
-    The greedy texts that were measured are the result of `drafted`, to be compared.
+    The greedy texts that were measured go into `drafted`, to be compared.
     """
     before = speculation(client.metrics())
-    drafted.set_result([complete(client, prompt) for prompt in prompts])
+    drafted.put([complete(client, prompt) for prompt in prompts])
     return acceptance(speculation(client.metrics()).since(before), serve.acceptance_floor)
 
 
-def rewrite(client: Client, *, prompts: Sequence[str], drafted: Future[list[Completion]]) -> Check:
+def rewrite(client: Client, *, prompts: Sequence[str], drafted: Drafted) -> Check:
     """Writes the texts of :func:`mtp` once more, without MTP, and compares."""
     plain = [complete(client, prompt) for prompt in prompts]
     noise = max(own_noise(client, completion) for completion in plain)
-    try:
-        with_mtp = drafted.result()  # both servers may be writing
-    except CancelledError:
+    with_mtp = drafted.get()  # both servers may be writing
+    if with_mtp is None:
         return failed("smoke.greedy_identical", "there is no text with MTP to compare with")
     return greedy_identical(with_mtp, plain, noise=noise)
 
