@@ -22,7 +22,7 @@ from forge.tensors.checkpoint import Checkpoint
 from forge.tensors.plan import make_plan
 from forge.tensors.tensorfile import Spec
 
-# The first example compiles the kernel, and machines differ; wall time is no verdict.
+# The first example compiles the loops, and machines differ; wall time is no verdict.
 settings.register_profile("hallmark", deadline=None)
 settings.load_profile("hallmark")
 

@@ -7,7 +7,7 @@ from hub_server import serve
 from huggingface_hub import constants
 
 from forge.core.errors import ReleaseError, UploadError
-from forge.release import publish as upload
+from forge.release import publish
 from forge.release.folder import SIGNATURES
 
 REPO = "someone/result"
@@ -25,12 +25,12 @@ def hub(monkeypatch):
 @pytest.fixture
 def said(monkeypatch):
     lines = []
-    monkeypatch.setattr(upload.console, "say", lines.append)
+    monkeypatch.setattr(publish.console, "say", lines.append)
     return lines
 
 
-def publish(bench, *, confirm=True):
-    return upload.upload(bench.folder, REPO, confirm=confirm, rehearsal=True)
+def published(bench, *, confirm=True):
+    return publish.upload(bench.folder, REPO, confirm=confirm, rehearsal=True)
 
 
 def commits(hub):
@@ -50,7 +50,7 @@ def release_files(bench):
 
 
 def test_dry_run_sends_nothing(bench, hub, said):
-    assert publish(bench, confirm=False) is None
+    assert published(bench, confirm=False) is None
     assert writes(hub) == []
     assert said[-1] == "nothing was sent"
     assert f"{REPO}: is not there; it would be made, private" in said
@@ -58,39 +58,39 @@ def test_dry_run_sends_nothing(bench, hub, said):
 
 
 def test_new_repository_has_the_release(bench, hub):
-    commit = publish(bench)
+    commit = published(bench)
     assert hub.repos["model", REPO][commit] == release_files(bench)
     assert hub.messages == ["Release release", "Sign release"]
 
 
 def test_signatures_come_last(bench, hub):
     """Up to the last commit there is no signature, with it there is nothing else new."""
-    publish(bench)
+    published(bench)
     _, content, signed = commits(hub)
     assert not set(SIGNATURES) & content.keys()
     assert signed.keys() - content.keys() == set(SIGNATURES) & release_files(bench).keys()
 
 
 def test_second_time_sends_nothing(bench, hub):
-    first = publish(bench)
+    first = published(bench)
     hub.requests.clear()
-    assert first == publish(bench)
+    assert first == published(bench)
     assert writes(hub) == []
 
 
 def test_upload_that_broke_off_goes_on(bench, hub):
     """The first large file is kept, the second was refused; the next run sends it alone."""
     body, head = (
-        upload.hash_files({n: bench / n}, upload.stamps({n: bench / n}))[n].sha256
+        publish.hash_files({n: bench / n}, publish.stamps({n: bench / n}))[n].sha256
         for n in ("model-00001-of-00001.safetensors", "model-mtp.safetensors")
     )
     hub.full_for = {head}
     with pytest.raises(UploadError, match="what the hub has is not sent twice"):
-        publish(bench)
+        published(bench)
     assert len(commits(hub)) == 1
     hub.full_for = set()
     hub.requests.clear()
-    publish(bench)
+    published(bench)
     sent = [line.split()[1] for line in hub.requests if line.startswith("PUT")]
     assert body not in sent
     assert head in sent
@@ -101,64 +101,64 @@ def test_push_in_between_is_not_overwritten(bench, hub):
     hub.add(REPO, {"mine.txt": b"x"})
     hub.pushed_meanwhile = {"theirs.txt": b"x"}
     with pytest.raises(UploadError, match="another commit came in between"):
-        publish(bench)
+        published(bench)
     assert commits(hub)[-1] == {"mine.txt": b"x", "theirs.txt": b"x"}
 
 
 def test_what_is_not_of_the_release_is_removed_and_that_is_told(bench, hub, said):
     hub.add(REPO, {"pytorch_model.bin": b"x", "config.json": b"{}"})
-    publish(bench, confirm=False)
+    published(bench, confirm=False)
     assert "  remove  pytorch_model.bin" in said
-    publish(bench)
+    published(bench)
     assert commits(hub)[-1] == release_files(bench)
 
 
 def test_signatures_of_another_release_go_first(bench, hub):
     """A changed release on top of one that is signed: in between there is no signature."""
-    publish(bench)
+    published(bench)
     bench.restate(lambda s: s["predicate"]["runDetails"]["metadata"].update(finishedOn="later"))
-    publish(bench)
+    published(bench)
     *_, content, signed = commits(hub)
     assert not set(SIGNATURES) & content.keys()
     assert signed == release_files(bench)
 
 
 def test_signed_again(bench, hub):
-    publish(bench)
+    published(bench)
     bench.relist()
-    publish(bench)
+    published(bench)
     assert hub.messages == ["Release release", "Sign release", "Sign release"]
     assert commits(hub)[-1] == release_files(bench)
 
 
 def test_hub_that_lost_something(bench, hub, monkeypatch):
-    publish(bench)
+    published(bench)
     newest = list(hub.repos["model", REPO])[-1]
     wrong = {**hub.repos["model", REPO][newest], "config.json": b"{}"}
-    monkeypatch.setattr(upload, "_send", lambda client, plan, _: upload._require_there(
+    monkeypatch.setattr(publish, "_send", lambda client, plan, _: publish._require_there(
         client, plan, hub.add(REPO, wrong)))  # fmt: skip
     with pytest.raises(UploadError, match=r"does not hold what was sent, first config\.json"):
-        publish(bench)
+        published(bench)
 
 
 def test_refused(bench, hub):
     hub.refusals[REPO] = (403, "")
     with pytest.raises(UploadError, match="HTTP 403: log in with"):
-        publish(bench)
+        published(bench)
 
 
 def test_unreachable(bench, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(UploadError, match="the upload broke off"):
-        publish(bench)
+        published(bench)
 
 
 def test_dry_run_without_a_hub(bench, monkeypatch, said):
     """What there is to send can be told anyway."""
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    assert publish(bench, confirm=False) is None
+    assert published(bench, confirm=False) is None
     assert "http://127.0.0.1:9 cannot be asked (ConnectError)" in said
     assert sum(line.startswith("  send") for line in said) == len(release_files(bench))
 
@@ -167,7 +167,7 @@ def test_dry_run_without_a_hub(bench, monkeypatch, said):
 def test_unsigned_is_not_published(bench, hub, name):
     (bench / name).unlink()
     with pytest.raises(UploadError, match="so it is not signed") as told:
-        publish(bench)
+        published(bench)
     assert told.value.remedy == "not-signed"
     assert hub.requests == []
 
@@ -175,13 +175,13 @@ def test_unsigned_is_not_published(bench, hub, name):
 def test_changed_release_is_not_published(bench, hub):
     bench.flip("config.json", 5)
     with pytest.raises(ReleaseError, match="was changed since it was made a release"):
-        publish(bench)
+        published(bench)
     assert hub.requests == []
 
 
 def test_rehearsal_is_published_only_if_asked_for(bench, hub):
     with pytest.raises(UploadError, match="is a rehearsal") as told:
-        upload.upload(bench.folder, REPO, confirm=True, rehearsal=False)
+        publish.upload(bench.folder, REPO, confirm=True, rehearsal=False)
     assert told.value.remedy == "rehearsal"
     assert hub.requests == []
 
@@ -189,7 +189,7 @@ def test_rehearsal_is_published_only_if_asked_for(bench, hub):
 @pytest.mark.usefixtures("hub")
 def test_list_for_a_source_forge(bench):
     """What its release page should have: documents, provenance and signatures, as sha256sum."""
-    publish(bench, confirm=False)
+    published(bench, confirm=False)
     listed = bench.folder.with_name("release.files")
     subprocess.run(
         ["sha256sum", "--check", "--strict", listed],

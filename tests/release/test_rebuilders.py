@@ -8,8 +8,7 @@ import sys
 import pytest
 
 from assay.rebuild import reproduce
-from assay.release import rebuilders, trust
-from assay.release import verify as verify_release
+from assay.release import rebuilders, trust, verify
 from assay.release.policy import Policy
 from assay.release.steps import Demands
 from forge.core import canonical
@@ -52,9 +51,9 @@ def attested(good, report, tmp_path):
     return sign
 
 
-def verify(bench, demands, k, statements, rebuilders):
+def verdict(bench, demands, k, statements, rebuilders):
     said = []
-    verify_release.verify(
+    verify.verify(
         bench.folder,
         Demands(
             trust=demands.trust,
@@ -87,7 +86,7 @@ def test_statement_says_what_was_compared(good, report, attested, rebuilder):
 def test_two_of_two(good, demands, attested, rebuilder):
     one, two = rebuilder("one"), rebuilder("two")
     statements = [attested(one), attested(two)]
-    told = verify(good, demands, 2, statements, [one, two])
+    told = verdict(good, demands, 2, statements, [one, two])
     assert told == "11  pass  reproductions: 2 rebuilders, 2 demanded"
 
 
@@ -95,18 +94,18 @@ def test_the_same_key_twice_is_one(good, demands, attested, rebuilder, tmp_path)
     one = rebuilder("one")
     again = shutil.copy(attested(one), tmp_path / "again.sigstore.json")
     with pytest.raises(ReleaseError, match="1 of 2 rebuilders demanded"):
-        verify(good, demands, 2, [attested(one), again], [one, one])
+        verdict(good, demands, 2, [attested(one), again], [one, one])
 
 
 def test_stranger_does_not_count(good, demands, attested, rebuilder):
     one, two = rebuilder("one"), rebuilder("two")
     with pytest.raises(ReleaseError, match="1 of 2 .* which is no key of the rebuilders given"):
-        verify(good, demands, 2, [attested(one), attested(two)], [one])
+        verdict(good, demands, 2, [attested(one), attested(two)], [one])
 
 
 def test_publisher_does_not_count(good, demands, attested):
     with pytest.raises(ReleaseError, match="is by the publisher of the release"):
-        verify(good, demands, 1, [attested(good.key)], [good.key])
+        verdict(good, demands, 1, [attested(good.key)], [good.key])
 
 
 def test_statement_of_another_release(bench, demands, attested, rebuilder):
@@ -118,7 +117,7 @@ def test_statement_of_another_release(bench, demands, attested, rebuilder):
 
     bench.restate(change)
     with pytest.raises(ReleaseError, match="is of another release"):
-        verify(bench, demands, 1, [statement], [one])
+        verdict(bench, demands, 1, [statement], [one])
 
 
 @pytest.fixture
@@ -150,7 +149,7 @@ def test_statement_of_something_else(bench_of_one, change, reason):
     good, demands, attested, one = bench_of_one
     statement = spoiled(attested(one), one, change)
     with pytest.raises(ReleaseError, match=reason):
-        verify(good, demands, 1, [statement], [one])
+        verdict(good, demands, 1, [statement], [one])
 
 
 def test_statement_with_a_forged_signature(good, demands, attested, rebuilder):
@@ -160,12 +159,12 @@ def test_statement_with_a_forged_signature(good, demands, attested, rebuilder):
     value["dsseEnvelope"]["signatures"][0]["sig"] = "AAAA"
     path.write_bytes(bundle.spell(value))
     with pytest.raises(ReleaseError, match="0 of 1 .* the signature is not by key"):
-        verify(good, demands, 1, [path], [one])
+        verdict(good, demands, 1, [path], [one])
 
 
 def test_statement_that_is_not_there(good, demands, tmp_path):
     with pytest.raises(ReleaseError, match="No such file"):
-        verify(good, demands, 1, [tmp_path / "none"], [])
+        verdict(good, demands, 1, [tmp_path / "none"], [])
 
 
 def test_nothing_is_signed_for_a_rebuild_that_differs(bench, good, rebuilder, tmp_path):

@@ -7,8 +7,7 @@ import sys
 import pytest
 from assets.verify.bench import SIGNED_LIST, SIGNED_MANIFEST, encoded, envelope
 
-from assay.release import policy
-from assay.release import verify as verify_release
+from assay.release import policy, verify
 from assay.release.policy import Policy
 from assay.release.steps import Demands
 from assay.release.trust import Identity
@@ -25,9 +24,9 @@ def command(folder, *options):
     )  # fmt: skip
 
 
-def verify(bench, demands):
+def verdict(bench, demands):
     said = []
-    verify_release.verify(bench.folder, demands, said.append)
+    verify.verify(bench.folder, demands, said.append)
     return said
 
 
@@ -37,8 +36,8 @@ def with_policy(demands, **wanted):
 
 def test_steps_are_those_of_the_module(good, demands):
     """The numbered list at its head is what is told, in that order."""
-    listed = [line.strip() for line in verify_release.__doc__.splitlines() if ". " in line[:4]]
-    told = [f"{line.split()[0]}. {line.split()[2]}" for line in verify(good, demands)]
+    listed = [line.strip() for line in verify.__doc__.splitlines() if ". " in line[:4]]
+    told = [f"{line.split()[0]}. {line.split()[2]}" for line in verdict(good, demands)]
     assert told == [line.partition(":")[0] + ":" for line in listed]
 
 
@@ -70,7 +69,7 @@ def test_unsigned_only_if_asked_for(bench, demands):
     for name in (SIGNED_MANIFEST, SIGNED_LIST):
         (bench / name).unlink()
     with pytest.raises(ReleaseError, match="is missing, so the release is not signed in full"):
-        verify(bench, demands)
+        verdict(bench, demands)
     done = command(bench.folder, "--unsigned")
     assert done.returncode == 0
     assert "nobody vouches for this release" in done.stdout
@@ -79,13 +78,13 @@ def test_unsigned_only_if_asked_for(bench, demands):
 def test_unsigned_is_held_to_all_else(bench):
     bench.flip("config.json", 10)
     with pytest.raises(ReleaseError, match="config.json: has sha256"):
-        verify(bench, Demands(trust=None))
+        verdict(bench, Demands(trust=None))
 
 
 def test_identity_does_not_take_a_key(good):
     trust = Identity(identity="someone", issuer=ISSUER)
     with pytest.raises(ReleaseError, match="was not signed by an identity") as told:
-        verify(good, Demands(trust=trust))
+        verdict(good, Demands(trust=trust))
     assert told.value.remedy == "signed-by-key"
 
 
@@ -101,7 +100,7 @@ def test_identity_with_a_forged_certificate(bench):
         bench.rebundle(change, name)
     trust = Identity(identity="someone", issuer=ISSUER)
     with pytest.raises(ReleaseError, match=r"someone \(https://token.* did not sign this"):
-        verify(bench, Demands(trust=trust))
+        verdict(bench, Demands(trust=trust))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +115,7 @@ def test_identity_with_a_forged_certificate(bench):
 )
 def test_what_the_policy_demands(good, demands, wanted, reason):
     with pytest.raises(ReleaseError, match=reason):
-        verify(good, with_policy(demands, **wanted))
+        verdict(good, with_policy(demands, **wanted))
 
 
 def test_policy_of_committed_builds(bench, demands):
@@ -127,7 +126,7 @@ def test_policy_of_committed_builds(bench, demands):
 
     bench.restate(change)
     with pytest.raises(ReleaseError, match="it was built with changes that are in no commit"):
-        verify(bench, with_policy(demands, committed=True))
+        verdict(bench, with_policy(demands, committed=True))
 
 
 @pytest.mark.parametrize(
@@ -151,10 +150,10 @@ def test_gates_of_the_policy(bench, demands, measured, wanted, passes):
     bench.edit(path, change)
     bench.admit(path)
     if passes:
-        assert len(verify(bench, with_policy(demands, **wanted))) == 11
+        assert len(verdict(bench, with_policy(demands, **wanted))) == 11
     else:
         with pytest.raises(ReleaseError, match="verification"):
-            verify(bench, with_policy(demands, **wanted))
+            verdict(bench, with_policy(demands, **wanted))
 
 
 @pytest.mark.parametrize("name", ["release", "rehearsal"])
@@ -196,7 +195,7 @@ def test_release_of_a_commit_is_held_to_that_commit(bench, demands):
                 one["annotations"]["uncommitted_changes"] = False
 
     bench.restate(change)
-    (told,) = [line for line in verify(bench, demands) if "sources" in line]
+    (told,) = [line for line in verdict(bench, demands) if "sources" in line]
     assert told.endswith(f"those of commit {commit}")
 
 
@@ -220,4 +219,4 @@ def test_manifest_says_what_it_is_read_as(bench, demands):
     value = json.loads(path.read_bytes())
     path.write_text(json.dumps(value))
     with pytest.raises(ReleaseError, match="over another provenance.json than the one here"):
-        verify(bench, demands)
+        verdict(bench, demands)

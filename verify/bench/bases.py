@@ -78,7 +78,7 @@ def write_base(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
             shards.append([])
         shards[-1].append(spec)
     placed = []
-    # One piece of noise over and over: the kernel's work does not depend on the values.
+    # One piece of noise over and over: the loops' work does not depend on the values.
     noise = np.random.default_rng(0).standard_normal(_TILE // 2, dtype=np.float32) * 0.02
     tile = (noise.view(np.uint32) >> 16).astype(np.uint16).tobytes()
     for number, specs in enumerate(shards, start=1):

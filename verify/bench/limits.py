@@ -16,7 +16,7 @@ CHUNK = 16 << 20
 
 
 def in_memory_rate() -> float:
-    """Bytes of BF16 a second that the kernel packs on all cores, from memory to memory."""
+    """Bytes of BF16 a second that the loops pack on all cores, from memory to memory."""
     rng = np.random.default_rng(0)
     weight = rng.integers(0, 0x7F00, (4096, 5120), dtype=np.uint16)
     scale_2 = nvfp4.global_scale(nvfp4.amax(weight, "noise"))

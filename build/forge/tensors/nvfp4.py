@@ -182,7 +182,7 @@ def _tables(
     widen: Callable[[npt.NDArray[np.uint16]], Floats],
     arithmetic: Arithmetic,
 ) -> tuple[Bytes, npt.NDArray[np.int16]]:
-    """What a kernel needs to know about a global scale, for weights of 16 bits.
+    """What the loops need to know about a global scale, for weights of 16 bits.
 
     Returns:
         The block scale by the bits of the block's largest magnitude [2**15], and the smallest

@@ -1,7 +1,7 @@
 """Bytes on their way from base files to shards: read once, worked on in parallel, written once.
 
 One thread reads and one hashes what it read, two pack, one writes and one hashes what it writes.
-sha256, numba's kernels and file access all release the interpreter lock. What lies between reader
+sha256, numba's loops and file access all release the interpreter lock. What lies between reader
 and writer is bounded.
 """
 

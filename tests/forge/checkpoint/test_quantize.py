@@ -35,7 +35,7 @@ def stored(folder):
 
 
 def test_quantized_linears_and_copies(flagship, base, arrays, tmp_path):
-    """A group carries one global scale, its codes are the kernel's, all else is copied."""
+    """A group carries one global scale, its codes are those of the loops, all else is copied."""
     run(flagship, base, tmp_path / "out")
     found = stored(tmp_path / "out")
     plan = make_plan(flagship, tensorfile.read_checkpoint(base))

@@ -31,7 +31,7 @@ def left(client: docker.DockerClient) -> Callable[[Path], list[Any]]:
 
 
 @pytest.fixture
-def sandbox(client: docker.DockerClient, found: image.Image, tmp_path: Path) -> Sandbox:
+def box(client: docker.DockerClient, found: image.Image, tmp_path: Path) -> Sandbox:
     for name in ("store", "store/fetch", "scratch", "base"):
         (tmp_path / name).mkdir()
     (tmp_path / "store/fetch/inputs.json").write_text("{}")

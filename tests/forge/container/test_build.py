@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import FLAGSHIP
 
-from forge.core import checkout
-from forge.core import machine as this_machine
+from forge.core import checkout, machine
 from forge.release import attest
 
 pytestmark = pytest.mark.image
@@ -92,11 +91,11 @@ def test_builder_is_another_than_the_hosts(statement):
 
 
 def test_manifest_names_image_base_engine_and_locks(statement, client, found):
-    machine = statement["buildDefinition"]["internalParameters"]["machine"]
-    inside = machine["container"]
+    built_on = statement["buildDefinition"]["internalParameters"]["machine"]
+    inside = built_on["container"]
     assert inside["image"] == found.facts()
     assert inside["engine"]["version"] == client.version()["Version"]
-    assert (inside["graphics"] is None) == (not this_machine.has_gpu())
+    assert (inside["graphics"] is None) == (not machine.has_gpu())
     named = {item["name"]: item for item in statement["buildDefinition"]["resolvedDependencies"]}
     assert f"sha256:{named['image']['digest']['sha256']}" == found.id
     base = found.labels["org.opencontainers.image.base.digest"]

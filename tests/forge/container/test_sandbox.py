@@ -10,13 +10,13 @@ from contextlib import closing, suppress
 import docker
 import pytest
 
-from forge.container import sandbox as container
+from forge.container import sandbox
 from forge.container.requirements import GIB, Graphics, Limits
 from forge.core import checkout, console, machine
 from forge.core.errors import ContainerError, NoGpuError
 
 pytestmark = pytest.mark.image
-PYTHON = container.PYTHON.format(environment="build")
+PYTHON = sandbox.PYTHON.format(environment="build")
 
 CONNECT = """
 import socket, sys
@@ -65,106 +65,106 @@ def own_address():
         return probe.getsockname()[0]
 
 
-def test_no_network(sandbox, listener, capfd):
+def test_no_network(box, listener, capfd):
     """A server that this machine reaches cannot be reached from inside, nor can any other."""
     port, reached = listener
     addresses = ["127.0.0.1", own_address()]
     for address in addresses:
         socket.create_connection((address, port), timeout=5).close()
-    assert sandbox.run([PYTHON, "-c", CONNECT, str(port), *addresses, "192.0.2.1"]) == 0
+    assert box.run([PYTHON, "-c", CONNECT, str(port), *addresses, "192.0.2.1"]) == 0
     *answers, interfaces = capfd.readouterr().out.splitlines()
     assert [answer.split()[0] for answer in answers] == ["refused"] * 3
     assert interfaces == "lo"
     assert len(reached) == len(addresses)
 
 
-def test_only_store_and_scratch_can_be_written(sandbox, capfd):
+def test_only_store_and_scratch_can_be_written(box, capfd):
     """Inputs cannot, even inside the store; nor can the image itself."""
     refused = [
-        *(f"{folder}/new" for folder in sandbox.inputs), f"{sandbox.store}/fetch/inputs.json",
+        *(f"{folder}/new" for folder in box.inputs), f"{box.store}/fetch/inputs.json",
         "/hallmark/new", "/etc/new", "/usr/new",
     ]  # fmt: skip
-    written = [f"{sandbox.store}/new", "/tmp/new"]  # noqa: S108
-    assert sandbox.run([PYTHON, "-c", WRITE, *refused, *written]) == 0
+    written = [f"{box.store}/new", "/tmp/new"]  # noqa: S108
+    assert box.run([PYTHON, "-c", WRITE, *refused, *written]) == 0
     said = capfd.readouterr().out.splitlines()
     assert said == [
         *(f"refused {path} Read-only file system" for path in refused),
         *(f"written {path}" for path in written),
     ]
-    assert (sandbox.store / "fetch/inputs.json").read_text() == "{}"
-    assert (sandbox.scratch / "new").read_text() == "y"
+    assert (box.store / "fetch/inputs.json").read_text() == "{}"
+    assert (box.scratch / "new").read_text() == "y"
 
 
-def test_results_belong_to_the_caller(sandbox):
+def test_results_belong_to_the_caller(box):
     if os.getuid() == 0:  # root's own results say little: another user's do
-        sandbox = dataclasses.replace(sandbox, user="4711:4712")
-        os.chown(sandbox.store, 4711, 4712)
-    wanted = tuple(int(number) for number in sandbox.user.split(":"))
-    assert sandbox.run([PYTHON, "-c", WRITE, f"{sandbox.store}/new"]) == 0
-    stat = (sandbox.store / "new").stat()
+        box = dataclasses.replace(box, user="4711:4712")
+        os.chown(box.store, 4711, 4712)
+    wanted = tuple(int(number) for number in box.user.split(":"))
+    assert box.run([PYTHON, "-c", WRITE, f"{box.store}/new"]) == 0
+    stat = (box.store / "new").stat()
     assert (stat.st_uid, stat.st_gid) == wanted
 
 
-def test_no_capability_even_for_root(sandbox, capfd):
+def test_no_capability_even_for_root(box, capfd):
     lines = (
         "print(*(l for l in open('/proc/self/status') if l.startswith(('Cap', 'NoNew'))), sep='')"
     )
-    assert dataclasses.replace(sandbox, user="0:0").run([PYTHON, "-c", lines]) == 0
+    assert dataclasses.replace(box, user="0:0").run([PYTHON, "-c", lines]) == 0
     status = dict(line.split() for line in capfd.readouterr().out.split("\n") if line)
     assert {int(status[name], 16) for name in ("CapEff:", "CapPrm:", "CapBnd:")} == {0}
     assert status["NoNewPrivs:"] == "1"
 
 
-def test_streams_and_exit_code_come_through(sandbox, capfd, left):
+def test_streams_and_exit_code_come_through(box, capfd, left):
     code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(11)"
-    assert sandbox.run([PYTHON, "-c", code]) == 11
+    assert box.run([PYTHON, "-c", code]) == 11
     assert capfd.readouterr() == ("out\n", "err\n")
-    assert left(sandbox.store) == []
+    assert left(box.store) == []
 
 
-def test_knows_its_image(sandbox, found, capfd):
+def test_knows_its_image(box, found, capfd):
     """Inside, commit and image are what the labels say; there is no git to ask."""
     code = (
         "from forge.core import checkout, machine; "
         "print(*checkout.commit(), machine.image_layers())"
     )
-    assert sandbox.run([PYTHON, "-c", code]) == 0
+    assert box.run([PYTHON, "-c", code]) == 0
     commit, dirty = checkout.commit()
     assert capfd.readouterr().out.split() == [commit, str(dirty), found.layers]
 
 
-def test_knows_the_interface(sandbox, monkeypatch, capfd):
+def test_knows_the_interface(box, monkeypatch, capfd):
     """What an error inside says to do is said in the words of the interface in use."""
     monkeypatch.setenv(console.INTERFACE, "make")
     code = f"import os; print(os.environ[{console.INTERFACE!r}])"
-    assert sandbox.run([PYTHON, "-c", code]) == 0
+    assert box.run([PYTHON, "-c", code]) == 0
     assert capfd.readouterr().out == "make\n"
 
 
-def test_time_limit(sandbox, left):
-    sandbox = dataclasses.replace(sandbox, limits=Limits(memory=GIB, shared=GIB, seconds=3))
+def test_time_limit(box, left):
+    box = dataclasses.replace(box, limits=Limits(memory=GIB, shared=GIB, seconds=3))
     with pytest.raises(ContainerError, match="ended at its limit of .* hours") as told:
-        sandbox.run([PYTHON, "-c", "import time; time.sleep(600)"])
+        box.run([PYTHON, "-c", "import time; time.sleep(600)"])
     assert told.value.remedy == "more-hours"
-    assert left(sandbox.store) == []
+    assert left(box.store) == []
 
 
-def test_memory_limit(sandbox, left):
+def test_memory_limit(box, left):
     with pytest.raises(ContainerError, match=r"limit of 1\.0 GiB of memory") as told:
-        sandbox.run([PYTHON, "-c", "x = b'x' * (3 << 30)"])
+        box.run([PYTHON, "-c", "x = b'x' * (3 << 30)"])
     assert told.value.remedy == "more-memory"
-    assert left(sandbox.store) == []
+    assert left(box.store) == []
 
 
-def test_gpu_that_the_engine_cannot_hand_on(sandbox, left):
+def test_gpu_that_the_engine_cannot_hand_on(box, left):
     """Docker without NVIDIA's toolkit refuses, Podman 4 starts without one: the same message."""
     if machine.has_gpu():
         pytest.skip("this engine may well hand on its GPUs")
-    asking = dataclasses.replace(sandbox, graphics=Graphics(driver="580.1", names=("x",)))
+    asking = dataclasses.replace(box, graphics=Graphics(driver="580.1", names=("x",)))
     with pytest.raises(NoGpuError, match="cannot hand on the GPU") as told:
         asking.require_graphics()
     assert told.value.remedy == "host"
-    assert left(sandbox.store) == []
+    assert left(box.store) == []
 
 
 @pytest.fixture
@@ -208,10 +208,10 @@ def relay(tmp_path):
     close()
 
 
-def test_engine_that_dies_during_a_run(sandbox, relay, left):
+def test_engine_that_dies_during_a_run(box, relay, left):
     """It is said, and the container ends, since its leash is gone."""
     path, close = relay
-    begun = sandbox.store / "begun"
+    begun = box.store / "begun"
     code = f"import time; open({str(begun)!r}, 'w'); time.sleep(600)"
 
     def cut():
@@ -224,17 +224,15 @@ def test_engine_that_dies_during_a_run(sandbox, relay, left):
         closing(docker.DockerClient(base_url=f"unix://{path}")) as away,
         pytest.raises(ContainerError, match=r"engine stopped answering.*Restart the engine"),
     ):
-        dataclasses.replace(sandbox, client=away).run([PYTHON, "-c", code])
+        dataclasses.replace(box, client=away).run([PYTHON, "-c", code])
     deadline = time.monotonic() + 30
-    while left(sandbox.store) and time.monotonic() < deadline:
+    while left(box.store) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert left(sandbox.store) == []
+    assert left(box.store) == []
 
 
-def test_sweep_removes_what_a_dead_engine_left(sandbox, left):
-    sandbox.client.api.create_container(
-        sandbox.image.id, ["true"], labels={"hallmark.run": str(sandbox.store)}
-    )
-    assert len(left(sandbox.store)) == 1
-    container.sweep(sandbox.client, sandbox.store)
-    assert left(sandbox.store) == []
+def test_sweep_removes_what_a_dead_engine_left(box, left):
+    box.client.api.create_container(box.image.id, ["true"], labels={"hallmark.run": str(box.store)})
+    assert len(left(box.store)) == 1
+    sandbox.sweep(box.client, box.store)
+    assert left(box.store) == []

@@ -1,4 +1,4 @@
-"""The packing kernel against the definition of its formats, and against modelopt itself."""
+"""The packing loops against the definition of its formats, and against modelopt itself."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def nearest_even(value: np.ndarray, grid: np.ndarray) -> np.ndarray:
 
 
 def reference(bits: np.ndarray, scale_2: np.float32) -> tuple[np.ndarray, np.ndarray]:
-    """NVFP4 in numpy, written from the format's definition and not from the kernel."""
+    """NVFP4 in numpy, written from the format's definition and not from the loops."""
     values = widen(bits).reshape(bits.shape[0], -1, 16)
     with np.errstate(under="ignore", over="ignore"):
         scale = np.abs(values).max(axis=-1) / (np.float32(6) * scale_2)

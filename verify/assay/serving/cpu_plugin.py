@@ -42,6 +42,6 @@ def register() -> None:
 
         raise EngineError(
             f"vLLM {__version__}: cannot list NVFP4 kernels for the CPU ({error}). "
-            "Adapt assay/emulation.py to this release, or install the one in lockfiles/; "
+            "Adapt assay/serving/cpu_plugin.py to this release, or install the one in lockfiles/; "
             "`VLLM_PLUGINS=` starts vLLM without this plugin, and without NVFP4 on a CPU."
         ) from error
