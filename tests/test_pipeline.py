@@ -174,6 +174,26 @@ def test_the_exit_code_of_a_step_is_the_builds(tmp_path):
     assert said.endswith(f"hallmark: exit {RecipeError.code}\n")
 
 
+def test_two_builders_of_one_thing_do_each_step_once(rehearsed, tmp_path):
+    """They share a store, at the same time, and place the same bytes at folders of their own."""
+    outs = [tmp_path / "one", tmp_path / "other"]
+    running = [
+        subprocess.Popen(
+            command(tmp_path, "--out", str(out)), stderr=subprocess.STDOUT, stdout=subprocess.PIPE,
+            text=True, env={"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)},
+        )
+        for out in outs
+    ]  # fmt: skip
+    said = "".join(child.communicate()[0] for child in running)
+    assert [child.returncode for child in running] == [0, 0], said
+    for step in STEPS:
+        assert len(re.findall(rf"{step.name}\s+done in", said)) == 1, said
+        assert len(list((tmp_path / "store" / step.name).iterdir())) == 1
+    assert said.count("unchanged, nothing to do") == len(STEPS)
+    expected = (rehearsed[0] / "out" / SUMS).read_bytes()
+    assert [(out / SUMS).read_bytes() for out in outs] == [expected, expected]
+
+
 def test_record_has_one_positive_number_a_linear(rehearsed):
     from safetensors.numpy import load_file
 

@@ -4,10 +4,12 @@ import errno
 import os
 import re
 import resource
+import select
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -23,6 +25,22 @@ def work(out):
     print("working", flush=True)
     time.sleep(60)
 Store(Path(sys.argv[1])).make("step", "key", work, {})
+"""
+# As the pipeline makes a result. Says when it asks for the lock and when it works, works until it
+# is told to go on, and says at last what the result holds.
+BUILDER = """
+import os, sys
+from pathlib import Path
+from forge.core.store import Store
+def work(out):
+    print("works", flush=True)
+    sys.stdin.readline()
+    (out / "file").write_text(str(os.getpid()))
+store, key = Store(Path(sys.argv[1])), sys.argv[2]
+print("asks", flush=True)
+with store.lock("step", key):
+    result = store.get("step", key) or store.make("step", key, work, {})
+print(result.record["key"], result.digests["file"], (result.files / "file").read_text(), flush=True)
 """
 
 
@@ -182,3 +200,68 @@ def test_a_copy_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@contextmanager
+def builders(store, *keys):
+    """A process a key, each of which has asked for the lock."""
+    with ExitStack() as stack:
+        running = []
+        for key in keys:
+            child = subprocess.Popen(
+                [sys.executable, "-c", BUILDER, store.root, key],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,  # so that select sees all that was said
+            )
+            stack.enter_context(child)
+            stack.callback(child.kill)
+            running.append(child)
+        assert [child.stdout.readline() for child in running] == [b"asks\n"] * len(keys)
+        yield running
+
+
+def those_that_say(builders, seconds):
+    """The processes that have something to say within the time."""
+    said, _, _ = select.select([child.stdout for child in builders], [], [], seconds)
+    return [child for child in builders if child.stdout in said]
+
+
+def test_two_processes_that_make_the_same_result_do_the_work_once(store):
+    """The second waits for the first, does nothing, and has the same bytes."""
+    with builders(store, "key", "key") as (one, other):
+        (first,) = those_that_say([one, other], 30)
+        second = other if first is one else one
+        assert first.stdout.readline() == b"works\n"
+        assert those_that_say([second], 0.5) == []
+        first.stdin.write(b"go on\n")
+        made, found = (child.communicate(timeout=30)[0] for child in (first, second))
+        assert made == found
+        assert made.split()[2] == b"%d" % first.pid
+        assert (first.returncode, second.returncode) == (0, 0)
+    assert len(list((store.root / "step").iterdir())) == 1
+
+
+def test_two_processes_that_make_different_results_work_at_the_same_time(store):
+    with builders(store, "key", "other") as both:
+        assert [child.stdout.readline() for child in both] == [b"works\n"] * 2
+        for child in both:
+            child.stdin.write(b"go on\n")
+        said = [child.communicate(timeout=30)[0].split() for child in both]
+        assert [(key, int(pid)) for key, _, pid in said] == [
+            (b"key", both[0].pid),
+            (b"other", both[1].pid),
+        ]
+    assert store.get("step", "key").digests != store.get("step", "other").digests
+
+
+def test_a_process_that_waits_goes_on_when_the_one_that_works_is_killed(store):
+    with builders(store, "key", "key") as (one, other):
+        (first,) = those_that_say([one, other], 30)
+        second = other if first is one else one
+        assert first.stdout.readline() == b"works\n"
+        first.kill()
+        first.wait()
+        assert second.stdout.readline() == b"works\n"
+        made, _ = second.communicate(b"go on\n", timeout=30)
+        assert made.split()[2] == b"%d" % second.pid
