@@ -15,7 +15,7 @@ from forge.core.errors import RecipeError, ReleaseError
 from forge.core.store import Store
 from forge.release import assemble, card, charts, facts, report
 from forge.tensors import quantization_error, tensorfile
-from forge.tensors.nvfp4 import widen_bf16
+from forge.tensors.small_floats import widen_bf16
 
 MEASURED = {
     "perplexity": {

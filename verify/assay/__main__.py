@@ -6,15 +6,13 @@ from typing import Annotated
 
 import typer
 
-from assay import verify
-from assay.rebuild import compare, reproduce, tables
+from assay.rebuild import compare, tables
 from forge import ledger as ledgers
 from forge import remedies
 from forge.core import canonical, console
 from forge.core import checkout as here
 from forge.core.errors import DifferenceError, ReleaseError, VerificationError
 from forge.core.store import Store
-from forge.tensors import checkpoint
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -25,6 +23,9 @@ def check(
     ledger: Annotated[Path, typer.Argument(help="What `forge fetch` has written.")],
 ) -> None:
     """Assays a finished folder as it lies there; changes nothing in it."""
+    from assay import verify  # needs what only the verify environment has
+    from forge.tensors import checkpoint  # needs numba, which the check environment has not
+
     job, results = ledgers.read(ledger)
     fetched = results["fetch"]
     made = checkpoint.read(job.recipe, fetched.files)
@@ -70,6 +71,8 @@ def reproduce_release(
     report: Annotated[Path | None, typer.Option(help="Where the result goes as JSON.")] = None,
 ) -> None:
     """Rebuilds a release, or one of which only the provenance is there, and compares."""
+    from assay.rebuild import reproduce  # needs numba, which the check environment has not
+
     found = reproduce.run(folder, Store(store), base=base, mirror=mirror, recalibrate=recalibrate)
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +90,7 @@ def attest_reproduction(
     builder: Annotated[str | None, typer.Option(help="Who rebuilt, as a URI.")] = None,
 ) -> None:
     """Signs that a release was reproduced, by the report of the rebuild."""
-    from assay.release import rebuilders  # needs what only the release environment has, as below
+    from assay.release import rebuilders  # needs what only the check environment has, as below
 
     console.say(f"signed {rebuilders.attest_reproduction(folder, report, key, builder, out)}")
 

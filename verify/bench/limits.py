@@ -10,6 +10,7 @@ import numpy as np
 
 from forge.tensors import nvfp4
 from forge.tensors.pagecache import ReadBehind, WriteBehind
+from forge.tensors.small_floats import global_scale
 
 PROBE_BYTES = 1 << 30
 CHUNK = 16 << 20
@@ -19,7 +20,7 @@ def in_memory_rate() -> float:
     """Bytes of BF16 a second that the loops pack on all cores, from memory to memory."""
     rng = np.random.default_rng(0)
     weight = rng.integers(0, 0x7F00, (4096, 5120), dtype=np.uint16)
-    scale_2 = nvfp4.global_scale(nvfp4.amax(weight, "noise"))
+    scale_2 = global_scale(nvfp4.amax(weight, "noise"))
     nvfp4.pack(weight, scale_2)
     rounds = 16
     with ThreadPoolExecutor() as pool:

@@ -6,25 +6,24 @@ calculate_qparams) and `quantization/lifecycle/forward_helpers.py` (_quantize).
 """
 
 import numpy as np
-import numpy.typing as npt
 
-from forge.tensors.nvfp4 import (
+from forge.tensors.nvfp4 import Arithmetic
+from forge.tensors.small_floats import (
     E2M1_MAX,
     E4M3_MAX,
     E4M3_VALUES,
-    Arithmetic,
+    Bits,
     Bytes,
     Floats,
+    bf16_bits,
     nearest_e4m3,
+    round_to_bf16,
     widen_bf16,
 )
-
-Bits = npt.NDArray[np.uint16]
 
 # What replaces a scale of zero: the spacing at 1 of E4M3 (0.125) and of BF16 (2**-7).
 _ZERO_BLOCK = nearest_e4m3(np.array([0.125], dtype=np.float32))[0]
 _ZERO_ROW = np.float32(2.0**-7)
-_SMALLEST_NORMAL = np.float32(2.0**-126)
 _MAGNITUDES = np.arange(1 << 15, dtype=np.uint16)
 # The nearest E4M3 code of every BF16 magnitude, what is larger than 448 clamped to it. A NaN never
 # gets here, and processors differ in what is smaller than one.
@@ -35,32 +34,10 @@ _E4M3_OF_BF16 = nearest_e4m3(
 _CHUNK = 1 << 20
 
 
-def bf16_bits(values: Floats) -> Bits:
-    """Float32 values rounded to BF16, nearest even; infinities stay, there must be no NaN."""
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
-def _rounded(values: Floats) -> Floats:
-    return widen_bf16(bf16_bits(values))
-
-
-def divisor(largest: float | np.float32) -> np.float32:
-    """`weight_global_scale` or `input_global_scale` of a largest magnitude: 2688 / amax.
-
-    Torch divides a number by a BF16 tensor as a multiplication with the reciprocal, and rounds
-    both to BF16. What overflows becomes 1.
-    """
-    amax = _rounded(np.array([max(largest, _SMALLEST_NORMAL)], dtype=np.float32))
-    with np.errstate(over="ignore"):
-        scale = _rounded(_rounded(np.float32(1) / amax) * np.float32(E2M1_MAX * E4M3_MAX))[0]
-    return np.float32(scale if np.isfinite(scale) else 1)
-
-
 def _block_scales(largest: Floats, global_scale: np.float32) -> Bytes:
     """e4m3(bf16(amax / 6) * global scale), where what rounds to zero becomes 0.125."""
     with np.errstate(over="ignore"):
-        scaled = _rounded(largest / np.float32(E2M1_MAX)) * global_scale
+        scaled = round_to_bf16(largest / np.float32(E2M1_MAX)) * global_scale
     bits = nearest_e4m3(np.minimum(scaled, np.float32(E4M3_MAX)))
     bits[bits == 0] = _ZERO_BLOCK
     return bits
@@ -87,7 +64,7 @@ def pack_fp8(weight: Bits, codes: Bytes | None = None) -> tuple[Bytes, Bits]:
         The E4M3 bits [rows, columns], and the BF16 bits of the scales, amax / 448 [rows, 1].
     """
     largest = (weight & 0x7FFF).max(axis=1, keepdims=True)
-    scales = _rounded(widen_bf16(largest) / np.float32(E4M3_MAX))
+    scales = round_to_bf16(widen_bf16(largest) / np.float32(E4M3_MAX))
     scales[scales == 0] = _ZERO_ROW
     if codes is None:
         codes = np.empty(weight.shape, dtype=np.uint8)

@@ -14,7 +14,15 @@ import numpy.typing as npt
 
 from forge.core.errors import QuantizeError
 from forge.tensors import compressed_tensors, nvfp4
-from forge.tensors.nvfp4 import BLOCK, E4M3_VALUES, Bytes, Floats, Weight
+from forge.tensors.nvfp4 import BLOCK, Weight
+from forge.tensors.small_floats import (
+    E4M3_VALUES,
+    Bytes,
+    Floats,
+    divisor,
+    global_scale,
+    widen_bf16,
+)
 from forge.tensors.tensorfile import Spec
 
 Shape = tuple[int, ...]
@@ -132,7 +140,7 @@ def _read_e4m3(data: bytes) -> Floats:
 
 
 def _read_bf16(data: bytes) -> Floats:
-    return nvfp4.widen_bf16(np.frombuffer(data, dtype="<u2"))
+    return widen_bf16(np.frombuffer(data, dtype="<u2"))
 
 
 def _read_f32(data: bytes) -> Floats:
@@ -164,7 +172,7 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
         scales={
             "weight_scale": _read_e4m3, "weight_scale_2": _read_f32, "input_scale": _read_f32,
         },
-        global_scale=nvfp4.global_scale,
+        global_scale=global_scale,
         rounding=_FLOAT4_ROUNDING,
         scheme={},
     ),
@@ -180,7 +188,7 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
             "weight_global_scale": _read_f32,
             "input_global_scale": _read_f32,
         },
-        global_scale=compressed_tensors.divisor,
+        global_scale=divisor,
         rounding=_FLOAT4_ROUNDING,
         scheme={
             "weights": {**_FLOAT4, **_WEIGHTS},

@@ -20,22 +20,21 @@ import numpy.typing as npt
 
 from forge.core.errors import QuantizeError
 from forge.tensors import loops
-
-BLOCK = 16
-E2M1_MAX = 6.0
-E4M3_MAX = 448.0
-E2M1_VALUES = np.array(
-    [0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], dtype=np.float32
+from forge.tensors.small_floats import (
+    E2M1_MAX,
+    E2M1_VALUES,
+    E4M3_MAX,
+    E4M3_VALUES,
+    Bits,
+    Bytes,
+    Floats,
+    nearest_e4m3,
+    widen_bf16,
 )
 
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
+BLOCK = 16
 # [rows, columns] of float16, float32, or uint16 that are the bits of BF16.
 Weight = npt.NDArray[Any]
-
-# CUDA divides a tensor by a Python number as a multiplication with the float32 reciprocal; a CPU
-# divides. They differ by one unit in the last place for some maxima, and CUDA is the canon.
-_RECIPROCAL = np.float32(1.0) / np.float32(E2M1_MAX * E4M3_MAX)
 
 # A code is the number of these that |w / step| has reached: the midpoints between E2M1 values,
 # where a tie goes to the even code. The last one tells when the sign bit is set: what underflows
@@ -44,23 +43,6 @@ _MIDPOINTS = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, 0.0], dtype=np.flo
 _TIE_STAYS_BELOW = np.array([True, False, True, False, True, False, True, True])
 
 _NUMPY_DTYPES = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}
-
-
-def _e4m3_values() -> Floats:
-    """The value of each of the 256 codes of float8_e4m3fn."""
-    codes = np.arange(256)
-    exponent, mantissa = (codes >> 3) & 0xF, codes & 7
-    values = np.where(exponent == 0, mantissa * 2.0**-9, (8 + mantissa) * 2.0 ** (exponent - 10.0))
-    values[(codes & 0x7F) == 0x7F] = np.nan
-    return np.where(codes >= 128, -values, values).astype(np.float32)
-
-
-E4M3_VALUES = _e4m3_values()
-
-
-def global_scale(amax: float | np.float32) -> np.float32:
-    """`weight_scale_2` or `input_scale` of a largest magnitude: amax * (1 / 2688) in float32."""
-    return np.float32(amax) * _RECIPROCAL
 
 
 def as_weight(data: bytes | memoryview, dtype: str, shape: tuple[int, ...]) -> Weight:
@@ -95,17 +77,6 @@ class Arithmetic:
 
     block_scales: Callable[[Floats, np.float32], Bytes]
     steps: Callable[[np.float32], Floats]
-
-
-def nearest_e4m3(values: Floats) -> Bytes:
-    """The E4M3 bits nearest to values from 0 to 448, ties to even."""
-    grid = E4M3_VALUES[:0x7F]  # the finite codes, ascending
-    above = np.searchsorted(grid, values)
-    below = np.maximum(above - 1, 0)
-    down, up = values - grid[below], grid[above] - values  # exact in float32
-    take_above = (up < down) | ((up == down) & (above % 2 == 0))
-    nearest: Bytes = np.where(take_above, above, below).astype(np.uint8)
-    return nearest
 
 
 def _block_scales(largest: Floats, scale_2: np.float32) -> Bytes:
@@ -160,12 +131,7 @@ def dequantize(codes: Bytes, scales: Bytes, scale_2: np.float32) -> Floats:
     return values
 
 
-def widen_bf16(bits: npt.NDArray[np.uint16]) -> Floats:
-    """The values of BF16 bits."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
-def _widen_f16(bits: npt.NDArray[np.uint16]) -> Floats:
+def _widen_f16(bits: Bits) -> Floats:
     return bits.view(np.float16).astype(np.float32)
 
 
@@ -179,7 +145,7 @@ def _reached(quotient: Floats) -> npt.NDArray[np.bool_]:
 @lru_cache(maxsize=512)
 def _tables(
     scale: np.float32,
-    widen: Callable[[npt.NDArray[np.uint16]], Floats],
+    widen: Callable[[Bits], Floats],
     arithmetic: Arithmetic,
 ) -> tuple[Bytes, npt.NDArray[np.int16]]:
     """What the loops need to know about a global scale, for weights of 16 bits.

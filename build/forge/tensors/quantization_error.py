@@ -15,14 +15,15 @@ import numpy as np
 from forge.core import canonical, console
 from forge.tensors import loops, nvfp4
 from forge.tensors.formats import Loader
-from forge.tensors.nvfp4 import BLOCK, E4M3_VALUES, Floats
+from forge.tensors.nvfp4 import BLOCK
 from forge.tensors.plan import Linear, Plan
+from forge.tensors.small_floats import E4M3_VALUES, Bytes, Floats, widen_bf16
 from forge.tensors.tensorfile import DTYPE_BYTES, Tensor
 
 # Elements that are worked on at a time.
 CHUNK = 1 << 22
 WIDEN: Mapping[str, Callable[[bytes], Floats]] = {
-    "BF16": lambda data: nvfp4.widen_bf16(np.frombuffer(data, dtype="<u2")),
+    "BF16": lambda data: widen_bf16(np.frombuffer(data, dtype="<u2")),
     "F16": lambda data: np.frombuffer(data, dtype="<f2").astype(np.float32),
     "F32": lambda data: np.frombuffer(data, dtype="<f4"),
 }
@@ -152,7 +153,7 @@ _ROWS: Mapping[tuple[str, str], Rows] = {
 }
 
 
-def _rows(tensor: Tensor, rows: range, width: int) -> nvfp4.Bytes:
+def _rows(tensor: Tensor, rows: range, width: int) -> Bytes:
     data = _bytes(tensor, rows.start * width, len(rows) * width)
     return np.frombuffer(data, dtype=np.uint8).reshape(len(rows), width)
 

@@ -5,7 +5,7 @@ import pytest
 
 from assay.rebuild import difference
 from assay.rebuild.difference import E2M1, GRIDS, Entry
-from forge.tensors import nvfp4, tensorfile
+from forge.tensors import small_floats, tensorfile
 from forge.tensors.tensorfile import Spec
 
 LINEAR = "model.layers.0.mlp.up_proj"
@@ -55,12 +55,12 @@ def test_codes_are_ordered_as_their_values():
     """Neighbours on the grid are one step apart, across zero too; -0 lies just below +0."""
     everything = bytes(range(256))
     e4m3 = GRIDS["F8_E4M3"].positions(everything)
-    finite = np.isfinite(nvfp4.E4M3_VALUES)
-    by_position = nvfp4.E4M3_VALUES[finite][np.argsort(e4m3[finite])]
+    finite = np.isfinite(small_floats.E4M3_VALUES)
+    by_position = small_floats.E4M3_VALUES[finite][np.argsort(e4m3[finite])]
     assert np.all(np.diff(by_position) >= 0)
     assert sorted(e4m3) == list(range(-128, 128))
     e2m1 = E2M1.positions(bytes(range(16)))[:16]
-    assert np.all(np.diff(nvfp4.E2M1_VALUES[np.argsort(e2m1)]) >= 0)
+    assert np.all(np.diff(small_floats.E2M1_VALUES[np.argsort(e2m1)]) >= 0)
     assert sorted(e2m1) == list(range(-8, 8))
 
 

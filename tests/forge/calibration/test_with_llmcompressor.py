@@ -16,7 +16,7 @@ from forge.checkpoint import quantize
 from forge.core import canonical
 from forge.core.errors import CalibrationError
 from forge.recipes import recipe
-from forge.tensors import compressed_tensors, configs, tensorfile
+from forge.tensors import configs, small_floats, tensorfile
 from forge.tensors.checkpoint import Checkpoint
 from forge.tensors.plan import make_plan
 
@@ -82,8 +82,8 @@ def plant(rows):
     if rows.shape[0] < 8:
         return
     rows[0], rows[1], rows[2, :16] = 0, 0x8000, 0x8000
-    rows[3, :16] = compressed_tensors.bf16_bits(np.float32([1e-30]))[0]
-    rows[4, 5] = compressed_tensors.bf16_bits(np.float32([-3]))[0]
+    rows[3, :16] = small_floats.bf16_bits(np.float32([1e-30]))[0]
+    rows[4, 5] = small_floats.bf16_bits(np.float32([-3]))[0]
     rows[5, :16] = np.arange(16) + np.where(np.arange(16) % 2, 0x8000, 0)
 
 

@@ -13,7 +13,7 @@ from conftest import write_checkpoint
 from forge.checkpoint import quantize
 from forge.core import canonical
 from forge.core.errors import QuantizeError
-from forge.tensors import nvfp4, stream, tensorfile
+from forge.tensors import nvfp4, small_floats, stream, tensorfile
 from forge.tensors.plan import make_plan
 
 
@@ -41,7 +41,7 @@ def test_quantized_linears_and_copies(flagship, base, arrays, tmp_path):
     plan = make_plan(flagship, tensorfile.read_checkpoint(base))
     for group in plan.groups:
         largest = max(nvfp4.amax(arrays[f"{module}.weight"], module) for module in group)
-        scale_2 = nvfp4.global_scale(largest)
+        scale_2 = small_floats.global_scale(largest)
         for module in group:
             codes, scales = nvfp4.pack(arrays[f"{module}.weight"], scale_2)
             assert codes.tobytes() == found[f"{module}.weight"].read()
@@ -57,7 +57,7 @@ def test_input_scales_come_from_the_record(flagship, base, tmp_path):
     found = stored(tmp_path / "out")
     plan = make_plan(flagship, tensorfile.read_checkpoint(base))
     for number, module in enumerate(plan.quantized):
-        expected = nvfp4.global_scale(np.float32(1 + number))
+        expected = small_floats.global_scale(np.float32(1 + number))
         assert expected.tobytes() == found[f"{module}.input_scale"].read()
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from forge.core.errors import QuantizeError
-from forge.tensors import compressed_tensors, formats, nvfp4
+from forge.tensors import compressed_tensors, formats, nvfp4, small_floats
 
 COMPRESSED = formats.find("compressed-tensors", "nvfp4")
 FP8 = formats.find("compressed-tensors", "fp8")
@@ -31,8 +31,8 @@ def awkward():
         np.uint16
     )
     weight[0], weight[1], weight[2, :16] = 0, 0x8000, 0x8000
-    weight[3, :16] = compressed_tensors.bf16_bits(np.full(16, 1e-30, dtype=np.float32))
-    weight[4, 5] = compressed_tensors.bf16_bits(np.float32([-50]))[0]
+    weight[3, :16] = small_floats.bf16_bits(np.full(16, 1e-30, dtype=np.float32))
+    weight[4, 5] = small_floats.bf16_bits(np.float32([-50]))[0]
     weight[5] = rng.integers(0, 0x7F, 64) | rng.integers(0, 2, 64) << 15
     weight[6, :32:2], weight[6, 1:32:2] = 0x3F00, 0xBF00
     weight[7, 16:32] = 0x8001
@@ -76,7 +76,9 @@ def test_rows_pack_alone_and_in_their_own_memory(kind, dtype):
     """As the quantizer packs: some rows at a time, the codes in the place of the weights."""
     weight = awkward()
     if dtype != "BF16":
-        weight = nvfp4.widen_bf16(weight).astype({"F16": np.float16, "F32": np.float32}[dtype])
+        weight = small_floats.widen_bf16(weight).astype(
+            {"F16": np.float16, "F32": np.float32}[dtype]
+        )
     maximum = nvfp4.amax(weight, "a")
     whole = kind.pack(weight, maximum)
     parts = []
@@ -108,13 +110,13 @@ WORST[:, ::16] = 6 * np.linspace(0.9, 1.1, 16, dtype=np.float32).reshape(4, 4)
 @example(values=np.sqrt(np.float32(2)) * WORST)
 def test_rounding_stays_below_its_bound(kind, values):
     """What the assay allows is what rounding can do to blocks that are not far from each other."""
-    bits = compressed_tensors.bf16_bits(values)
+    bits = small_floats.bf16_bits(values)
     weight = bits if "F32" not in kind.dtypes else values
     maximum = nvfp4.amax(weight, "a")
     codes, scales = kind.pack(weight, maximum)
-    exact = nvfp4.widen_bf16(bits) if weight is bits else values
+    exact = small_floats.widen_bf16(bits) if weight is bits else values
     if kind is FP8:
-        stored = nvfp4.E4M3_VALUES[codes] * nvfp4.widen_bf16(scales)
+        stored = small_floats.E4M3_VALUES[codes] * small_floats.widen_bf16(scales)
     else:
         scale = kind.global_scale(maximum)
         stored = nvfp4.dequantize(codes, scales, 1 / scale if kind is COMPRESSED else scale)
@@ -131,8 +133,8 @@ def test_nan_and_infinity_name_the_linear(fault):
 
 def test_divisor_of_the_largest_magnitude():
     """In BF16, reciprocal and product both rounded: 29056, where float32 has 29127.1."""
-    amax = compressed_tensors.bf16_bits(np.float32([2688 / 29127.1]))
-    assert np.float32(29056) == compressed_tensors.divisor(nvfp4.widen_bf16(amax)[0])
+    amax = small_floats.bf16_bits(np.float32([2688 / 29127.1]))
+    assert np.float32(29056) == small_floats.divisor(small_floats.widen_bf16(amax)[0])
 
 
 @pytest.mark.libraries
@@ -170,7 +172,7 @@ class TestAgainstCompressedTensors:
         import torch
 
         theirs = self.compress("NVFP4", bits, maximum)
-        scale = compressed_tensors.divisor(maximum)
+        scale = small_floats.divisor(maximum)
         codes, scales = nvfp4.pack(bits, scale, arithmetic=compressed_tensors.ARITHMETIC)
         assert scale == theirs["weight_global_scale"].item()
         their_scales = theirs["weight_scale"].view(torch.uint8).numpy()
@@ -195,7 +197,9 @@ class TestAgainstCompressedTensors:
     @pytest.mark.parametrize("largest", LARGEST)
     def test_nvfp4_of_every_finite_value(self, largest):
         """Under a maximum of each kind, whether or not the values keep to it."""
-        self.check_nvfp4(ALL_FINITE, nvfp4.widen_bf16(np.array([largest], dtype=np.uint16))[0])
+        self.check_nvfp4(
+            ALL_FINITE, small_floats.widen_bf16(np.array([largest], dtype=np.uint16))[0]
+        )
 
     def test_nvfp4_of_thousands_of_blocks(self):
         rng = np.random.default_rng(5)
@@ -204,7 +208,7 @@ class TestAgainstCompressedTensors:
             values *= np.exp(np.clip(spread * rng.standard_normal((512, 16)), -80, 80)).repeat(
                 16, 1
             )
-            bits = compressed_tensors.bf16_bits(values.astype(np.float32))
+            bits = small_floats.bf16_bits(values.astype(np.float32))
             self.check_nvfp4(bits, nvfp4.amax(bits, "w"))
 
     @given(bits=WEIGHTS)
@@ -223,7 +227,7 @@ class TestAgainstCompressedTensors:
         import torch
 
         theirs = torch.from_numpy(values.copy()).bfloat16().view(torch.uint16).numpy()
-        np.testing.assert_array_equal(theirs, compressed_tensors.bf16_bits(values))
+        np.testing.assert_array_equal(theirs, small_floats.bf16_bits(values))
 
     def test_divisor_of_every_magnitude(self):
         import torch
@@ -232,5 +236,5 @@ class TestAgainstCompressedTensors:
         bits = np.arange(0x7F80, dtype=np.uint16)
         values = torch.from_numpy(bits.copy()).view(torch.bfloat16)
         theirs = [generate_gparam(-v, v).item() for v in values.reshape(-1, 1)[::7]]
-        ours = [compressed_tensors.divisor(value) for value in nvfp4.widen_bf16(bits)[::7]]
+        ours = [small_floats.divisor(value) for value in small_floats.widen_bf16(bits)[::7]]
         assert theirs == ours

@@ -12,7 +12,7 @@ from forge.checkpoint import quantize
 from forge.core import canonical
 from forge.core.errors import QuantizeError, RecipeError
 from forge.recipes import recipe
-from forge.tensors import compressed_tensors, formats, nvfp4, tensorfile
+from forge.tensors import compressed_tensors, formats, nvfp4, small_floats, tensorfile
 from forge.tensors.plan import make_plan
 
 LAYER = "model.language_model.layers.0.mlp.experts"
@@ -48,7 +48,7 @@ def test_slices_are_the_experts(mixed, arrays, tmp_path):
     divisors = set()
     for expert in range(EXPERTS):
         fused = arrays[f"{LAYER}.gate_up_proj"][expert]
-        scale = compressed_tensors.divisor(nvfp4.amax(fused, "both"))
+        scale = small_floats.divisor(nvfp4.amax(fused, "both"))
         divisors.add(scale)
         for part, weight in (("gate_proj", fused[:WIDE]), ("up_proj", fused[WIDE:])):
             codes, scales = nvfp4.pack(

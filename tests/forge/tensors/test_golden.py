@@ -14,7 +14,7 @@ import pytest
 from forge.calibration import calibrate, record
 from forge.checkpoint import quantize
 from forge.core import canonical
-from forge.tensors import formats, nvfp4, tensorfile
+from forge.tensors import formats, small_floats, tensorfile
 from forge.tensors.plan import make_plan
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -121,7 +121,7 @@ def test_awkward_blocks_are_there():
         scales = np.frombuffer(theirs[f"{name}_scale"][2], dtype=np.uint8)
         scale_2 = np.frombuffer(theirs[f"{name}_scale_2"][2], dtype=np.float32)
         values = (bits.astype(np.uint32) << 16).view(np.float32).reshape(-1, 16)
-        steps = nvfp4.E4M3_VALUES[scales].reshape(-1, 1) * scale_2
+        steps = small_floats.E4M3_VALUES[scales].reshape(-1, 1) * scale_2
         quotients |= set((values / steps).reshape(-1).tolist())
         unclamped.append(np.abs(values).max(axis=1) / (np.float32(6) * scale_2))
     midpoints = {0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forge.tensors import compressed_tensors, loops, nvfp4
+from forge.tensors import loops, nvfp4, small_floats
 
 # Numba compiles for the processor it finds; here also for older ones, whose registers are narrower.
 PROCESSORS = {"x86_64": ["x86-64", "nehalem", "haswell"], "aarch64": ["generic", "cortex-a72"]}
@@ -21,17 +21,17 @@ def digest():
     rng = np.random.default_rng(7)
     bits = rng.integers(0, 1 << 16, (257, 48), dtype=np.uint16)
     bits[bits & 0x7F80 == 0x7F80] = 0x8001
-    bits[:128] = compressed_tensors.bf16_bits(rng.standard_normal((128, 48), dtype=np.float32))
+    bits[:128] = small_floats.bf16_bits(rng.standard_normal((128, 48), dtype=np.float32))
     found = sha256()
-    for rows in (bits, bits[:128], nvfp4.widen_bf16(bits[:128]).astype(np.float16)):
-        scale = nvfp4.global_scale(nvfp4.amax(rows, "w"))
+    for rows in (bits, bits[:128], small_floats.widen_bf16(bits[:128]).astype(np.float16)):
+        scale = small_floats.global_scale(nvfp4.amax(rows, "w"))
         codes, scales = nvfp4.pack(rows, scale)
         values = nvfp4.dequantize(codes, scales, scale)
         for part in (scale, codes, scales, values):
             found.update(part.tobytes())
         if rows.dtype == np.uint16:
             with np.errstate(over="ignore"):
-                sums = loops.squares(values, 1.0, nvfp4.widen_bf16(rows))
+                sums = loops.squares(values, 1.0, small_floats.widen_bf16(rows))
             found.update(np.float64(sums).tobytes())
     return found.hexdigest()
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from forge.core.errors import QuantizeError
-from forge.tensors import nvfp4
+from forge.tensors import nvfp4, small_floats
 
 ALL_FINITE = np.array(
     [bits for bits in range(1 << 16) if bits & 0x7FFF < 0x7F80], dtype=np.uint16
@@ -38,10 +38,10 @@ def reference(bits: np.ndarray, scale_2: np.float32) -> tuple[np.ndarray, np.nda
     with np.errstate(under="ignore", over="ignore"):
         scale = np.abs(values).max(axis=-1) / (np.float32(6) * scale_2)
         scale = np.clip(np.where(scale == 0, np.float32(1), scale), 2.0**-9, 448)
-        scales = nearest_even(scale, nvfp4.E4M3_VALUES[:0x7F]).astype(np.uint8)
-        quotient = values / (nvfp4.E4M3_VALUES[scales] * scale_2)[..., None]
+        scales = nearest_even(scale, small_floats.E4M3_VALUES[:0x7F]).astype(np.uint8)
+        quotient = values / (small_floats.E4M3_VALUES[scales] * scale_2)[..., None]
     # Beyond 6 every value is nearest to 6; brute force would lose infinities.
-    codes = nearest_even(np.minimum(np.abs(quotient), 7), nvfp4.E2M1_VALUES[:8])
+    codes = nearest_even(np.minimum(np.abs(quotient), 7), small_floats.E2M1_VALUES[:8])
     codes = (codes | np.where(quotient < 0, 8, 0)).astype(np.uint8).reshape(bits.shape)
     return codes[:, 0::2] | codes[:, 1::2] << 4, scales
 
@@ -52,7 +52,7 @@ def test_pack_agrees_with_the_definition(bits):
     largest = nvfp4.amax(bits, "w")
     if largest == 0:
         return
-    scale_2 = nvfp4.global_scale(largest)
+    scale_2 = small_floats.global_scale(largest)
     if scale_2 == 0:  # below the smallest float32; the quantize step refuses such a weight
         return
     codes, scales = nvfp4.pack(bits, scale_2)
@@ -64,7 +64,7 @@ def test_pack_agrees_with_the_definition(bits):
 @pytest.mark.parametrize("largest", MAXIMA)
 def test_every_bf16_value(largest):
     """All 65,280 finite BF16 values, under global scales from tiny to huge."""
-    scale_2 = nvfp4.global_scale(largest)
+    scale_2 = small_floats.global_scale(largest)
     codes, scales = nvfp4.pack(ALL_FINITE, scale_2)
     expected_codes, expected_scales = reference(ALL_FINITE, scale_2)
     np.testing.assert_array_equal(expected_scales, scales)
@@ -74,7 +74,7 @@ def test_every_bf16_value(largest):
 def test_global_scale_multiplies_with_the_reciprocal():
     """The canon is CUDA's amax * (1/2688); dividing differs by one ulp for some maxima."""
     maxima = widen(np.arange(0x3F80, 0x4000, dtype=np.uint16))
-    ours = np.array([nvfp4.global_scale(amax) for amax in maxima])
+    ours = np.array([small_floats.global_scale(amax) for amax in maxima])
     divided = maxima / np.float32(2688)
     assert np.any(ours != divided)
     np.testing.assert_array_max_ulp(ours, divided, 1)
@@ -97,7 +97,7 @@ def test_nan_in_float32_is_refused():
 @given(bits=weights)
 def test_wider_dtypes_give_the_same_bytes(bits):
     """A weight that BF16 holds exactly packs to the same bytes when it is stored as F32."""
-    scale_2 = nvfp4.global_scale(1.0)
+    scale_2 = small_floats.global_scale(1.0)
     for ours, theirs in zip(
         nvfp4.pack(bits, scale_2), nvfp4.pack(widen(bits), scale_2), strict=True
     ):
@@ -112,10 +112,10 @@ def test_dequantized_values_are_within_half_a_step(bits):
     largest = np.abs(values).max()
     if not 1e-20 < largest < 1e20:
         return
-    scale_2 = nvfp4.global_scale(largest)
+    scale_2 = small_floats.global_scale(largest)
     codes, scales = nvfp4.pack(bits, scale_2)
     moved = np.abs(nvfp4.dequantize(codes, scales, scale_2) - values)
-    step = np.repeat(nvfp4.E4M3_VALUES[scales] * scale_2, 16, axis=-1)
+    step = np.repeat(small_floats.E4M3_VALUES[scales] * scale_2, 16, axis=-1)
     assert np.all(moved <= step * (1 + 6 / 16) + 1e-30)
 
 
@@ -136,13 +136,13 @@ class TestAgainstModelopt:
     @settings(max_examples=2000, deadline=None)
     @given(bits=weights)
     def test_any_weight(self, bits):
-        scale_2 = nvfp4.global_scale(nvfp4.amax(bits, "w"))
+        scale_2 = small_floats.global_scale(nvfp4.amax(bits, "w"))
         if scale_2 > 0:
             self.check(bits, scale_2)
 
     @pytest.mark.parametrize("largest", MAXIMA)
     def test_every_bf16_value(self, largest):
-        self.check(ALL_FINITE, nvfp4.global_scale(largest))
+        self.check(ALL_FINITE, small_floats.global_scale(largest))
 
     def test_awkward_blocks(self):
         """All-zero rows, -0.0, 1e-30 and an outlier, as real weights have them."""
@@ -152,10 +152,10 @@ class TestAgainstModelopt:
         )
         bits[0], bits[1, :16], bits[3, :16] = 0, 0x8000, 0x0D22
         bits[2, 3] = 0x44FA
-        self.check(bits, nvfp4.global_scale(nvfp4.amax(bits, "w")))
+        self.check(bits, small_floats.global_scale(nvfp4.amax(bits, "w")))
 
     def test_e4m3_table(self):
         import torch
 
         theirs = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float().numpy()
-        np.testing.assert_array_equal(theirs, nvfp4.E4M3_VALUES)
+        np.testing.assert_array_equal(theirs, small_floats.E4M3_VALUES)

@@ -1,6 +1,6 @@
 """Holds a release to what its steps recorded, and its input scales to its calibration record."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,15 @@ from forge.calibration import record
 from forge.core import canonical
 from forge.core.errors import ReleaseError
 from forge.release.folder import PROVENANCE
-from forge.tensors import formats, tensorfile
-from forge.tensors.formats import Loader
+from forge.tensors import tensorfile
+from forge.tensors.small_floats import divisor, global_scale
 from forge.tensors.tensorfile import Tensor
 
 STEP = "step/"
-# Where each loader's format stores what becomes of an input maximum.
-SCALES: Mapping[str, Loader] = {
-    "input_scale": "modelopt",
-    "input_global_scale": "compressed-tensors",
+# Where each loader's format stores what becomes of an input maximum, and what that is.
+SCALES: Mapping[str, Callable[[np.float32], np.float32]] = {
+    "input_scale": global_scale,
+    "input_global_scale": divisor,
 }
 
 
@@ -56,10 +56,9 @@ def check(manifest: Manifest, folder: Path, checkpoint: Mapping[str, str]) -> st
 
 
 def _require_scale(module: str, maximum: np.float32, stored: Mapping[str, Tensor]) -> None:
-    for suffix, loader in SCALES.items():
+    for suffix, scale in SCALES.items():
         tensor = stored.get(f"{module}.{suffix}")
-        scale = formats.find(loader, "nvfp4").global_scale
-        if tensor is not None and scale is not None:
+        if tensor is not None:
             if _value(tensor) != scale(maximum):
                 raise ReleaseError(f"{tensor.name}: is not the scale of the calibration record.")
             return
