@@ -1,12 +1,17 @@
 """The environments of Hallmark, made from lockfiles/, and what runs in each of them.
 
 An environment lives in `.nox/<name>` and is exactly its lock file, installed with hashes, plus
-this checkout. It is made again when the lock file changes, and only then.
+this checkout. It is made again when what it installs changes, and only then. No environment but
+`dev` has test tools: those lie in a folder of their own, `.nox/test`, which tests/__main__.py
+puts behind the packages of the environment that is tested.
 """
 
 import hashlib
+import json
+import shutil
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 import nox
@@ -14,7 +19,13 @@ from nox.command import CommandFailed
 
 ROOT = Path(__file__).parent
 UV = (sys.executable, "-m", "uv", "--quiet")
-PYTEST = ("-m", "pytest", "-p", "no:cacheprovider")
+PYTEST = ("-p", "no:cacheprovider")
+# What an editable install takes of [project]; the rest of that table describes, or is read by none.
+PROJECT = ("name", "version", "requires-python", "dependencies", "scripts", "entry-points")
+# Those that others name as constraints come first.
+LOCKS = (
+    "tools", "build", "verify", "verify-cpu", "host", "check", "rebuild", "release", "test", "dev",
+)  # fmt: skip
 
 nox.options.default_venv_backend = "none"
 nox.options.stop_on_first_error = True
@@ -23,19 +34,57 @@ nox.options.sessions = ["lint", "unit", "libraries", "engine"]
 
 def environment(session: nox.Session, name: str) -> str:
     """Makes the environment of `lockfiles/<name>.txt` if need be; returns its Python."""
-    lock = ROOT / "lockfiles" / f"{name}.txt"
-    folder = ROOT / ".nox" / name
+    lock, folder = lock_file(name), ROOT / ".nox" / name
     python = folder / "bin" / "python"
-    stamp = folder / "made-from"
-    wanted = hashlib.sha256(lock.read_bytes() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
-    if not stamp.is_file() or stamp.read_text() != wanted:
+    if not is_made(folder, wanted := stamp(name)):
         session.log(f"installing {lock.relative_to(ROOT)} into {folder.relative_to(ROOT)}")
         uv(session, "venv", "--clear", "--python", sys.executable, str(folder))
         uv(session, "pip", "sync", "--require-hashes", "--python", str(python), str(lock))
         uv(session, "pip", "install", "--no-deps", "--no-build-isolation",
            "--python", str(python), "--editable", str(ROOT))  # fmt: skip
-        stamp.write_text(wanted)
+        made_from(folder).write_text(wanted)
     return str(python)
+
+
+def test_tools(session: nox.Session) -> None:
+    """Makes the folder of the test tools if need be."""
+    lock, folder = lock_file("test"), ROOT / ".nox" / "test"
+    if not is_made(folder, wanted := stamp("test")):
+        session.log(f"installing {lock.relative_to(ROOT)} into {folder.relative_to(ROOT)}")
+        shutil.rmtree(folder, ignore_errors=True)
+        uv(session, "pip", "install", "--require-hashes", "--python", sys.executable,
+           "--target", str(folder), "--requirement", str(lock))  # fmt: skip
+        made_from(folder).write_text(wanted)
+
+
+def lock_file(name: str) -> Path:
+    """The lock file of an environment."""
+    return ROOT / "lockfiles" / f"{name}.txt"
+
+
+def made_from(folder: Path) -> Path:
+    """The file that says what an environment was made from."""
+    return folder / "made-from"
+
+
+def is_made(folder: Path, wanted: str) -> bool:
+    """Whether a folder was made, to its end, from what this stamp stands for."""
+    found = made_from(folder)
+    return found.is_file() and found.read_text() == wanted
+
+
+def stamp(name: str) -> str:
+    """The digest of all that an environment installs: its lock file, and this checkout's face.
+
+    The checkout is installed editable, so its modules are no part of it; nor is the rest of
+    pyproject.toml, which configures tools.
+    """
+    parts = [lock_file(name).read_text()]
+    if name != "test":
+        stated = tomllib.loads((ROOT / "pyproject.toml").read_text())
+        project = {key: stated["project"][key] for key in PROJECT if key in stated["project"]}
+        parts.append(json.dumps([project, stated["build-system"], stated["tool"]["hatch"]]))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def verify_environment() -> str:
@@ -66,6 +115,12 @@ def python(session: nox.Session, name: str, *arguments: str) -> None:
         raise SystemExit(128 - code if code < 0 else code) from failed
 
 
+def pytest(session: nox.Session, name: str, *arguments: str) -> None:
+    """Runs tests in an environment that has no test tools."""
+    test_tools(session)
+    python(session, name, "tests", *PYTEST, *arguments)
+
+
 @nox.session
 def build(session: nox.Session) -> None:
     """A build or a rehearsal: the driver, and on this machine the environments of its steps."""
@@ -93,7 +148,7 @@ def image(session: nox.Session) -> None:
 @nox.session
 def containers(session: nox.Session) -> None:
     """The tests in real containers; need an engine, and the image of this tree."""
-    python(session, "host", *PYTEST, "tests/forge/container", "-m", "image", *session.posargs)
+    pytest(session, "host", "tests/forge/container", "-m", "image", *session.posargs)
 
 
 @nox.session
@@ -108,19 +163,26 @@ def assay(session: nox.Session) -> None:
 
 @nox.session
 def compare(session: nox.Session) -> None:
-    """Compares two checkpoint folders; needs neither torch nor an engine."""
-    python(session, "build", "-m", "assay", "compare", *session.posargs)
+    """Compares two checkpoint folders; needs neither torch nor an engine, nor compiled loops."""
+    python(session, "check", "-m", "assay", "compare", *session.posargs)
 
 
 @nox.session
 def reproduce(session: nox.Session) -> None:
-    """Rebuilds a release from its record and compares."""
-    python(session, "build", "-m", "assay", "reproduce", *session.posargs)
+    """Rebuilds a release from its record and compares; only calibrating again needs torch."""
+    name = "build" if "--recalibrate" in session.posargs else "rebuild"
+    python(session, name, "-m", "assay", "reproduce", *session.posargs)
+
+
+@nox.session
+def check(session: nox.Session) -> None:
+    """What a stranger does with a release, short of rebuilding it."""
+    python(session, "check", "-m", *session.posargs)
 
 
 @nox.session
 def release(session: nox.Session) -> None:
-    """What a publisher does with a finished build, and a stranger with a release."""
+    """What a publisher does with a finished build."""
     python(session, "release", "-m", *session.posargs)
 
 
@@ -136,8 +198,7 @@ def lock(session: nox.Session) -> None:
     if session.posargs:
         python(session, "host", "-m", "forge", "lock", *session.posargs)
         return
-    # build before release before dev: each takes the versions of those before as constraints.
-    for name in ("tools", "build", "verify", "verify-cpu", "host", "release", "dev"):
+    for name in LOCKS:
         source = Path("lockfiles", f"{name}.in")
         override = source.with_suffix(".override")
         uv(session, "pip", "compile", "--universal", "--python-version=3.11", "--no-annotate",
@@ -159,15 +220,8 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """The tests that need neither torch nor an engine."""
-    python(
-        session,
-        "dev",
-        *PYTEST,
-        "tests",
-        "-m",
-        "not libraries and not engine and not image",
-        *session.posargs,
-    )
+    which = ("tests", "-m", "not libraries and not engine and not image")
+    python(session, "dev", "-m", "pytest", *PYTEST, *which, *session.posargs)
 
 
 @nox.session
@@ -179,7 +233,7 @@ def libraries(session: nox.Session) -> None:
         "tests/test_pipeline.py",
         "--ignore=tests/forge/container",
     )
-    python(session, "build", *PYTEST, *where, "-m", "libraries", *session.posargs)
+    pytest(session, "build", *where, "-m", "libraries", *session.posargs)
 
 
 @nox.session
@@ -192,4 +246,4 @@ def engine(session: nox.Session) -> None:
         "tests/test_rehearsal.py",
         "tests/test_all_rehearsals.py",
     )  # the rest imports what is not here
-    python(session, verify_environment(), *PYTEST, *where, "-m", "engine", *session.posargs)
+    pytest(session, verify_environment(), *where, "-m", "engine", *session.posargs)

@@ -4,23 +4,23 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
 from forge.calibration import record
-from forge.checkpoint import dress, graft, quantize
 from forge.core import canonical
 from forge.core.store import Result, Store
 from forge.pipeline import Job, work_on
 from forge.recipes import recipe
 from forge.recipes.recipe import Recipe
-from forge.tensors import checkpoint, tensorfile
-from forge.tensors.checkpoint import Checkpoint
-from forge.tensors.plan import make_plan
+from forge.tensors import tensorfile
 from forge.tensors.tensorfile import Spec
+
+if TYPE_CHECKING:
+    from forge.tensors.checkpoint import Checkpoint
 
 # The first example compiles the loops, and machines differ; wall time is no verdict.
 settings.register_profile("hallmark", deadline=None)
@@ -190,12 +190,18 @@ class Built:
         return self.results["dress"].files
 
     @property
-    def made(self) -> Checkpoint:
+    def made(self) -> "Checkpoint":
+        from forge.tensors import checkpoint
+
         return checkpoint.read(self.job.recipe, self.inputs)
 
 
 def build_small(root: Path, arrays: Arrays, wanted: Recipe | None = None) -> Built:
     """Runs quantize, graft and dress on a small base; inputs and record are written by hand."""
+    # Here, since the host's environment, whose tests share this file, has no numba.
+    from forge.checkpoint import dress, graft, quantize
+    from forge.tensors.plan import make_plan
+
     wanted = wanted or recipe.find(FLAGSHIP)
     job = Job(recipe=wanted, store=Store(root / "store"), rehearsal=True, level="structure")
     results: dict[str, Result] = {}
