@@ -6,12 +6,47 @@ VERIFY ?= all
 NOX = .venv/bin/python -m nox
 # What errors say to do is said in the words of this file.
 export HALLMARK_INTERFACE = make
-WHERE = $(if $(BASE),--base '$(abspath $(BASE))') $(if $(MIRROR),--mirror '$(abspath $(MIRROR))')
-LIMITS = $(if $(MEMORY),--memory $(MEMORY)) $(if $(SHARED),--shared $(SHARED)) $(if $(HOURS),--hours $(HOURS))
-OPTIONS = $(WHERE) $(if $(OUT),--out '$(abspath $(OUT))') --verify $(VERIFY) $(LIMITS)
 
-RELEASE = '$(abspath $(or $(DIR),$(firstword $(wildcard dist/$(VARIANT) dist/rehearsal/$(VARIANT))),$(error name a built variant with VARIANT=<v>, or a folder with DIR=<dir>)))'
-TRUST = $(if $(KEY),--key '$(abspath $(KEY))') $(if $(IDENTITY),--identity '$(IDENTITY)') $(if $(ISSUER),--issuer '$(ISSUER)') $(if $(UNSIGNED),--unsigned)
+# A value reaches a command as it was written: `value` takes it without expanding it, the quotes
+# keep the shell off it, and no command finds it, expanded, in its environment. A path may hold
+# spaces, so it is made absolute by hand; of a list of paths, "\ " is a space within a name.
+quote = '$(subst ','\'',$(1))'
+absolute = $(if $(filter /%,$(firstword $(1))),,$(CURDIR)/)$(1)
+text = $(call quote,$(value $(1)))
+path = $(call quote,$(call absolute,$(value $(1))))
+flag = $(if $(value $(1)),$(2))
+option = $(if $(value $(1)),$(2) $(call text,$(1)))
+path-option = $(if $(value $(1)),$(2) $(call path,$(1)))
+list-option = $(foreach one,$(subst \$(space),<space>,$(value $(1))),$(2) $(call quote,$(call absolute,$(subst <space>,$(space),$(one)))))
+needed = $(if $(value $(1)),,$(error name $(2) with $(1)=<$(3)>))
+space := $(subst ,, )
+define newline
+
+
+endef
+
+# All that the command line may set. Another name is a mistake, such as VARAINT=, and no target runs.
+NAMES := A B BASE BUILDER CONFIRM DIR FROM HOURS IDENTITY IMAGE_BASE ISSUER KEY MEMORY MIRROR \
+	MODEL_SIGNATURE NOX OUT POLICY PYTHON REBUILDERS RECALIBRATE REHEARSAL REPO REPRODUCED RUNNER \
+	SHARED SNAPSHOT STATEMENTS UNSIGNED VARIANT VERIFY
+given = $(filter command,$(firstword $(origin $(1))))
+nearest = $(shell $(call text,PYTHON) -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1))' $(call quote,$(1)) $(NAMES))
+instead = $(if $(1),did you mean $(1)=?,there are $(NAMES))
+$(foreach one,$(filter-out $(NAMES),$(.VARIABLES)),$(if $(call given,$(one)),$(error $(one)= is no variable of this Makefile: $(call instead,$(call nearest,$(one))))))
+$(foreach one,$(NAMES),$(if $(findstring $(newline),$(value $(one))),$(error $(one)= holds a line break)))
+$(if $(filter-out host image,$(value RUNNER)),$(error RUNNER= is host or image))
+unexport $(NAMES)
+
+THE_VARIANT = $(call needed,VARIANT,a variant,v)$(call text,VARIANT)
+WHERE = $(call path-option,BASE,--base) $(call path-option,MIRROR,--mirror)
+LIMITS = $(call option,MEMORY,--memory) $(call option,SHARED,--shared) $(call option,HOURS,--hours)
+OPTIONS = $(WHERE) $(call path-option,OUT,--out) --verify $(call text,VERIFY) $(LIMITS)
+
+BUILT = $(if $(value VARIANT),$(firstword $(wildcard dist/$(value VARIANT) dist/rehearsal/$(value VARIANT))))
+RELEASE = $(if $(value DIR),$(call path,DIR),$(call quote,$(CURDIR)/$(or $(BUILT),$(error name a built variant with VARIANT=<v>, or a folder with DIR=<dir>))))
+REBUILT = $(call needed,FROM,a release,dir)$(call path,FROM)
+TRUST = $(call path-option,KEY,--key) $(call option,IDENTITY,--identity) $(call option,ISSUER,--issuer) $(call flag,UNSIGNED,--unsigned)
+POLICY_FILE = $(call path-option,POLICY,--policy)
 
 .PHONY: help demo test list rehearse verify reproduce compare bench lock image image-test container-test release $(VARIANTS)
 .PHONY: keygen sign verify-release attest-reproduction publish
@@ -21,7 +56,7 @@ help:  ## this list
 	@echo "$(VARIANTS): the real build, with RUNNER=host on this machine"
 
 .venv/made: lockfiles/tools.txt
-	$(PYTHON) -m venv --clear .venv
+	$(call text,PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install --quiet --require-hashes --requirement lockfiles/tools.txt
 	touch $@
 
@@ -29,40 +64,40 @@ demo: VARIANT = qwen36-27b-vlm-mtp
 demo: rehearse  ## rehearse the flagship on its stand-in: no GPU, no hub
 
 test: .venv/made  ## everything that CI runs
-	@$(NOX) $(if $(MIRROR),-- '--mirror=$(abspath $(MIRROR))')
+	@$(NOX) $(if $(value MIRROR),-- $(call quote,--mirror=$(call absolute,$(value MIRROR))))
 
 list: .venv/made  ## the variants, one a line
 	@$(NOX) -s forge -- list
 
 rehearse: .venv/made  ## VARIANT=<v> [BASE=<dir>] [MIRROR=<dir>] [OUT=<dir>] [VERIFY=none|structure|all]
-	@$(NOX) -s build -- $(VARIANT) --rehearse --runner=$(or $(RUNNER),host) $(OPTIONS)
+	@$(NOX) -s build -- $(THE_VARIANT) --rehearse --runner=$(or $(value RUNNER),host) $(OPTIONS)
 
 $(VARIANTS): .venv/made
-	@$(NOX) -s build -- $@ --runner=$(or $(RUNNER),image) $(OPTIONS)
+	@$(NOX) -s build -- $@ --runner=$(or $(value RUNNER),image) $(OPTIONS)
 
 image: .venv/made  ## the pinned image of this tree [IMAGE_BASE=<local image>] [SNAPSHOT=<date>|none]
-	@$(NOX) -s image -- $(if $(IMAGE_BASE),--base '$(IMAGE_BASE)') $(if $(SNAPSHOT),--snapshot '$(SNAPSHOT)')
+	@$(NOX) -s image -- $(call option,IMAGE_BASE,--base) $(call option,SNAPSHOT,--snapshot)
 
 image-test: VARIANT = qwen36-27b-vlm-mtp
 image-test: .venv/made  ## rehearses the flagship on the host and in the image, and compares SHA256SUMS
-	@$(NOX) -s build -- $(VARIANT) --rehearse --runner=image $(WHERE) --out dist/image-test/image $(LIMITS)
-	@$(NOX) -s build -- $(VARIANT) --rehearse --verify structure --out dist/image-test/host
+	@$(NOX) -s build -- $(THE_VARIANT) --rehearse --runner=image $(WHERE) --out dist/image-test/image $(LIMITS)
+	@$(NOX) -s build -- $(THE_VARIANT) --rehearse --verify structure --out dist/image-test/host
 	@cd dist/image-test && cmp host/provenance/SHA256SUMS image/provenance/SHA256SUMS && echo "host and image: the same SHA256SUMS"
 
 container-test: .venv/made  ## the tests in real containers; need an engine, and `make image` before
 	@$(NOX) -s containers
 
 verify: .venv/made  ## the assay alone: DIR=<release> or VARIANT=<v> [BASE=<dir>] [MIRROR=<dir>]
-	@$(NOX) -s assay -- $(or $(abspath $(DIR)),$(firstword $(wildcard dist/$(VARIANT) dist/rehearsal/$(VARIANT)))) $(WHERE)
+	@$(NOX) -s assay -- $(RELEASE) $(WHERE)
 
 lock: .venv/made  ## resolve the lock files again, or with VARIANT=<v> that recipe's open pins
-	@$(NOX) -s lock -- $(VARIANT)
+	@$(NOX) -s lock $(if $(filter command environment,$(firstword $(origin VARIANT))),-- $(THE_VARIANT))
 
 reproduce: .venv/made  ## rebuild and compare: FROM=<release or its provenance> [BASE=<dir>] [MIRROR=<dir>] [RECALIBRATE=1]
-	@$(NOX) -s reproduce -- '$(abspath $(or $(FROM),$(error name a release with FROM=<dir>)))' $(WHERE) $(if $(RECALIBRATE),--recalibrate)
+	@$(NOX) -s reproduce -- $(REBUILT) $(WHERE) $(call flag,RECALIBRATE,--recalibrate)
 
 compare: .venv/made  ## two checkpoint folders, tensor by tensor: A=<dir> B=<dir>
-	@$(NOX) -s compare -- $(foreach name,A B,'$(abspath $(or $($(name)),$(error name a checkpoint folder with $(name)=<dir>)))')
+	@$(NOX) -s compare -- $(foreach name,A B,$(call needed,$(name),a checkpoint folder,dir)$(call path,$(name)))
 
 bench: .venv/made  ## speed and memory against the libraries and the machine's floor
 	@$(NOX) -s bench
@@ -71,18 +106,18 @@ release: .venv/made  ## make a finished build a release, card and report include
 	@$(NOX) -s release -- forge release $(RELEASE)
 
 keygen: .venv/made  ## a signing key: KEY=<file>, and its public half in <file>.pub
-	@$(NOX) -s release -- forge keygen '$(abspath $(or $(KEY),$(error name the new file with KEY=<file>)))'
+	@$(NOX) -s release -- forge keygen $(call needed,KEY,the new file,file)$(call path,KEY)
 
 sign: .venv/made  ## sign a release: DIR=<release> KEY=<private key>, or without KEY the identity at hand [MODEL_SIGNATURE=1]
-	@$(NOX) -s release -- forge sign $(RELEASE) $(if $(KEY),--key '$(abspath $(KEY))') $(if $(MODEL_SIGNATURE),--model-signature)
+	@$(NOX) -s release -- forge sign $(RELEASE) $(call path-option,KEY,--key) $(call flag,MODEL_SIGNATURE,--model-signature)
 
 verify-release: .venv/made  ## check a release: DIR=<release> KEY=<public key> or IDENTITY= ISSUER= [POLICY=<file>] [REPRODUCED=<k> STATEMENTS=<files> REBUILDERS=<public keys>] [UNSIGNED=1]
-	@$(NOX) -s release -- assay verify-release $(RELEASE) $(TRUST) $(if $(POLICY),--policy '$(abspath $(POLICY))') $(if $(REPRODUCED),--reproduced $(REPRODUCED)) $(foreach file,$(STATEMENTS),--statement '$(abspath $(file))') $(foreach file,$(REBUILDERS),--rebuilder '$(abspath $(file))')
+	@$(NOX) -s check -- assay verify-release $(RELEASE) $(TRUST) $(POLICY_FILE) $(call option,REPRODUCED,--reproduced) $(call list-option,STATEMENTS,--statement) $(call list-option,REBUILDERS,--rebuilder)
 
 attest-reproduction: .venv/made  ## reproduce, and sign that it succeeded: FROM=<release> KEY=<private key> [BUILDER=<id>] [BASE=<dir>] [MIRROR=<dir>]
-	@$(NOX) -s reproduce -- '$(abspath $(or $(FROM),$(error name a release with FROM=<dir>)))' $(WHERE) --report '$(abspath dist/reproduced.json)'
-	@$(NOX) -s release -- assay attest-reproduction '$(abspath $(FROM))' '$(abspath dist/reproduced.json)' $(if $(KEY),--key '$(abspath $(KEY))') $(if $(BUILDER),--builder '$(BUILDER)') --out '$(abspath dist/reproductions)'
+	@$(NOX) -s reproduce -- $(REBUILT) $(WHERE) --report dist/reproduced.json
+	@$(NOX) -s check -- assay attest-reproduction $(REBUILT) dist/reproduced.json $(call path-option,KEY,--key) $(call option,BUILDER,--builder) --out dist/reproductions
 
 publish: .venv/made  ## upload a verified release: DIR=<release> REPO=<owner/name> KEY=<public key> [CONFIRM=1]
-	@$(NOX) -s release -- assay verify-release $(RELEASE) $(TRUST) $(if $(POLICY),--policy '$(abspath $(POLICY))')
-	@$(NOX) -s release -- forge publish $(RELEASE) '$(or $(REPO),$(error name the repository with REPO=<owner/name>))' $(if $(CONFIRM),--confirm) $(if $(REHEARSAL),--rehearsal)
+	@$(NOX) -s check -- assay verify-release $(RELEASE) $(TRUST) $(POLICY_FILE)
+	@$(NOX) -s release -- forge publish $(RELEASE) $(call needed,REPO,the repository,owner/name)$(call text,REPO) $(call flag,CONFIRM,--confirm) $(call flag,REHEARSAL,--rehearsal)
