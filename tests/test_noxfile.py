@@ -1,0 +1,304 @@
+"""The sessions, run by a real nox: each in the environment that it should, with its arguments. In
+the place of the environments' Pythons and of the installer are scripts that note what they are
+told."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+from forge.core import checkout
+
+NOX = checkout.ROOT / ".venv" / "bin" / "python"
+NOTE = """
+import json, os, sys
+with open({noted!r}, "a") as file:
+    print(json.dumps([os.environ.get("NOX_CURRENT_SESSION"), {name!r}, *sys.argv[1:]]), file=file)
+sys.exit(int(os.environ.get("EXIT", "0")))
+"""
+MAKE_TARGET = """
+import os, sys
+if "--target" in sys.argv:
+    os.mkdir(sys.argv[sys.argv.index("--target") + 1])
+"""
+VERIFY = "verify" if Path("/dev/nvidiactl").exists() else "verify-cpu"
+GIVEN = ("one", "two words")
+PYTEST = ("tests", "-p", "no:cacheprovider")
+# What a session runs, and where; {...} stands for the arguments of the session.
+SESSIONS = {
+    "list": [("host", "-m", "forge", "list", ...)],
+    "build": [("build", "-m", "forge", ...)],
+    "verify": [(VERIFY, "-m", "forge", ..., "--environment=verify")],
+    "image": [("host", "-m", "forge", "image", ...)],
+    "contain": [("host", "-m", "forge", "contain", ...)],
+    "containers": [("host", *PYTEST, "tests/forge/container", "-m", "image", ...)],
+    "assay": [("host", "-m", "forge", "fetch", ...), (VERIFY, "-m", "assay", "check", ...)],
+    "compare": [("check", "-m", "assay", "compare", ...)],
+    "reproduce": [("rebuild", "-m", "assay", "reproduce", ...)],
+    "check": [("check", "-m", ...)],
+    "release": [("release", "-m", ...)],
+    "bench": [("build", "-m", "bench", ...)],
+    "lock": [("host", "-m", "forge", "lock", ...)],
+    "lint": [
+        ("dev", "-m", "ruff", "check", "."),
+        ("dev", "-m", "ruff", "format", "--check", "."),
+        ("dev", "-m", "mypy"),
+        ("lint-imports", "importlinter.toml", "--no-cache", "--no-logo"),
+    ],
+    "unit": [
+        (
+            "dev", "-m", "pytest", "-p", "no:cacheprovider", "tests", "-m",
+            "not libraries and not engine and not image", ...,
+        )
+    ],
+    "libraries": [
+        (
+            "build", *PYTEST, "tests/assay", "tests/forge", "tests/test_pipeline.py",
+            "--ignore=tests/forge/container", "-m", "libraries", ...,
+        )
+    ],
+    "engine": [
+        (
+            VERIFY, *PYTEST, "tests/assay", "tests/test_rehearsal.py",
+            "tests/test_all_rehearsals.py", "-m", "engine", ...,
+        )
+    ],
+}  # fmt: skip
+
+
+class Tree:
+    """A checkout with an installer and environments that only note what they are told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.noted = folder, folder / "noted"
+        for name in ("noxfile.py", "pyproject.toml"):
+            shutil.copy(checkout.ROOT / name, folder / name)
+        shutil.copytree(checkout.LOCKFILES, folder / "lockfiles")
+        # `python -m uv` looks here first.
+        (folder / "uv").mkdir()
+        (folder / "uv/__init__.py").touch()
+        (folder / "uv/__main__.py").write_text(MAKE_TARGET + self.note("uv"))
+        for name, stamp in self.stamps().items():
+            self.write(name, "python")
+            (folder / ".nox" / name / "made-from").write_text(stamp)
+        self.write("dev", "lint-imports", "lint-imports")
+
+    def note(self, name: str) -> str:
+        return NOTE.format(noted=str(self.noted), name=name)
+
+    def write(self, environment: str, command: str, name: str | None = None) -> None:
+        file = self.folder / ".nox" / environment / "bin" / command
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"#!{sys.executable} -S\n{self.note(name or environment)}")
+        file.chmod(0o755)
+
+    def stamps(self) -> dict[str, str]:
+        """What environments must have been made from, as the noxfile has it."""
+        code = "import json, noxfile as n; print(json.dumps({x: n.stamp(x) for x in n.LOCKS}))"
+        command = [NOX, "-c", code]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=True)
+        return dict(json.loads(done.stdout))
+
+    def nox(self, *arguments: str, status: int = 0) -> list[list[str]]:
+        """Runs nox; what was started, as session, environment, arguments."""
+        self.noted.write_text("")
+        done = subprocess.run(
+            [NOX, "-m", "nox", *arguments], cwd=self.folder, capture_output=True, text=True,
+            check=False, env={"PATH": os.environ["PATH"], "EXIT": str(status)},
+        )  # fmt: skip
+        assert (done.returncode == 0) == (status == 0), done.stdout + done.stderr
+        return [json.loads(line) for line in self.noted.read_text().splitlines()]
+
+    def installed(self, environment: str) -> list[list[str]]:
+        """What the installer is told when a session needs this environment."""
+        return [call[2:] for call in self.nox("-s", environment) if call[1] == "uv"]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    return Tree(tmp_path_factory.mktemp("tree"))
+
+
+@pytest.fixture(scope="module")
+def calls(tree: Tree) -> list[list[str]]:
+    return tree.nox("-s", *SESSIONS, "--", *GIVEN)
+
+
+@pytest.mark.parametrize("session", SESSIONS)
+def test_a_session_runs_where_it_should_with_its_arguments(calls, session):
+    wanted = [
+        [word for part in call for word in (GIVEN if part is ... else (part,))]
+        for call in SESSIONS[session]
+    ]
+    assert [call[1:] for call in calls if call[0] == session] == wanted
+
+
+def test_every_session_is_tested(tree):
+    listed = subprocess.run(
+        [NOX, "-m", "nox", "--list-sessions"],
+        cwd=tree.folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert set(re.findall(r"^[*-] (\S+)", listed.stdout, re.MULTILINE)) == SESSIONS.keys()
+
+
+def test_tests_are_what_runs_when_no_session_is_named(tree):
+    started = tree.nox()
+    assert list(dict.fromkeys(call[0] for call in started)) == [
+        "lint", "unit", "libraries", "engine",
+    ]  # fmt: skip
+
+
+def test_calibrating_again_needs_the_libraries(tree):
+    (call,) = tree.nox("-s", "reproduce", "--", "release", "--recalibrate")
+    assert call[1:] == ["build", "-m", "assay", "reproduce", "release", "--recalibrate"]
+
+
+def test_a_failure_is_the_end(tree):
+    """Of a session, of the sessions after it, and of nox, which says so."""
+    started = tree.nox("-s", "assay", "list", status=41)
+    assert [call[:2] for call in started] == [["assay", "host"]]
+
+
+class TestLock:
+    """`make lock` without a variant."""
+
+    def test_every_lock_file_is_resolved_again(self, tree):
+        calls = tree.nox("-s", "lock")
+        assert {call[1] for call in calls} == {"uv"}
+        for _, _, *arguments in calls:
+            options = " ".join(arguments)
+            for option in ("--generate-hashes", "--no-emit-index-url", "--universal"):
+                assert option in options
+        written = [call[call.index("--output-file") + 1] for call in calls]
+        files = {path.name for path in checkout.LOCKFILES.glob("*.txt")}
+        assert {Path(path).name for path in written} == files
+
+    def test_constraints_are_resolved_before_what_they_constrain(self, tree):
+        calls = tree.nox("-s", "lock")
+        order = [Path(call[-1]).name for call in calls]
+        for number, name in enumerate(order):
+            source = (checkout.LOCKFILES / name).with_suffix(".in").read_text().splitlines()
+            needed = {line.split()[1] for line in source if line.startswith("-c ")}
+            assert needed <= set(order[:number]), name
+
+
+class TestEnvironment:
+    """When an environment is made again, and from what."""
+
+    @pytest.fixture
+    def fresh(self, tmp_path):
+        return Tree(tmp_path)
+
+    def test_from_its_lock_file_with_hashes(self, fresh):
+        (fresh.folder / ".nox/check/made-from").unlink()
+        made, synced, installed = fresh.installed("check")
+        python = str(fresh.folder / ".nox/check/bin/python")
+        assert made == [
+            "--quiet", "venv", "--clear", "--python", str(NOX), str(fresh.folder / ".nox/check"),
+        ]  # fmt: skip
+        lock = str(fresh.folder / "lockfiles/check.txt")
+        assert synced == [
+            "--quiet", "pip", "sync", "--require-hashes", "--python", python, lock,
+        ]  # fmt: skip
+        assert installed == [
+            "--quiet", "pip", "install", "--no-deps", "--no-build-isolation",
+            "--python", python, "--editable", str(fresh.folder),
+        ]  # fmt: skip
+        assert fresh.installed("check") == []
+
+    @pytest.mark.parametrize(
+        ("file", "old", "new"),
+        [
+            ("lockfiles/check.txt", "typer==", "typer ==="),
+            ("pyproject.toml", 'version = "0.1.0"', 'version = "0.1.1"'),
+            ("pyproject.toml", "cpu_plugin:register", "cpu_plugin:other"),
+            ("pyproject.toml", 'requires = ["hatchling"]', 'requires = ["hatchling>=1"]'),
+            ("pyproject.toml", 'dev-mode-dirs = ["build", "verify"]', 'dev-mode-dirs = ["build"]'),
+        ],
+    )
+    def test_again_when_what_it_installs_changes(self, fresh, file, old, new):
+        self.edit(fresh.folder / file, old, new)
+        assert len(fresh.installed("check")) == 3
+        assert fresh.installed("check") == []
+
+    @pytest.mark.parametrize(
+        ("file", "old", "new"),
+        [
+            ("lockfiles/build.txt", "typer==", "typer ==="),
+            ("pyproject.toml", "line-length = 100", "line-length = 99"),
+            ("pyproject.toml", "xfail_strict = true", "xfail_strict = false"),
+            ("pyproject.toml", "Reproducible NVFP4 builds", "NVFP4 builds"),
+        ],
+    )
+    def test_not_when_something_else_does(self, fresh, file, old, new):
+        self.edit(fresh.folder / file, old, new)
+        assert fresh.installed("check") == []
+
+    def test_not_half_made(self, fresh):
+        """What failed is made anew by the next session."""
+        (fresh.folder / ".nox/check/made-from").unlink()
+        assert len(fresh.nox("-s", "check", status=1)) == 1
+        assert len(fresh.installed("check")) == 3
+
+    def test_test_tools_lie_in_a_folder_of_their_own(self, fresh):
+        folder = fresh.folder / ".nox/test"
+        (folder / "made-from").unlink()
+        (folder / "of_an_older_lock_file.py").touch()
+        assert fresh.installed("containers") == [
+            [
+                "--quiet", "pip", "install", "--require-hashes", "--python", str(NOX),
+                "--target", str(folder),
+                "--requirement", str(fresh.folder / "lockfiles/test.txt"),
+            ]
+        ]  # fmt: skip
+        assert [path.name for path in folder.iterdir()] == ["made-from"]
+        assert fresh.installed("containers") == []
+
+    def edit(self, file: Path, old: str, new: str) -> None:
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new, 1))
+
+
+IN_AN_ENVIRONMENT = """
+import subprocess, sys
+import shadow
+
+def test_what_is_imported():
+    assert shadow.OF == "the environment"
+    import only_a_tool
+
+def test_what_is_started_has_no_test_tools():
+    for name in ("pytest", "only_a_tool"):
+        assert subprocess.run([sys.executable, "-c", f"import {name}"]).returncode == 1
+"""
+
+
+def test_tools_come_after_the_environment_and_in_one_process_alone(tmp_path):
+    """In a real environment that has no pytest, with the tools of this one in the folder."""
+    venv.create(tmp_path / "environment", symlinks=True)
+    (packages,) = (tmp_path / "environment/lib").glob("python*/site-packages")
+    tools = tmp_path / ".nox/test"
+    tools.mkdir(parents=True)
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        (tools / entry.name).symlink_to(entry)
+    (packages / "shadow.py").write_text("OF = 'the environment'")
+    (tools / "shadow.py").write_text("OF = 'the tools'")
+    (tools / "only_a_tool.py").touch()
+    (tmp_path / "tests").mkdir()
+    shutil.copy(checkout.ROOT / "tests/__main__.py", tmp_path / "tests")
+    (tmp_path / "tests/test_it.py").write_text(IN_AN_ENVIRONMENT)
+    done = subprocess.run(
+        [tmp_path / "environment/bin/python", "tests", "-p", "no:cacheprovider"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+    assert "1 error" not in done.stdout
