@@ -25,17 +25,19 @@ TEST_TOOLS = {"pytest", "hypothesis", "iniconfig", "sortedcontainers"}
 # What of forge and assay runs in an environment, as far as it decides what that must have.
 RUNS = {
     "host": (
-        "forge.container", "forge.inputs", "forge.ledger", "forge.recipes", "forge.release.folder",
-        "forge.release.summary",
+        "forge.driver", "forge.container", "forge.inputs", "forge.recipes",
     ),
     "check": ("assay.release", "assay.rebuild.compare", "assay.rebuild.tables"),
-    "rebuild": ("assay.rebuild", "forge.inputs", "forge.calibration.record", "forge.checkpoint"),
+    "rebuild": (
+        "assay.rebuild", "forge.inputs", "forge.calibration.record", "forge.checkpoint",
+        "forge.tensors",
+    ),
     "release": ("forge.release",),
     "build": (
-        "forge.inputs", "forge.calibration", "forge.checkpoint", "forge.release.attest",
+        "forge.calibration", "forge.checkpoint", "forge.tensors", "forge.release.attest",
         "assay.checks",
     ),
-    "verify": ("assay.verify", "assay.checks", "assay.serving", "forge.release.attest"),
+    "verify": ("assay.verify", "assay.serving", "forge.tensors", "forge.release.attest"),
 }  # fmt: skip
 # The distributions of packages that are not installed here, where the names differ.
 DISTRIBUTIONS = {"modelopt": ["nvidia-modelopt"], "PIL": ["pillow"]}
@@ -53,7 +55,13 @@ def pins(name):
 
 @cache
 def imports():
-    return grimp.build_graph("forge", "assay", "bench", include_external_packages=True)
+    graph = grimp.build_graph(
+        "forge", "assay", "bench",
+        include_external_packages=True, exclude_type_checking_imports=True,
+    )  # fmt: skip
+    # In a function that only the steps after fetch call; who runs those has the module named above.
+    graph.remove_import(importer="forge.pipeline", imported="forge.tensors.checkpoint")
+    return graph
 
 
 @pytest.mark.parametrize("name", ["tools", "test", *ENVIRONMENTS])

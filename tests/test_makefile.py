@@ -61,29 +61,31 @@ def expected(tree, *lines):
     return [[word.replace(HERE, f"{tree}/") for word in call] for call in calls]
 
 
-RUN = f"run {FLAGSHIP} --rehearse --verify"
+RUN = f"{FLAGSHIP} --rehearse --runner=host --verify"
 WHERE = f"--base {HERE}base --mirror {HERE}mirror"
 PLACES = "BASE=base MIRROR=mirror"
 TARGETS = [
     ("help", ""),
-    ("demo", f"-s build verify -- {RUN} all"),
+    ("demo", f"-s build -- {RUN} all"),
     ("test", ""),
     ("test MIRROR=texts", f"-- --mirror={HERE}texts"),
-    ("list", "-s list"),
-    (f"rehearse VARIANT={FLAGSHIP}", f"-s build verify -- {RUN} all"),
+    ("list", "-s forge -- list"),
+    (f"rehearse VARIANT={FLAGSHIP}", f"-s build -- {RUN} all"),
     (f"rehearse VARIANT={FLAGSHIP} VERIFY=none", f"-s build -- {RUN} none"),
     (
         f"rehearse VARIANT={FLAGSHIP} {PLACES} OUT=out VERIFY=structure",
-        f"-s build -- run {FLAGSHIP} --rehearse {WHERE} --out {HERE}out --verify structure",
+        f"-s build -- {FLAGSHIP} --rehearse --runner=host {WHERE} --out {HERE}out "
+        "--verify structure",
     ),
     (
         f"rehearse VARIANT={FLAGSHIP} RUNNER=image MEMORY=32 SHARED=4 HOURS=2",
-        f"-s contain -- {FLAGSHIP} --rehearse --verify all --memory 32 --shared 4 --hours 2",
+        f"-s build -- {FLAGSHIP} --rehearse --runner=image --verify all "
+        "--memory 32 --shared 4 --hours 2",
     ),
-    (FLAGSHIP, f"-s contain -- {FLAGSHIP} --verify all"),
+    (FLAGSHIP, f"-s build -- {FLAGSHIP} --runner=image --verify all"),
     (
         f"{FLAGSHIP} RUNNER=host OUT=/out",
-        f"-s build verify -- run {FLAGSHIP} --out /out --verify all",
+        f"-s build -- {FLAGSHIP} --runner=host --out /out --verify all",
     ),
     ("image", "-s image --"),
     ("image IMAGE_BASE=base:1 SNAPSHOT=none", "-s image -- --base base:1 --snapshot none"),
@@ -229,7 +231,7 @@ def test_an_unknown_variable_like_none(tree):
 def test_a_variable_of_the_environment_is_nobodys_mistake(tree):
     done, noted = make(tree, "list", env={"VARAINT": "x"})
     assert done.returncode == 0
-    assert noted == [["-s", "list"]]
+    assert noted == [["-s", "forge", "--", "list"]]
 
 
 @pytest.mark.parametrize(
@@ -286,8 +288,9 @@ def test_image_test_compares_the_sums(tree, same):
     rehearsal = f"{FLAGSHIP} --rehearse"
     assert noted == expected(
         tree,
-        f"-s contain -- {rehearsal} --base {HERE}base --out dist/image-test/image --memory 9",
-        f"-s build -- run {rehearsal} --verify structure --out dist/image-test/host",
+        f"-s build -- {rehearsal} --runner=image --base {HERE}base --out dist/image-test/image "
+        "--memory 9",
+        f"-s build -- {rehearsal} --verify structure --out dist/image-test/host",
     )
 
 
@@ -303,7 +306,7 @@ def test_the_runner_is_installed_from_its_lock_file_first(tree):
     done, noted = make(tree, "list", "PYTHON=./my python", noting=False)
     assert done.returncode == 0, done.stderr
     install = "-m pip install --quiet --require-hashes --requirement lockfiles/tools.txt"
-    runner = "-m nox -s list"
+    runner = "-m nox -s forge -- list"
     assert noted == expected(tree, "-m venv --clear .venv", install, runner)
     make(tree, "list", "PYTHON=./my python", noting=False)
     assert [json.loads(line) for line in (tree / "noted").read_text().splitlines()][3:] == [

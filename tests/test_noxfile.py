@@ -30,16 +30,18 @@ if "--target" in sys.argv:
 """
 VERIFY = "verify" if Path("/dev/nvidiactl").exists() else "verify-cpu"
 GIVEN = ("one", "two words")
+LEDGER = "a file"
 PYTEST = ("tests", "-p", "no:cacheprovider")
 # What a session runs, and where; {...} stands for the arguments of the session.
 SESSIONS = {
-    "list": [("host", "-m", "forge", "list", ...)],
-    "build": [("build", "-m", "forge", ...)],
-    "verify": [(VERIFY, "-m", "forge", ..., "--environment=verify")],
+    "build": [("host", "-m", "forge", "build", ...)],
+    "forge": [("host", "-m", "forge", ...)],
     "image": [("host", "-m", "forge", "image", ...)],
-    "contain": [("host", "-m", "forge", "contain", ...)],
     "containers": [("host", *PYTEST, "tests/forge/container", "-m", "image", ...)],
-    "assay": [("host", "-m", "forge", "fetch", ...), (VERIFY, "-m", "assay", "check", ...)],
+    "assay": [
+        ("host", "-m", "forge", "fetch", "one", LEDGER, "two words"),
+        (VERIFY, "-m", "assay", "check", "one", LEDGER),
+    ],
     "compare": [("check", "-m", "assay", "compare", ...)],
     "reproduce": [("rebuild", "-m", "assay", "reproduce", ...)],
     "check": [("check", "-m", ...)],
@@ -116,9 +118,9 @@ class Tree:
         assert (done.returncode == 0) == (status == 0), done.stdout + done.stderr
         return [json.loads(line) for line in self.noted.read_text().splitlines()]
 
-    def installed(self, environment: str) -> list[list[str]]:
-        """What the installer is told when a session needs this environment."""
-        return [call[2:] for call in self.nox("-s", environment) if call[1] == "uv"]
+    def installed(self, *session: str) -> list[list[str]]:
+        """What the installer is told when a session runs."""
+        return [call[2:] for call in self.nox("-s", *session) if call[1] == "uv"]
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +139,12 @@ def test_a_session_runs_where_it_should_with_its_arguments(calls, session):
         [word for part in call for word in (GIVEN if part is ... else (part,))]
         for call in SESSIONS[session]
     ]
-    assert [call[1:] for call in calls if call[0] == session] == wanted
+    found = [call[1:] for call in calls if call[0] == session]
+    if session == "assay":
+        (ledger,) = {call[5] for call in found}
+        assert ledger.endswith("/ledger.json")
+        found = [[LEDGER if word == ledger else word for word in call] for call in found]
+    assert found == wanted
 
 
 def test_every_session_is_tested(tree):
@@ -162,7 +169,7 @@ def test_calibrating_again_needs_the_libraries(tree):
 
 def test_a_failure_is_the_end(tree):
     """Of a session, of the sessions after it, and of nox, which says so."""
-    started = tree.nox("-s", "assay", "list", status=41)
+    started = tree.nox("-s", "assay", "forge", "--", "folder", status=41)
     assert [call[:2] for call in started] == [["assay", "host"]]
 
 
@@ -240,6 +247,23 @@ class TestEnvironment:
     def test_not_when_something_else_does(self, fresh, file, old, new):
         self.edit(fresh.folder / file, old, new)
         assert fresh.installed("check") == []
+
+    @pytest.mark.parametrize(
+        ("options", "wanted"),
+        [
+            (("--rehearse",), ["build", VERIFY]),
+            (("--verify", "all"), ["build", VERIFY]),
+            (("--verify", "structure"), ["build"]),
+            (("--verify", "none"), ["build"]),
+            (("--runner=image",), []),
+        ],
+    )
+    def test_those_of_the_steps_before_a_build(self, fresh, options, wanted):
+        """The driver starts their Pythons, so they are there when it needs them."""
+        for name in ("build", VERIFY):
+            (fresh.folder / ".nox" / name / "made-from").unlink()
+        told = fresh.installed("build", "--", "variant", *options)
+        assert [Path(call[-1]).name for call in told if call[1] == "venv"] == wanted
 
     def test_not_half_made(self, fresh):
         """What failed is made anew by the next session."""

@@ -1,6 +1,7 @@
 """What a stranger can ask of verify-release: whom to trust, what to demand, and what is told."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -48,6 +49,19 @@ def test_command_line(good):
     other = command(good.folder, "--key", good.other_key.with_name("other.pub"))
     assert other.returncode == 41
     assert other.stdout.splitlines()[-1].split()[:3] == ["3", "FAIL", "signatures:"]
+
+
+def test_needs_no_more_than_the_check_environment_has(good, tmp_path):
+    """Neither compiled loops nor a hub client, even where a function would import them."""
+    for name in ("numba", "torch", "huggingface_hub", "jinja2", "pyarrow", "docker"):
+        (tmp_path / f"{name}.py").write_text("raise ModuleNotFoundError('is not installed')")
+    done = subprocess.run(
+        [sys.executable, "-m", "assay", "verify-release", good.folder, "--key",
+         good.key.with_name("key.pub")],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
