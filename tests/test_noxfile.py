@@ -115,7 +115,7 @@ class Tree:
             [NOX, "-m", "nox", *arguments], cwd=self.folder, capture_output=True, text=True,
             check=False, env={"PATH": os.environ["PATH"], "EXIT": str(status)},
         )  # fmt: skip
-        assert (done.returncode == 0) == (status == 0), done.stdout + done.stderr
+        assert done.returncode == status, done.stdout + done.stderr
         return [json.loads(line) for line in self.noted.read_text().splitlines()]
 
     def installed(self, *session: str) -> list[list[str]]:

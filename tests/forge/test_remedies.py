@@ -28,9 +28,9 @@ def makefile_words():
     """The Makefile's targets, and the variables that are given on its command line."""
     text = (checkout.ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z][a-z-]*):", text, flags=re.M))
-    own = set(re.findall(r"^([A-Z_]+) :?= ", text, flags=re.M))
-    variables = set(re.findall(r"\$\((?:if \$\(|or \$\(|abspath \$\()?([A-Z_]+)\)", text)) - own
-    return targets, variables
+    (names,) = re.findall(r"^NAMES := ((?:.*\\\n)*.*)", text, flags=re.M)
+    # A and B, the folders of compare, are words of any sentence.
+    return targets, set(re.findall(r"[A-Z_]{2,}", names)) - {"NOX"}
 
 
 TARGETS, VARIABLES = makefile_words()
