@@ -20,6 +20,8 @@ from nox.command import CommandFailed
 ROOT = Path(__file__).parent
 UV = (sys.executable, "-m", "uv", "--quiet")
 PYTEST = ("-p", "no:cacheprovider")
+# Seconds between Ctrl-C and a harder signal: a build stops its processes and cleans up meanwhile.
+PATIENCE = 30.0
 # What an editable install takes of [project]; the rest of that table describes, or is read by none.
 PROJECT = ("name", "version", "requires-python", "dependencies", "scripts", "entry-points")
 # Those that others name as constraints come first.
@@ -105,7 +107,9 @@ def python(session: nox.Session, name: str, *arguments: str) -> None:
     command = (environment(session, name), *arguments)
     try:
         # Without `stderr`, nox sends standard error to standard output.
-        session.run(*command, external=True, log=False, env=env, stderr=None)
+        session.run(
+            *command, external=True, log=False, env=env, stderr=None, interrupt_timeout=PATIENCE
+        )
     except CommandFailed as failed:
         # nox answers 1 for whatever failed; a script may need to know why. The code of a command
         # that a signal ended is that signal's number, negative; a shell says 128 more than it.
