@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from forge.core import canonical
 from forge.core.errors import FetchError
 from forge.core.files import File, Origin, names_in, select
+from forge.core.model import Model, RelativePath, Sha256
 from forge.recipes.recipe import CalibrationSet, Recipe
-from forge.recipes.sources import RelativePath, Sha256
 
 ROOT = Path(__file__).resolve().parents[2] / "standins"
 PINS = "pins.toml"
@@ -25,22 +25,23 @@ REQUEST = "Write an encyclopedia article about: {title}"
 PINS_REMEDY = "Restore it with git, or pin it as it is with `python -m forge.inputs.standin`."
 _PINS_HEADER = "# The chat template and the corpus. Written by: python -m forge.inputs.standin\n"
 
-_Model = TypeVar("_Model", bound=BaseModel)
+_Model = TypeVar("_Model", bound=Model)
 
 
-class Card(BaseModel):
-    """What is read of a `standin.toml`; the rest of it tells how the stand-in was trained."""
+class Card(Model):
+    """What is read of a `standin.toml`; the rest of it tells how the stand-in was trained.
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    That rest is for people, and a training may add to it, so unknown keys are passed over.
+    """
+
+    model_config = ConfigDict(extra="ignore")
 
     architecture: str
     files: dict[RelativePath, Sha256]
 
 
-class Pins(BaseModel):
+class Pins(Model):
     """The digests in `pins.toml`, by path below the folder of the stand-ins."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     files: dict[RelativePath, Sha256]
 

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from forge.core.errors import RecipeError, UnpinnedError
+from forge.core.model import Model, RelativePath
 from forge.recipes.sections import (
     Calibration,
     CalibrationSet,
@@ -29,7 +30,7 @@ from forge.recipes.sections import (
     Remove,
     Serve,
 )
-from forge.recipes.sources import Checkpoint, Model, RelativePath, Source, Template, Unresolved
+from forge.recipes.sources import Checkpoint, Source, Template, Unresolved
 
 __all__ = [
     "Calibration",

@@ -4,7 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from forge.recipes.sources import Checkpoint, Dataset, Model, RelativePath, Sha256
+from forge.core.model import Model, RelativePath, Sha256
+from forge.recipes.sources import Checkpoint, Dataset
 
 
 class CalibrationSet(Dataset):

@@ -2,28 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from forge.core.errors import UnpinnedError
+from forge.core.model import Commit, Model, RelativePath, Sha256
 
 Repository = Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
-Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-
-
-def _relative(path: str) -> str:
-    if not path or path.startswith("/") or "\\" in path or ".." in path.split("/"):
-        raise ValueError("must be a relative POSIX path that stays inside its folder")
-    return path
-
-
-RelativePath = Annotated[str, AfterValidator(_relative)]
-
-
-class Model(BaseModel):
-    """What every part of a recipe has in common: strict types, no unknown key, no mutation."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
 class Unresolved(Model):
