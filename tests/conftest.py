@@ -13,6 +13,9 @@ from hypothesis import settings
 from forge.calibration import record
 from forge.core import canonical
 from forge.core.store import Result, Store
+from forge.manifest import document
+from forge.manifest.inputs import Inputs, InputSource
+from forge.manifest.names import INPUTS
 from forge.pipeline import Job, work_on
 from forge.recipes import recipe
 from forge.recipes.recipe import Recipe
@@ -221,10 +224,8 @@ def build_small(root: Path, arrays: Arrays, wanted: Recipe | None = None) -> Bui
         if wanted.mtp.donor is not None:
             head = {name: array for name, array in base_arrays(9).items() if name[:4] == "mtp."}
             write_checkpoint(out / "donor", head)
-        canonical.write(
-            out / "inputs.json",
-            {"sources": {"base": {"uri": "standin:x", "kind": "standin"}}, "files": []},
-        )
+        source = InputSource(kind="standin", uri="standin:x", revision="x", name="x")
+        document.write(out / INPUTS, Inputs(sources={"base": source}, files=()))
 
     def calibrated(out: Path) -> None:
         plan = make_plan(wanted, tensorfile.read_checkpoint(results["fetch"].files / "base"))

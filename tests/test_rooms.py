@@ -50,10 +50,12 @@ def test_the_tree_keeps_every_contract(tree):
     [
         ("build/forge/core/store.py", "from forge import pipeline", "forge-rooms"),
         ("build/forge/tensors/plan.py", "import forge.pipeline", "forge-rooms"),
+        ("build/forge/manifest/document.py", "import forge.pipeline", "forge-rooms"),
+        ("build/forge/manifest/document.py", "import forge.tensors.plan", "forge-rooms"),
         ("build/forge/beside_the_rooms.py", "", "forge-rooms"),
         ("build/forge/release/card.py", "from forge.container import image", "forge-rooms"),
-        ("build/forge/checkpoint/graft.py", "from assay.checks import check", "one-way"),
-        ("verify/assay/checks/check.py", "from assay.serving import engine", "assay-rooms"),
+        ("build/forge/checkpoint/graft.py", "from assay.checks import declared", "one-way"),
+        ("verify/assay/checks/declared.py", "from assay.serving import engine", "assay-rooms"),
         ("verify/assay/serving/engine.py", "from bench import limits", "apart"),
         ("verify/assay/rebuild/compare.py", "import torch", "no-torch"),
         ("build/forge/container/build.py", "from forge import remedies", "remedies"),
@@ -71,7 +73,7 @@ def test_the_tree_keeps_every_contract(tree):
         ("build/forge/checkpoint/graft.py", "from forge.inputs import hub", "results-not-inputs"),
         ("build/forge/calibration/record.py", "import forge.inputs", "results-not-inputs"),
         ("verify/assay/serving/engine.py", "from assay.release import policy", "gate-not-stranger"),
-        ("verify/assay/release/steps.py", "from assay.checks import check", "stranger-not-gate"),
+        ("verify/assay/release/steps.py", "from assay.checks import declared", "stranger-not-gate"),
     ],
 )
 def test_a_forbidden_import_breaks_its_contract(tree, module, line, contract):

@@ -7,20 +7,18 @@ its job in this one way.
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from forge.core import canonical
 from forge.core.errors import StoreError
 from forge.core.files import Kind
+from forge.core.model import Model, mistake
 from forge.core.store import Result, Store
 from forge.pipeline import Job, Level, Needed
 from forge.recipes import recipe
 
 
-class Ledger(BaseModel):
+class Ledger(Model):
     """The file: a job in words, and the keys of the results that it has, by step."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     variant: str
     rehearsal: bool
@@ -44,7 +42,7 @@ def write(path: Path, job: Job, results: Needed) -> None:
         origins=dict(job.origins),
         results={step: result.key for step, result in results.items()},
     )
-    canonical.write(path, found.model_dump(mode="json"))
+    path.write_bytes(found.encoded())
 
 
 def read(path: Path) -> tuple[Job, dict[str, Result]]:
@@ -55,9 +53,10 @@ def read(path: Path) -> tuple[Job, dict[str, Result]]:
         RecipeError: the recipe is not there any more.
     """
     try:
-        found = Ledger.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise StoreError(f"{path}: is no ledger of a build: {error}") from error
+        found = Ledger.parse(path.read_bytes())
+    except (OSError, ValueError) as error:
+        why = mistake(error) if isinstance(error, ValidationError) else str(error)
+        raise StoreError(f"{path}: is no ledger of a build: {why}.") from error
     job = Job(
         recipe=recipe.find(found.variant),
         store=Store(Path(found.store)),

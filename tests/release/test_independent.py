@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from forge.core import checkout
+from forge.manifest.names import BUNDLES
 from forge.release import keys, signing
-from forge.release.folder import BUNDLES
 
 GUIDE = checkout.ROOT / "verify" / "CHECKING.md"
 

@@ -7,8 +7,8 @@ from hub_server import serve
 from huggingface_hub import constants
 
 from forge.core.errors import ReleaseError, UploadError
+from forge.manifest.names import SIGNATURES
 from forge.release import publish
-from forge.release.folder import SIGNATURES
 
 REPO = "someone/result"
 
@@ -116,7 +116,11 @@ def test_what_is_not_of_the_release_is_removed_and_that_is_told(bench, hub, said
 def test_signatures_of_another_release_go_first(bench, hub):
     """A changed release on top of one that is signed: in between there is no signature."""
     published(bench)
-    bench.restate(lambda s: s["predicate"]["runDetails"]["metadata"].update(finishedOn="later"))
+    bench.restate(
+        lambda s: s["predicate"]["runDetails"]["metadata"].update(
+            finishedOn="2031-01-01T00:00:00+00:00"
+        )
+    )
     published(bench)
     *_, content, signed = commits(hub)
     assert not set(SIGNATURES) & content.keys()

@@ -9,11 +9,12 @@ import pytest
 
 from assay.rebuild import reproduce
 from assay.release import rebuilders, trust, verify
-from assay.release.policy import Policy
 from assay.release.steps import Demands
 from forge.core import canonical
 from forge.core.errors import DifferenceError, ManifestError, ReleaseError, SigningError
 from forge.core.store import Store
+from forge.manifest import document
+from forge.manifest.policy import Policy
 from forge.release import bundle, keys
 
 
@@ -113,7 +114,7 @@ def test_statement_of_another_release(bench, demands, attested, rebuilder):
     statement = attested(one)
 
     def change(manifest):
-        manifest["predicate"]["runDetails"]["metadata"]["finishedOn"] = "later"
+        manifest["predicate"]["runDetails"]["metadata"]["finishedOn"] = "2031-01-01T00:00:00+00:00"
 
     bench.restate(change)
     with pytest.raises(ReleaseError, match="is of another release"):
@@ -139,7 +140,10 @@ def spoiled(path, key, change):
     ("change", "reason"),
     [
         (lambda s: s["subject"].pop(), "is about other files than those here"),
-        (lambda s: s["subject"][0].update(digest={"md5": "0"}), "is about other files"),
+        (lambda s: s["subject"][0].update(digest={"md5": "0"}), "sha256: Field required"),
+        (lambda s: s["subject"][0].update(digest={"sha256": "0" * 64}), "is about other files"),
+        (lambda s: s.update(unknown=1), "first unknown: Extra inputs are not permitted"),
+        (lambda s: s["predicate"].update(unknown=1), "predicate.unknown: Extra inputs"),
         (lambda s: s["predicate"].update(verdict="differs"), "Input should be 'identical'"),
         (lambda s: s["predicate"].update(compared={}), "Field required"),
         (lambda s: s.update(predicateType="urn:other"), "urn:hallmark:reproduction:v1"),
@@ -171,7 +175,7 @@ def test_nothing_is_signed_for_a_rebuild_that_differs(bench, good, rebuilder, tm
     """The release's weights were changed: the rebuild says so, and the statement is refused."""
     bench.flip("model-mtp.safetensors", -1)
     found = reproduce.run(bench.folder, Store(tmp_path / "store"), base=good.key.parent / "base")
-    canonical.write(tmp_path / "report.json", found.as_json())
+    document.write(tmp_path / "report.json", found.outcome)
     with pytest.raises(DifferenceError, match="is not reproduced, so nothing is signed"):
         rebuilders.attest_reproduction(
             bench.folder, tmp_path / "report.json", rebuilder("one"), None, tmp_path / "statements"
@@ -180,7 +184,11 @@ def test_nothing_is_signed_for_a_rebuild_that_differs(bench, good, rebuilder, tm
 
 
 def test_report_of_another_release(bench, attested, rebuilder):
-    bench.restate(lambda s: s["predicate"]["runDetails"]["metadata"].update(finishedOn="later"))
+    bench.restate(
+        lambda s: s["predicate"]["runDetails"]["metadata"].update(
+            finishedOn="2031-01-01T00:00:00+00:00"
+        )
+    )
     with pytest.raises(ManifestError, match="is of another release"):
         attested(rebuilder("one"), bench.folder)
 

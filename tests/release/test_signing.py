@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from forge.core.errors import ReleaseError, SigningError
+from forge.manifest.names import BUNDLES, SIGNATURES
 from forge.release import assemble, bundle, signing
-from forge.release.folder import BUNDLES, SIGNATURES
 
 COMMAND = (sys.executable, "-m", "forge", "sign")
 

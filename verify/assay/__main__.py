@@ -13,6 +13,7 @@ from forge.core import canonical, console
 from forge.core import checkout as here
 from forge.core.errors import DifferenceError, ReleaseError, VerificationError
 from forge.core.store import Store
+from forge.manifest import document, verification
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -33,8 +34,9 @@ def check(
         checks = verify.assay(job, made, folder.resolve(), fetched, Path(logs))
     for one in checks:
         console.say(f"{'pass' if one.passed else 'FAIL'}  {one.name}: {one.detail}")
-    print(canonical.dumps(verify.report(job.recipe, job.level, checks)))  # noqa: T201
-    if not verify.passed(checks):
+    report = verification.report(job.recipe.name, job.level, checks)
+    print(report.encoded().decode(), end="")  # noqa: T201
+    if not report.passed:
         raise VerificationError(f"{folder}: failed the assay.")
 
 
@@ -76,7 +78,7 @@ def reproduce_release(
     found = reproduce.run(folder, Store(store), base=base, mirror=mirror, recalibrate=recalibrate)
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
-        canonical.write(report, found.as_json())
+        document.write(report, found.outcome)
     reproduce.show(found, folder)
 
 
@@ -114,6 +116,7 @@ def verify_a_release(
     from assay.release import policy as policies
     from assay.release import steps, trust
     from assay.release import verify as verify_release
+    from forge.manifest.policy import Policy
 
     if sum([key is not None, identity is not None and issuer is not None, unsigned]) != 1:
         raise ReleaseError(
@@ -121,7 +124,7 @@ def verify_a_release(
             "or nobody.",
             remedy="whom-to-trust",
         )
-    demands = policies.read(policy) if policy else policies.Policy()
+    demands = policies.read(policy) if policy else Policy()
     if reproduced is not None:
         demands = demands.model_copy(update={"reproductions": reproduced})
     trusted: trust.Trust | None = None

@@ -5,22 +5,19 @@ worth minutes of an engine. All that was measured is written, also when the verd
 """
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.checks import structure
-from assay.checks.check import Check
-from forge.core import canonical
 from forge.core.errors import VerificationError
+from forge.manifest import document
+from forge.manifest.names import VERIFICATION
+from forge.manifest.verification import Check, passed, report
 
 if TYPE_CHECKING:
     from forge.core.store import Result
-    from forge.pipeline import Job, Level, Work
-    from forge.recipes.recipe import Recipe
+    from forge.pipeline import Job, Work
     from forge.tensors.checkpoint import Checkpoint
-
-REPORT = "verification.json"
 
 
 def parameters(work: "Work") -> dict[str, Any]:
@@ -42,7 +39,7 @@ def run(work: "Work", out: Path) -> None:
     """
     job, dressed = work.job, work.needed["dress"]
     checks = assay(job, work.checkpoint, dressed.files, work.needed["fetch"], out)
-    canonical.write(out / REPORT, report(job.recipe, job.level, checks))
+    document.write(out / VERIFICATION, report(job.recipe.name, job.level, checks))
     failed = [check for check in checks if not check.passed]
     if failed:
         kept = job.store.root / "failed" / job.recipe.name
@@ -77,18 +74,3 @@ def assay(
     from assay.serving import trial  # needs what only the engine's environment has
 
     return checks + trial.run(job, folder, fetched, logs)
-
-
-def passed(checks: Sequence[Check]) -> bool:
-    """Whether there are checks and all of them passed."""
-    return bool(checks) and all(check.passed for check in checks)
-
-
-def report(recipe: "Recipe", level: "Level", checks: Sequence[Check]) -> dict[str, Any]:
-    """What `verification.json` holds; a level of `none` is no pass."""
-    return {
-        "variant": recipe.name,
-        "level": level,
-        "passed": passed(checks),
-        "checks": [check.as_json() for check in checks],
-    }

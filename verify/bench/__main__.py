@@ -72,7 +72,7 @@ def bench(folder: Path, layers: int) -> dict[str, Any]:
     disk, hashing = limits.disk_rate(folder), limits.hash_rate()
     floor = measured["rebuild"]["bytes"] / min(disk, hashing)
     return {
-        "machine": machine.machine(),
+        "machine": machine.machine().as_json(),
         "layers": layers,
         "measured": measured,
         "in_memory_mb_s": limits.in_memory_rate() / 1e6,

@@ -14,14 +14,16 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from docker import DockerClient
 from docker.errors import ImageNotFound
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from forge.core import canonical, checkout, machine
 from forge.core.errors import ImageError, NoEngineError
+from forge.core.machine import ContainerImage
+from forge.core.model import Model
 
 # What the image is made from; .dockerignore lets in the same, less itself and the Dockerfile.
 TREE = (
@@ -35,11 +37,7 @@ BASE_DIGEST = "org.opencontainers.image.base.digest"
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-
-class Base(_Model):
+class Base(Model):
     """The image that ours begins with, and the command that tells its newest digest."""
 
     name: str
@@ -53,14 +51,14 @@ class Base(_Model):
         return f"{self.name}:{self.tag}@{self.digest}"
 
 
-class System(_Model):
+class System(Model):
     """The date of the distribution's archive, as its name and in seconds since 1970."""
 
     snapshot: str
     epoch: int
 
 
-class Pins(_Model):
+class Pins(Model):
     """`lockfiles/images.toml`."""
 
     base: Base
@@ -78,9 +76,9 @@ class Image:
     layers: str
     labels: Mapping[str, str]
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> ContainerImage:
         """What a manifest says of it."""
-        return {"id": self.id, "layers": self.layers, "labels": dict(self.labels)}
+        return ContainerImage(id=self.id, layers=self.layers, labels=dict(self.labels))
 
 
 def pins() -> Pins:

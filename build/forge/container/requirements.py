@@ -28,6 +28,7 @@ from forge.core.errors import (
     NoGpuError,
     SpaceError,
 )
+from forge.core.machine import Graphics
 
 OLDEST_DRIVER = 580  # CUDA 13.0: https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/
 GIB = 1 << 30
@@ -44,14 +45,6 @@ class Limits:
     memory: int
     shared: int
     seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Graphics:
-    """The GPUs by name, and their driver's version."""
-
-    driver: str
-    names: tuple[str, ...]
 
 
 def engine() -> DockerClient:

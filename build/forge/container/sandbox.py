@@ -6,13 +6,12 @@ killed outright, the engine removes it, since its first process (:mod:`forge.cor
 with ours.
 """
 
-import json
 import os
 import shutil
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,10 @@ from docker.types import DeviceRequest, Mount
 
 from forge.container import lifecycle
 from forge.container.image import Image
-from forge.container.requirements import Graphics, Limits
-from forge.core import console, machine
+from forge.container.requirements import Limits
+from forge.core import canonical, console, machine
 from forge.core.errors import NoGpuError
+from forge.core.machine import Container, ContainerEngine, Graphics
 
 PYTHON = "/hallmark/.nox/{environment}/bin/python"
 _LABEL = "hallmark.run"
@@ -75,15 +75,17 @@ class Sandbox:
                 remedy="host",
             )
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Container:
         """What a manifest says of the container: image, engine, GPUs and their driver."""
         version = self.client.version()
         engines = [part["Name"] for part in version.get("Components", [])]
-        return {
-            "image": self.image.facts(),
-            "engine": {"name": engines[0] if engines else "unknown", "version": version["Version"]},
-            "graphics": None if self.graphics is None else asdict(self.graphics),
-        }
+        return Container(
+            image=self.image.facts(),
+            engine=ContainerEngine(
+                name=engines[0] if engines else "unknown", version=version["Version"]
+            ),
+            graphics=self.graphics,
+        )
 
     def _create(self, name: str, command: Sequence[str]) -> None:
         api, limits = self.client.api, self.limits
@@ -119,7 +121,7 @@ class Sandbox:
             # make rich draw its bars for ours.
             columns = str(shutil.get_terminal_size().columns)
             given |= {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1", "COLUMNS": columns}
-        return {**given, machine.CONTAINER: json.dumps(self.facts(), sort_keys=True)}
+        return {**given, machine.CONTAINER: canonical.dumps(self.facts().as_json())}
 
     def _mounts(self) -> list[Mount]:
         def bind(source: Path, target: str, *, read_only: bool) -> Mount:

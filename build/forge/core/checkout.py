@@ -66,7 +66,7 @@ def commit() -> tuple[str, bool]:
     Returns ("unknown", True) outside a git checkout, since nothing then vouches for the tree.
     """
     if inside := machine.container():
-        stated = inside["image"]["labels"]
+        stated = inside.image.labels
         return stated["org.opencontainers.image.revision"], stated["hallmark.dirty"] != "false"
     command = ["git", "-C", str(ROOT)]
     head = subprocess.run(  # noqa: S603

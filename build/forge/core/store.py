@@ -18,9 +18,55 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from pydantic import Field, ValidationError
 
 from forge.core import canonical
 from forge.core.errors import StoreError
+from forge.core.model import Maybe, Model, Sha256, Timestamp, mistake
+
+RECORD = "record.json"
+
+
+class Output(Model):
+    """A file that a step left."""
+
+    sha256: Sha256
+    bytes: int
+    stamp: str = Field(
+        description="Size and modification time in ns: while they are these, it is not read again."
+    )
+
+
+class Record(Model):
+    """`record.json`: what went into a result, when it was made, and the files that it has.
+
+    The first five are the facts that its key is made of. A result that no step made, such as a
+    calibration record that is taken over from a release, has none of them.
+    """
+
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="What decides the outcome besides the inputs."
+    )
+    needs: dict[str, dict[str, Sha256]] = Field(
+        default_factory=dict, description="What was read: SHA-256 by step and path."
+    )
+    code: Maybe[Sha256] = Field(
+        default=None, description="The SHA-256 of the modules that the step can reach."
+    )
+    distributions: dict[str, str] = Field(
+        default_factory=dict, description="The versions of what those modules import, by name."
+    )
+    system: dict[str, str | None] = Field(
+        default_factory=dict,
+        description="Interpreter, processor and image; null where nothing pins it.",
+    )
+    step: str
+    key: str = Field(description="The SHA-256 of the step's name and all of these facts.")
+    started: Timestamp
+    finished: Timestamp
+    seconds: float
+    outputs: dict[str, Output] = Field(description="What was written, by path.")
+
 
 CHUNK = 1 << 22
 # Two file systems; one that knows no links, or lets nobody link the files of others; a file with
@@ -38,7 +84,7 @@ class Result:
     key: str
     files: Path
     digests: Mapping[str, str]
-    record: Mapping[str, Any]
+    record: Record
 
 
 class Store:
@@ -56,27 +102,29 @@ class Store:
             yield
 
     def get(self, step: str, key: str) -> Result | None:
-        """The result under `key`, its files checked, or None if there is none that is intact."""
+        """The result under `key`, its files checked, or None if there is none that is intact.
+
+        Raises:
+            StoreError: its record cannot be read.
+        """
         folder = self.root / step / key
-        record_path = folder / "record.json"
+        record_path = folder / RECORD
         if not record_path.is_file():
             return None
-        record = canonical.read(record_path)
-        moved = [
-            path
-            for path, entry in record["outputs"].items()
-            if stamp(folder / "files" / path) != entry["stamp"]
-        ]
-        for path in moved:
+        record = _read(record_path)
+        moved: dict[str, Output] = {}
+        for path, output in record.outputs.items():
             file = folder / "files" / path
-            if not file.is_file() or (
-                canonical.sha256_file(file) != record["outputs"][path]["sha256"]
-            ):
+            now = stamp(file)
+            if now == output.stamp:
+                continue
+            if now is None or not file.is_file() or canonical.sha256_file(file) != output.sha256:
                 shutil.rmtree(folder)
                 return None
-            record["outputs"][path]["stamp"] = stamp(file)
+            moved[path] = output.model_copy(update={"stamp": now})
         if moved:
-            canonical.write(record_path, record)
+            record = record.model_copy(update={"outputs": {**record.outputs, **moved}})
+            _write(record_path, record)
         return _result(step, key, folder, record)
 
     def make(
@@ -102,24 +150,16 @@ class Store:
             files.mkdir(parents=True)
             known = work(files) or {}
             finished = datetime.datetime.now(datetime.UTC)
-            outputs = {
-                path: {
-                    "sha256": known.get(path) or canonical.sha256_file(files / path),
-                    "bytes": (files / path).stat().st_size,
-                    "stamp": stamp(files / path),
-                }
-                for path in _walk(files)
-            }
-            record = {
+            record = Record(
                 **facts,
-                "step": step,
-                "key": key,
-                "started": started.isoformat(timespec="seconds"),
-                "finished": finished.isoformat(timespec="seconds"),
-                "seconds": round((finished - started).total_seconds(), 3),
-                "outputs": outputs,
-            }
-            canonical.write(scratch / "record.json", record)
+                step=step,
+                key=key,
+                started=started.isoformat(timespec="seconds"),
+                finished=finished.isoformat(timespec="seconds"),
+                seconds=round((finished - started).total_seconds(), 3),
+                outputs={path: _output(files / path, known.get(path)) for path in _walk(files)},
+            )
+            (scratch / RECORD).write_bytes(record.encoded())
             _flush(scratch)
             folder.parent.mkdir(parents=True, exist_ok=True)
             scratch.rename(folder)
@@ -170,8 +210,33 @@ def own(path: Path) -> None:
         fresh.replace(path)
 
 
-def _result(step: str, key: str, folder: Path, record: Mapping[str, Any]) -> Result:
-    digests = {path: entry["sha256"] for path, entry in record["outputs"].items()}
+def _output(file: Path, sha256: str | None) -> Output:
+    stat = file.stat()
+    return Output(
+        sha256=sha256 or canonical.sha256_file(file), bytes=stat.st_size, stamp=_stamp(stat)
+    )
+
+
+def _read(path: Path) -> Record:
+    try:
+        return Record.parse(path.read_bytes())
+    except (OSError, ValueError) as error:
+        why = mistake(error) if isinstance(error, ValidationError) else str(error)
+        raise StoreError(
+            f"{path}: is no record of a result: {why}. Remove {path.parent} and run again; the "
+            "result is then made anew."
+        ) from error
+
+
+def _write(path: Path, record: Record) -> None:
+    """Replaces a record as a whole: whoever reads it meanwhile has the old one or the new one."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_bytes(record.encoded())
+    fresh.replace(path)
+
+
+def _result(step: str, key: str, folder: Path, record: Record) -> Result:
+    digests = {path: output.sha256 for path, output in record.outputs.items()}
     return Result(step=step, key=key, files=folder / "files", digests=digests, record=record)
 
 
@@ -181,6 +246,10 @@ def stamp(path: Path) -> str | None:
         stat = path.stat()
     except OSError:
         return None
+    return _stamp(stat)
+
+
+def _stamp(stat: os.stat_result) -> str:
     return f"{stat.st_size}:{stat.st_mtime_ns}"
 
 

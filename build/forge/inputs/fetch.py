@@ -24,6 +24,9 @@ from forge.core import canonical, console
 from forge.core.errors import FetchError
 from forge.core.files import File, Kind, Origin
 from forge.inputs import hub, mirror, samples, standin
+from forge.manifest import document
+from forge.manifest.inputs import InputFile, Inputs, InputSource
+from forge.manifest.names import INPUTS
 from forge.recipes.recipe import CalibrationSet
 from forge.recipes.sources import Checkpoint, Dataset, Source, Template, Unresolved
 from forge.tensors.tensorfile import INDEX
@@ -96,7 +99,7 @@ def run(work: "Work", out: Path) -> dict[str, str]:
         _samples(job, wanted, origins[role], taken[role], out / "calibration" / name)
     _write(out / "perplexity/text.txt", _text(job, origins, taken))
     taken |= {role: _take(role, origin) for role, origin in origins.items() if role in LINKED}
-    canonical.write(out / "inputs.json", _inputs(origins, taken))
+    document.write(out / INPUTS, _inputs(origins, taken))
     return _link(taken, out)
 
 
@@ -238,29 +241,29 @@ def _joined(rows: Sequence[object], path: Path) -> bytes:
     return "".join(str(row) for row in rows).encode()
 
 
-def _inputs(origins: Mapping[str, Origin], taken: Taken) -> dict[str, Any]:
+def _inputs(origins: Mapping[str, Origin], taken: Taken) -> Inputs:
     """What was read and from where; names no folder of this machine and no time."""
-    files = [
-        {
-            "role": role,
-            "path": path,
-            "sha256": file.sha256,
-            "bytes": file.bytes,
-            "uri": origins[role].uri if origins[role].joined else f"{origins[role].uri}#{path}",
-        }
+    files = (
+        InputFile(
+            role=role,
+            path=path,
+            sha256=file.sha256,
+            bytes=file.bytes,
+            uri=origins[role].uri if origins[role].joined else f"{origins[role].uri}#{path}",
+        )
         for role, group in sorted(taken.items())
         for path, file in sorted(group.items())
-    ]
+    )
     sources = {
-        role: {
-            "kind": origin.kind,
-            "uri": origin.uri,
-            "revision": origin.revision or _revision(taken[role]),
-            "name": origin.name,
-        }
+        role: InputSource(
+            kind=origin.kind,
+            uri=origin.uri,
+            revision=origin.revision or _revision(taken[role]),
+            name=origin.name,
+        )
         for role, origin in origins.items()
     }
-    return {"sources": sources, "files": files}
+    return Inputs(sources=sources, files=tuple(files))
 
 
 def _revision(files: Mapping[str, File]) -> str:

@@ -7,29 +7,33 @@ the folder by digest, so that nothing in it is outside a signature.
 """
 
 from pathlib import Path
-from typing import Any
 
 from forge.calibration import record
-from forge.core import canonical, console
+from forge.core import console
 from forge.core import store as stores
 from forge.core.errors import ReleaseError
 from forge.core.files import hash_files, names_in, stamps
 from forge.core.store import Store
-from forge.release import attest, card, facts, report, statement
-from forge.release.facts import Facts
-from forge.release.folder import (
+from forge.manifest import provenance as manifests
+from forge.manifest import release_list
+from forge.manifest.names import (
     ADDED,
     CONTENTS,
     DOCUMENTS,
     ERRORS,
     PROVENANCE,
     SIGNATURES,
-    provenance_of,
+    STATEMENT,
+    SUMS,
+    TENSORS,
+    VERIFICATION,
 )
+from forge.release import card, facts, report
+from forge.release.facts import Facts
+from forge.release.folder import provenance_of
 from forge.tensors import quantization_error, tensorfile
 from forge.tensors.plan import make_plan
 
-PREDICATE_TYPE = "https://in-toto.io/attestation/release/v0.1"
 # The hub writes one of its own into a repository that has none; this is in the signed list.
 ATTRIBUTES = """\
 *.safetensors filter=lfs diff=lfs merge=lfs -text
@@ -74,11 +78,9 @@ def contents(folder: Path) -> bytes:
     apart = {f"{PROVENANCE}/{CONTENTS}", *SIGNATURES}
     paths = {name: folder / name for name in names_in(folder) if name not in apart}
     digests = {name: file.sha256 for name, file in hash_files(paths, stamps(paths)).items()}
-    manifest = f"{PROVENANCE}/{attest.STATEMENT}"
-    asked = canonical.read(folder / manifest)["predicate"]["buildDefinition"]["externalParameters"]
-    # A build is its own version: its manifest names all that it was made from.
-    predicate = {"purl": f"pkg:generic/{asked['target']}@{digests[manifest]}"}
-    return (canonical.dumps(statement.of(digests, PREDICATE_TYPE, predicate)) + "\n").encode()
+    target = manifests.read(folder / PROVENANCE).asked.target
+    named = release_list.purl(target, digests[f"{PROVENANCE}/{STATEMENT}"])
+    return release_list.release(digests, named).encoded()
 
 
 def require_current(folder: Path) -> None:
@@ -114,14 +116,14 @@ def _documents(found: Facts) -> dict[str, str]:
 
 def _built(provenance: Path) -> list[str]:
     """The files that `SHA256SUMS` lists."""
-    lines = (provenance / attest.SUMS).read_text(encoding="utf-8").splitlines()
+    lines = (provenance / SUMS).read_text(encoding="utf-8").splitlines()
     return [line.partition("  ")[2] for line in lines]
 
 
 def _require_nothing_else(folder: Path) -> None:
     """Refuses what got into the folder by accident, a key among others."""
     provenance = folder / PROVENANCE
-    beside = (attest.STATEMENT, attest.SUMS, attest.TENSORS, attest.VERIFICATION, record.FILE)
+    beside = (STATEMENT, SUMS, TENSORS, VERIFICATION, record.FILE)
     known = {*_built(provenance), *ADDED, *(f"{PROVENANCE}/{name}" for name in beside)}
     if extra := sorted({*names_in(folder)} - known):
         raise ReleaseError(f"{folder / extra[0]}: is no file of this build. Move it elsewhere.")
@@ -138,20 +140,12 @@ def _require_free_names(provenance: Path) -> None:
 
 def _measure_errors(folder: Path, store: Store, path: Path) -> None:
     """Writes the error of every linear, if the store still has the base that it was made from."""
-    predicate = canonical.read(path.parent / attest.STATEMENT)["predicate"]
-    step = _fetched(predicate)
-    fetched = store.get("fetch", step["key"]) if step else None
-    if step is None or fetched is None or dict(fetched.digests) != step["outputs"]:
+    step = manifests.read(path.parent).steps.get("fetch")
+    fetched = store.get("fetch", step.annotations.key) if step else None
+    if step is None or fetched is None or fetched.digests != step.annotations.outputs:
         return
     variant = facts.read(folder).recipe
     base, stored = (tensorfile.read_checkpoint(one) for one in (fetched.files / "base", folder))
     plan = make_plan(variant, base)
     measured = quantization_error.measure(plan, base, stored, variant.layout.loader)
     path.write_text(quantization_error.lines(measured), encoding="utf-8")
-
-
-def _fetched(predicate: dict[str, Any]) -> dict[str, Any] | None:
-    """What the manifest records of the fetch step."""
-    byproducts = predicate["runDetails"]["byproducts"]
-    found = (one["annotations"] for one in byproducts if one["name"] == "step/fetch")
-    return next(found, None)

@@ -6,7 +6,7 @@ outside `provenance/`, `tensors.jsonl` every stored tensor; both come from the s
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,37 +14,46 @@ from typing import TYPE_CHECKING, Any
 from forge.calibration import record
 from forge.core import canonical, checkout, machine, store
 from forge.core.store import Result
-from forge.release import statement
-from forge.release.statement import resource
+from forge.manifest import document, provenance
+from forge.manifest.inputs import Inputs
+from forge.manifest.names import INPUTS, PROVENANCE, STATEMENT, SUMS, TENSORS, VERIFICATION
+from forge.manifest.provenance import (
+    BASE_IMAGE,
+    BUILD_TYPE,
+    BUILDERS,
+    IMAGE,
+    REHEARSALS,
+    BaseImage,
+    Builder,
+    Definition,
+    Details,
+    External,
+    Image,
+    ImageContents,
+    Internal,
+    Manifest,
+    Metadata,
+    StepRecord,
+)
+from forge.manifest.statement import Digest, subjects
+from forge.manifest.tensor_list import TensorLine
 from forge.tensors import tensorfile
 from forge.tensors.tensorfile import Tensor
 
 if TYPE_CHECKING:
     from forge.pipeline import Job, Needed, Work
 
-SUMS = "SHA256SUMS"
-TENSORS = "tensors.jsonl"
-STATEMENT = "provenance.json"
-VERIFICATION = "verification.json"
-PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = "urn:hallmark:build:v1"
-BUILDERS = {"host": "urn:hallmark:builder:host", "image": "urn:hallmark:builder:image"}
-# A rehearsal is no release wherever it ran, so its builder is another one in either place.
-REHEARSALS = {
-    "host": "urn:hallmark:builder:rehearsal",
-    "image": "urn:hallmark:builder:rehearsal:image",
-}
-
 
 def parameters(work: "Work") -> dict[str, Any]:
     """Who builds what from which source."""
     job = work.job
     commit, dirty = checkout.commit()
+    inside = machine.container()
     return {
         "variant": job.recipe.name,
         "recipe": job.recipe.model_dump(mode="json"),
         "builder": _builder(job),
-        "container": machine.container(),
+        "container": None if inside is None else inside.as_json(),
         "commit": commit,
         "dirty": dirty,
         "code": checkout.code_digest(),
@@ -61,7 +70,7 @@ def run(work: "Work", out: Path) -> None:
     (out / TENSORS).write_text(tensor_lines(tensors), encoding="utf-8")
     store.link(needed["calibrate"].files / record.FILE, out / record.FILE)
     store.link(needed["verify"].files / VERIFICATION, out / VERIFICATION)
-    canonical.write(out / STATEMENT, _statement(job, needed, out))
+    document.write(out / STATEMENT, _manifest(job, needed, out))
 
 
 def sum_lines(digests: Mapping[str, str]) -> str:
@@ -75,17 +84,16 @@ def tensor_lines(tensors: Mapping[str, Tensor]) -> str:
     with ThreadPoolExecutor() as pool:
         digests = pool.map(_tensor_digest, ordered)
         return "".join(
-            canonical.dumps(
-                {
-                    "name": tensor.name,
-                    "dtype": tensor.dtype,
-                    "shape": tensor.shape,
-                    "nbytes": tensor.nbytes,
-                    "sha256": digest,
-                    "file": tensor.file.name,
-                }
+            TensorLine(
+                name=tensor.name,
+                dtype=tensor.dtype,
+                shape=tensor.shape,
+                nbytes=tensor.nbytes,
+                sha256=digest,
+                file=tensor.file.name,
             )
-            + "\n"
+            .encoded()
+            .decode()
             for tensor, digest in zip(ordered, digests, strict=True)
         )
 
@@ -102,59 +110,41 @@ def _builder(job: "Job") -> str:
     return (REHEARSALS if job.rehearsal else BUILDERS)[where]
 
 
-def _statement(job: "Job", needed: "Needed", out: Path) -> dict[str, Any]:
-    subjects = dict(needed["dress"].digests) | {
-        f"provenance/{name}": canonical.sha256_file(out / name) for name in (SUMS, TENSORS)
+def _manifest(job: "Job", needed: "Needed", out: Path) -> Manifest:
+    files = dict(needed["dress"].digests) | {
+        f"{PROVENANCE}/{name}": canonical.sha256_file(out / name) for name in (SUMS, TENSORS)
     }
-    predicate = {
-        "buildDefinition": _definition(job, needed),
-        "runDetails": _details(job, needed, out),
-    }
-    return statement.of(subjects, PREDICATE_TYPE, predicate)
+    return provenance.manifest(files, _definition(job, needed), _details(job, needed, out))
 
 
-def _definition(job: "Job", needed: "Needed") -> dict[str, Any]:
-    inputs = needed["fetch"].files / "inputs.json"
-    fetched = canonical.read(inputs)
-    recipe = f"build/variants/{job.recipe.name}.toml"
-    return {
-        "buildType": BUILD_TYPE,
-        "externalParameters": {
-            "source": fetched["sources"]["base"]["uri"],
-            "target": job.recipe.name,
-            "recipe": recipe,
-        },
-        "internalParameters": {
-            "code_sha256": checkout.code_digest(),
-            "source": checkout.source_digests(),
-            "fetched_from": {role: entry["kind"] for role, entry in fetched["sources"].items()},
-            "machine": machine.machine(),
-            "verified": job.level,
-        },
-        "resolvedDependencies": [
-            *_inputs(fetched["files"]),
-            *_own_files(recipe, job),
-            _own_commit(),
+def _definition(job: "Job", needed: "Needed") -> Definition:
+    fetched = document.read(Inputs, needed["fetch"].files / INPUTS)
+    recipe = provenance.recipe_of(job.recipe.name)
+    commit, dirty = checkout.commit()
+    return Definition(
+        build_type=BUILD_TYPE,
+        external_parameters=External(
+            source=fetched.sources["base"].uri, target=job.recipe.name, recipe=recipe
+        ),
+        internal_parameters=Internal(
+            code_sha256=checkout.code_digest(),
+            source=checkout.source_digests(),
+            fetched_from={role: source.kind for role, source in fetched.sources.items()},
+            machine=machine.machine(),
+            verified=job.level,
+        ),
+        resolved_dependencies=(
+            *(provenance.input_of(file) for file in fetched.files),
+            *provenance.source_files(_own_files(recipe, job)),
+            provenance.source_tree(commit, uncommitted_changes=dirty),
             *_own_image(),
-        ],
-    }
+        ),
+    )
 
 
-def _inputs(files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {
-            **resource(f"{entry['role']}/{entry['path']}", entry["sha256"]),
-            "uri": entry["uri"],
-            "annotations": {"bytes": entry["bytes"]},
-        }
-        for entry in files
-    ]
-
-
-def _own_files(recipe: str, job: "Job") -> list[dict[str, Any]]:
+def _own_files(recipe: str, job: "Job") -> dict[str, str]:
     """The recipe, and every lock file that an environment of this build was made from."""
-    own = {recipe: canonical.sha256_file(checkout.ROOT / recipe), **_locks(job)}
-    return [resource(path, digest) for path, digest in sorted(own.items())]
+    return {recipe: canonical.sha256_file(checkout.ROOT / recipe), **_locks(job)}
 
 
 def _locks(job: "Job") -> dict[str, str]:
@@ -163,57 +153,60 @@ def _locks(job: "Job") -> dict[str, str]:
     return {path: digest for lock in found for path, digest in lock.items()}
 
 
-def _own_commit() -> dict[str, Any]:
-    commit, dirty = checkout.commit()
-    return {
-        "name": "hallmark",
-        "uri": "pkg:generic/hallmark",
-        "digest": {"gitCommit": commit},
-        "annotations": {"uncommitted_changes": dirty},
-    }
-
-
-def _own_image() -> list[dict[str, Any]]:
+def _own_image() -> tuple[Image | BaseImage, ...]:
     """The image that it was built in and the base of that, or nothing on a host."""
     inside = machine.container()
     if inside is None:
-        return []
-    image, labels = inside["image"], inside["image"]["labels"]
-    base = labels["org.opencontainers.image.base.name"]
-    annotations = {"layers_sha256": image["layers"], "labels": labels}
-    return [
-        {**resource("image", _hex(image["id"])), "annotations": annotations},
-        resource("image/base", _hex(labels["org.opencontainers.image.base.digest"]))
-        | {"uri": f"oci:{base}"},
-    ]
+        return ()
+    image, labels = inside.image, inside.image.labels
+    return (
+        Image(
+            name=IMAGE,
+            digest=_digest(image.id),
+            annotations=ImageContents(layers_sha256=image.layers, labels=labels),
+        ),
+        BaseImage(
+            name=BASE_IMAGE,
+            digest=_digest(labels["org.opencontainers.image.base.digest"]),
+            uri=f"oci:{labels['org.opencontainers.image.base.name']}",
+        ),
+    )
 
 
-def _hex(digest: str) -> str:
-    return digest.removeprefix("sha256:")
+def _digest(digest: str) -> Digest:
+    return Digest(sha256=digest.removeprefix("sha256:"))
 
 
-def _details(job: "Job", needed: "Needed", out: Path) -> dict[str, Any]:
+def _details(job: "Job", needed: "Needed", out: Path) -> Details:
     records = [result.record for result in needed.values()]
-    files = [record.FILE, VERIFICATION]
-    return {
-        "builder": {"id": _builder(job)},
-        "metadata": {
-            "startedOn": min(entry["started"] for entry in records),
-            "finishedOn": max(entry["finished"] for entry in records),
-        },
-        "byproducts": [
-            *(resource(f"provenance/{f}", canonical.sha256_file(out / f)) for f in files),
-            *(_step_record(result) for result in needed.values()),
-        ],
+    files = {
+        f"{PROVENANCE}/{name}": canonical.sha256_file(out / name)
+        for name in (record.FILE, VERIFICATION)
     }
+    return Details(
+        builder=Builder(id=_builder(job)),
+        metadata=Metadata(
+            started_on=min(one.started for one in records),
+            finished_on=max(one.finished for one in records),
+        ),
+        byproducts=(
+            *subjects(files),
+            *(provenance.step(result.step, _step_record(result)) for result in needed.values()),
+        ),
+    )
 
 
-def _step_record(result: Result) -> dict[str, Any]:
-    """What a step did, in full; the digest is that of the annotations as canonical JSON."""
-    annotations = {
-        **{name: result.record[name] for name in ("key", "started", "finished", "parameters")},
-        **{name: result.record[name] for name in ("needs", "code", "distributions", "system")},
-        "outputs": dict(result.digests),
-    }
-    digest = canonical.sha256_text(canonical.dumps(annotations))
-    return {**resource(f"step/{result.step}", digest), "annotations": annotations}
+def _step_record(result: Result) -> StepRecord:
+    """What a step did, in full."""
+    made = result.record
+    return StepRecord(
+        key=made.key,
+        started=made.started,
+        finished=made.finished,
+        parameters=made.parameters,
+        needs=made.needs,
+        code=made.code,
+        distributions=made.distributions,
+        system=made.system,
+        outputs=dict(result.digests),
+    )

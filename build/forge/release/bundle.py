@@ -14,7 +14,7 @@ from sigstore_models.bundle.v1 import Bundle
 
 from forge.core import canonical
 from forge.core.errors import ReleaseError
-from forge.release.statement import MEDIA_TYPE
+from forge.manifest.statement import MEDIA_TYPE
 
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 

@@ -6,7 +6,7 @@ by digest. What was not measured is None or empty.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,14 @@ from typing import Any
 from forge.calibration import record
 from forge.core import canonical, checkout
 from forge.core.errors import RecipeError
+from forge.manifest import document
+from forge.manifest import provenance as manifests
+from forge.manifest.names import ERRORS, TENSORS, VERIFICATION
+from forge.manifest.provenance import Manifest
+from forge.manifest.verification import Check, Report
 from forge.recipes import recipe
 from forge.recipes.recipe import Recipe
-from forge.release import attest
-from forge.release.folder import ERRORS, provenance_of
+from forge.release.folder import provenance_of
 from forge.tensors import parts as tensors
 from forge.tensors.parts import Part
 from forge.tensors.quantization_error import Error, parse
@@ -54,7 +58,7 @@ class Facts:
     commit: str | None
     level: str
     passed: bool
-    checks: tuple[Mapping[str, Any], ...]
+    checks: tuple[Check, ...]
     parts: tuple[Part, ...]
     inputs: tuple[Input, ...]
     base_nbytes: int
@@ -81,77 +85,63 @@ def read(folder: Path) -> Facts:
     Raises:
         RecipeError: the recipe here is not the one that the manifest names.
         FetchError: the folder is no release.
+        ManifestError: a document of its provenance is malformed.
     """
     provenance = provenance_of(folder)
-    predicate = canonical.read(provenance / attest.STATEMENT)["predicate"]
-    definition, details = predicate["buildDefinition"], predicate["runDetails"]
-    report = canonical.read(provenance / attest.VERIFICATION)
-    variant = _recipe(definition)
-    lines = (provenance / attest.TENSORS).read_text(encoding="utf-8").splitlines()
-    dependencies = definition["resolvedDependencies"]
+    stated = manifests.read(provenance)
+    report = document.read(Report, provenance / VERIFICATION)
+    variant = _recipe(stated)
+    lines = (provenance / TENSORS).read_text(encoding="utf-8").splitlines()
     errors = provenance / ERRORS
     return Facts(
         recipe=variant,
-        rehearsal=details["builder"]["id"] in attest.REHEARSALS.values(),
-        builder=details["builder"]["id"],
-        source=definition["externalParameters"]["source"],
-        finished=details["metadata"]["finishedOn"],
-        commit=_commit(dependencies),
-        level=report["level"],
-        passed=report["passed"],
-        checks=tuple(report["checks"]),
+        rehearsal=stated.rehearsal,
+        builder=stated.builder,
+        source=stated.asked.source,
+        finished=stated.finished,
+        commit=_commit(stated),
+        level=report.level,
+        passed=report.passed,
+        checks=report.checks,
         parts=tensors.of(variant, [canonical.loads(line.encode()) for line in lines]),
-        inputs=_inputs(dependencies),
-        base_nbytes=sum(
-            entry["annotations"]["bytes"]
-            for entry in dependencies
-            if entry["name"].startswith("base/") and entry["name"].endswith(".safetensors")
-        ),
+        inputs=_inputs(stated),
+        base_nbytes=stated.base_bytes,
         calibrated=record.origin(provenance / record.FILE),
-        perplexity=_measured(report, "base", "result", "ratio"),
-        acceptance=_measured(report, "acceptance", "drafts"),
+        perplexity=report.measured("base", "result", "ratio"),
+        acceptance=report.measured("acceptance", "drafts"),
         errors=tuple(parse(errors.read_text(encoding="utf-8"))) if errors.is_file() else (),
         licence=_licence(folder / "LICENSE"),
     )
 
 
-def _recipe(definition: Mapping[str, Any]) -> Recipe:
-    asked = definition["externalParameters"]
-    stated = {one["name"]: one["digest"] for one in definition["resolvedDependencies"]}
-    here = canonical.sha256_file(checkout.ROOT / asked["recipe"])
-    if stated[asked["recipe"]]["sha256"] != here:
+def _recipe(stated: Manifest) -> Recipe:
+    asked = stated.asked
+    here = canonical.sha256_file(checkout.ROOT / asked.recipe)
+    if stated.dependencies.get(asked.recipe) != here:
         raise RecipeError(
-            f"{asked['recipe']}: was changed since this was built, so its card would tell of "
+            f"{asked.recipe}: was changed since this was built, so its card would tell of "
             "another recipe. Build again, or check out the commit that it was built from."
         )
-    return recipe.find(asked["target"])
+    return recipe.find(asked.target)
 
 
-def _commit(dependencies: Iterable[Mapping[str, Any]]) -> str | None:
+def _commit(stated: Manifest) -> str | None:
     """The commit that it was built from; None if it was not built from what is committed."""
-    for one in dependencies:
-        if "gitCommit" in one["digest"] and not one["annotations"]["uncommitted_changes"]:
-            return str(one["digest"]["gitCommit"])
-    return None
+    tree = stated.commit
+    if tree is None or tree.annotations.uncommitted_changes:
+        return None
+    return tree.digest.git_commit
 
 
-def _inputs(dependencies: Iterable[Mapping[str, Any]]) -> tuple[Input, ...]:
-    """The fetched files of each role; our own files have no URI."""
+def _inputs(stated: Manifest) -> tuple[Input, ...]:
+    """The fetched files of each role."""
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for one in dependencies:
-        if "bytes" in one.get("annotations", {}):
-            role, uri = one["name"].partition("/")[0], one["uri"].partition("#")[0]
-            found[role, uri].append(one["annotations"]["bytes"])
+    for one in stated.inputs:
+        found[one.role, one.uri.partition("#")[0]].append(one.annotations.bytes)
     return tuple(
         Input(role=role, uri=uri, files=len(sizes), nbytes=sum(sizes))
         for (role, uri), sizes in sorted(found.items())
     )
-
-
-def _measured(report: Mapping[str, Any], *keys: str) -> Mapping[str, Any] | None:
-    """What the first check measured that measured all of this."""
-    measured = (check["measured"] for check in report["checks"])
-    return next((one for one in measured if one.keys() >= {*keys}), None)
 
 
 def _licence(path: Path) -> str | None:

@@ -4,25 +4,13 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from forge.core import canonical, checkout, console, store
+from forge.core import checkout, console, store
 from forge.core.errors import FetchError, StoreError
 from forge.core.store import Result, Store
+from forge.manifest import provenance
+from forge.manifest.names import ADDED, PROVENANCE, STATEMENT
 from forge.pipeline import Job
 from forge.recipes import recipe
-from forge.release.attest import REHEARSALS, STATEMENT
-
-PROVENANCE = "provenance"
-# What a release has beside a checkpoint; a rebuild does not have them.
-DOCUMENTS = ("README.md", "NOTICE", "report.html", ".gitattributes")
-# What it adds to the provenance: the error of every quantized linear, and the list of all files.
-ERRORS = "quantization_error.jsonl"
-CONTENTS = "release.json"
-# The statements that are signed, each with the bundle that holds its signature, and the optional
-# OpenSSF model signature.
-BUNDLES = {STATEMENT: "provenance.sigstore.json", CONTENTS: "release.sigstore.json"}
-MODEL_SIGNATURE = "model.sig"
-SIGNATURES = tuple(f"{PROVENANCE}/{name}" for name in (*BUNDLES.values(), MODEL_SIGNATURE))
-ADDED = frozenset({*DOCUMENTS, f"{PROVENANCE}/{ERRORS}", f"{PROVENANCE}/{CONTENTS}", *SIGNATURES})
 
 
 def folder_for(job: Job) -> Path:
@@ -48,18 +36,18 @@ def job_of(release: Path, store_: Store, base: Path | None, mirror: Path | None)
 
     Raises:
         FetchError: the folder has no manifest, or was made from a local base that is not given.
+        ManifestError: the manifest is malformed.
     """
-    predicate = canonical.read(provenance_of(release) / STATEMENT)["predicate"]
-    asked = predicate["buildDefinition"]["externalParameters"]
-    rehearsal = predicate["runDetails"]["builder"]["id"] in REHEARSALS.values()
-    if rehearsal and base is None and not asked["source"].startswith("standin:"):
+    stated = provenance.read(provenance_of(release))
+    local = not stated.asked.source.startswith("standin:")
+    if stated.rehearsal and base is None and local:
         raise FetchError(
             f"{release}: was rehearsed on a local base, and none is given.", remedy="local-base"
         )
     return Job(
-        recipe=recipe.find(asked["target"]),
+        recipe=recipe.find(stated.asked.target),
         store=store_,
-        rehearsal=rehearsal,
+        rehearsal=stated.rehearsal,
         base=base,
         mirror=mirror,
     )

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, errors
 
-from forge.core import canonical, console
+from forge.core import console
 from forge.core.errors import UploadError
 from forge.core.files import File, hash_files, names_in, stamps
 from forge.core.hub_client import LOGIN, ClientError, api
+from forge.manifest import provenance
+from forge.manifest.names import ADDED, BUNDLES, PROVENANCE, SIGNATURES
 from forge.release import assemble, attest, remote
-from forge.release.folder import ADDED, BUNDLES, PROVENANCE, SIGNATURES
 from forge.release.remote import Plan
 from forge.release.summary import size
 
@@ -167,8 +168,7 @@ def _require_signed(folder: Path) -> None:
 
 
 def _require_no_rehearsal(folder: Path, rehearsal: bool) -> None:
-    predicate = canonical.read(folder / PROVENANCE / attest.STATEMENT)["predicate"]
-    if predicate["runDetails"]["builder"]["id"] in attest.REHEARSALS.values() and not rehearsal:
+    if provenance.read(folder / PROVENANCE).rehearsal and not rehearsal:
         raise UploadError(f"{folder}: is a rehearsal.", remedy="rehearsal")
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from forge.core import console
 from forge.core.errors import SigningError
+from forge.manifest.names import BUNDLES, MODEL_SIGNATURE, PROVENANCE
 from forge.release import assemble, bundle, keys
-from forge.release.folder import BUNDLES, MODEL_SIGNATURE, PROVENANCE
 
 TOKEN = "SIGSTORE_ID_TOKEN"  # noqa: S105 - the variable's name
 Sign = Callable[[bytes], bytes]

@@ -1,37 +1,32 @@
 """The table at the end: what was built, how large, how good, where it lies."""
 
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from forge.core import canonical
-from forge.release.attest import STATEMENT, VERIFICATION
+from forge.manifest import document, provenance
+from forge.manifest.names import PROVENANCE, VERIFICATION
+from forge.manifest.provenance import Manifest
+from forge.manifest.verification import Report
 
 
 def show(release: Path) -> None:
     """Prints one table about a finished folder, from its own provenance alone."""
-    statement = canonical.read(release / "provenance" / STATEMENT)
-    verification = canonical.read(release / "provenance" / VERIFICATION)
-    predicate = statement["predicate"]
-    asked = predicate["buildDefinition"]["externalParameters"]
-    table = Table(title=asked["target"], show_header=False)
-    table.add_row("made from", asked["source"])
-    table.add_row("builder", predicate["runDetails"]["builder"]["id"])
-    rows = [*_sizes(release, predicate["buildDefinition"]), *_figures(verification)]
+    stated = provenance.read(release / PROVENANCE)
+    report = document.read(Report, release / PROVENANCE / VERIFICATION)
+    table = Table(title=stated.asked.target, show_header=False)
+    table.add_row("made from", stated.asked.source)
+    table.add_row("builder", stated.builder)
+    rows = [*_sizes(release, stated), *_figures(report)]
     for label, value in rows:
         table.add_row(label, value)
     table.add_row("lies in", str(release))
     Console(width=120).print(table)
 
 
-def _sizes(release: Path, definition: dict[str, Any]) -> list[tuple[str, str]]:
-    before = sum(
-        entry["annotations"]["bytes"]
-        for entry in definition["resolvedDependencies"]
-        if entry["name"].startswith("base/") and entry["name"].endswith(".safetensors")
-    )
+def _sizes(release: Path, stated: Manifest) -> list[tuple[str, str]]:
+    before = stated.base_bytes
     after = sum(path.stat().st_size for path in release.glob("*.safetensors"))
     return [
         ("weights of the base", size(before)),
@@ -44,19 +39,19 @@ def size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
 
 
-def _figures(verification: dict[str, Any]) -> list[tuple[str, str]]:
-    checks = {check["name"]: check for check in verification["checks"]}
+def _figures(report: Report) -> list[tuple[str, str]]:
+    checks = {check.name: check for check in report.checks}
     rows = []
     if "perplexity" in checks:
-        found = checks["perplexity"]["measured"]
+        found = checks["perplexity"].measured
         rows += [
             ("perplexity scored on", f"{found['text']}, {found['windows']} windows"),
             ("perplexity of the base", f"{found['base']:.4f}"),
             ("perplexity of the result", f"{found['result']:.4f} (x {found['ratio']:.4f})"),
         ]
     if "smoke.mtp" in checks:
-        for position, rate in enumerate(checks["smoke.mtp"]["measured"]["acceptance"], start=1):
+        for position, rate in enumerate(checks["smoke.mtp"].measured["acceptance"], start=1):
             rows.append((f"MTP acceptance, position {position}", f"{rate:.1%}"))
-    good = sum(check["passed"] for check in checks.values())
-    rows.append(("verified", f"{verification['level']}, {good} of {len(checks)} checks passed"))
+    good = sum(check.passed for check in report.checks)
+    rows.append(("verified", f"{report.level}, {good} of {len(report.checks)} checks passed"))
     return rows

@@ -18,7 +18,7 @@ from forge.calibration import record
 from forge.core import canonical, checkout, console
 from forge.core.errors import CalibrationError, DifferenceError, FetchError, ManifestError
 from forge.core.store import Store
-from forge.release import attest
+from forge.manifest import names, provenance
 from forge.tensors import tensorfile
 
 BODY = "model-00001-of-00001.safetensors"
@@ -64,7 +64,7 @@ def said(monkeypatch):
 
 def edit(folder, change):
     """Changes the manifest."""
-    path = folder / "provenance" / attest.STATEMENT
+    path = folder / "provenance" / names.STATEMENT
     statement = json.loads(path.read_text())
     change(statement)
     canonical.write(path, statement)
@@ -196,14 +196,14 @@ def test_changed_file(released, again, tamper, expected, tmp_path):
 
 def test_digests_that_nothing_has(released, again):
     """A digest forged in manifest and SHA256SUMS alike: the files are good, the release is not."""
-    sums = released / "provenance" / attest.SUMS
+    sums = released / "provenance" / names.SUMS
     real = canonical.sha256_file(released / "config.json")
     sums.write_text(sums.read_text().replace(real, "0" * 64))
     edit(
         released,
         lambda s: entry(s["subject"], "config.json").update(digest={"sha256": "0" * 64}),
     )
-    admit(released, attest.SUMS)
+    admit(released, names.SUMS)
     found = again(released)
     assert verdicts(found.listed) == {"config.json": "differs"}
     with pytest.raises(DifferenceError, match="has the same files, but the release lists other"):
@@ -213,10 +213,10 @@ def test_digests_that_nothing_has(released, again):
 
 
 def test_tensor_digest_that_nothing_has(released, again):
-    lines = released / "provenance" / attest.TENSORS
+    lines = released / "provenance" / names.TENSORS
     first = json.loads(lines.read_text().splitlines()[0])
     lines.write_text(lines.read_text().replace(first["sha256"], "0" * 64))
-    admit(released, attest.TENSORS)
+    admit(released, names.TENSORS)
     found = again(released)
     assert [one.name for one in found.listed.tensors] == [first["name"]]
     assert not found.identical
@@ -280,7 +280,7 @@ def test_other_commit_with_the_same_code(released, again, said):
     assert any(line.startswith(f"built from commit {'0' * 40}, here is ") for line in said)
 
 
-@pytest.mark.parametrize("name", [record.FILE, attest.SUMS, attest.TENSORS, attest.VERIFICATION])
+@pytest.mark.parametrize("name", [record.FILE, names.SUMS, names.TENSORS, names.VERIFICATION])
 @pytest.mark.parametrize("change", [poke, Path.unlink])
 def test_changed_provenance(released, again, name, change, tmp_path):
     change(released / "provenance" / name)
@@ -296,8 +296,8 @@ def test_file_that_the_manifest_does_not_list(released, again):
 
 
 def test_malformed_sums(released, again):
-    (released / "provenance" / attest.SUMS).write_text("x  config.json\n")
-    admit(released, attest.SUMS)
+    (released / "provenance" / names.SUMS).write_text("x  config.json\n")
+    admit(released, names.SUMS)
     with pytest.raises(ManifestError, match=r"SHA256SUMS, line 1: 'x  config.json' is not"):
         again(released)
 
@@ -307,7 +307,8 @@ def test_malformed_sums(released, again):
     [
         (lambda s: s.update(_type="x"), r"_type: Input should be 'https://in-toto.io"),
         (lambda s: s.update(predicateType="x"), r"predicateType: Input should be"),
-        (lambda s: definition(s).update(buildType="x"), r"buildType: .*urn:hallmark:build:v1"),
+        (lambda s: definition(s).update(buildType="x"), r"buildType: .*urn:hallmark:build:v2"),
+        (lambda s: definition(s).update(unknown=1), r"unknown: Extra inputs are not permitted"),
         (lambda s: s["predicate"].pop("runDetails"), r"runDetails: Field required"),
         (lambda s: s.update(subject=[]), r"subject: .*at least 1 item"),
         (lambda s: s["subject"].append(s["subject"][0]), r"subject: .*stands twice"),
@@ -324,9 +325,25 @@ def test_malformed_manifest(released, again, change, said):
         again(released)
 
 
+def test_former_build_type(released, again):
+    """Refused by name, whatever else is another form in such a manifest."""
+
+    def change(statement):
+        statement["subject"] = []
+        definition(statement).update(buildType="urn:hallmark:build:v1")
+
+    edit(released, change)
+    with pytest.raises(
+        ManifestError,
+        match=r"provenance.json: its build type is urn:hallmark:build:v1, this version reads "
+        r"urn:hallmark:build:v2 alone\. .*: build again with this version\.$",
+    ):
+        again(released)
+
+
 @pytest.mark.parametrize("text", ["", "{", '{"_type":1,"_type":1}'])
 def test_no_json(released, again, text):
-    (released / "provenance" / attest.STATEMENT).write_text(text)
+    (released / "provenance" / names.STATEMENT).write_text(text)
     with pytest.raises(ManifestError, match=r"provenance.json: cannot be read"):
         again(released)
 
@@ -367,7 +384,7 @@ def test_local_base_must_be_given(released, tmp_path):
 def test_base_of_a_real_build_is_pinned(released, again):
     edit(
         released,
-        lambda s: s["predicate"]["runDetails"]["builder"].update(id=attest.BUILDERS["host"]),
+        lambda s: s["predicate"]["runDetails"]["builder"].update(id=provenance.BUILDERS["host"]),
     )
     with pytest.raises(ManifestError, match="its base comes from the hub or from a mirror"):
         again(released)
@@ -375,8 +392,13 @@ def test_base_of_a_real_build_is_pinned(released, again):
 
 def test_perplexity_text_does_not_matter(released, again, said):
     """A rehearsal scores the published text where it can be had; the checkpoint is the same."""
-    resources = [{"name": "perplexity/test.parquet", "digest": {"sha256": "0" * 64}}]
-    edit(released, lambda s: definition(s)["resolvedDependencies"].extend(resources))
+    extra = {
+        "name": "perplexity/test.parquet",
+        "digest": {"sha256": "0" * 64},
+        "uri": "pkg:huggingface/datasets/a/b@c",
+        "annotations": {"bytes": 1},
+    }
+    edit(released, lambda s: definition(s)["resolvedDependencies"].append(extra))
     assert again(released).identical
     assert any(line.startswith("perplexity was scored on another text (") for line in said)
 

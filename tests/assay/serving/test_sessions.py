@@ -5,12 +5,12 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 
-from assay.checks.check import Check
 from assay.serving import engine, profiles, sessions, smoke, tools
 from assay.serving.client import Client
 from assay.serving.sessions import Session
 from forge.core import checkout
 from forge.core.errors import EngineError
+from forge.manifest.verification import Check
 from forge.recipes import recipe
 
 STANDIN = checkout.ROOT / "build/standins/qwen36-dense/checkpoint"

@@ -6,15 +6,16 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from forge.core import canonical
-from forge.release import assemble, attest, bundle, keys
-from forge.release.folder import BUNDLES, CONTENTS, DOCUMENTS, PROVENANCE
+from forge.core import canonical, files
+from forge.manifest import names, release_list
+from forge.manifest.names import BUNDLES, CONTENTS, DOCUMENTS, PROVENANCE, SIGNATURES
+from forge.release import attest, bundle, keys
 from forge.tensors import tensorfile
 
 BODY = "model-00001-of-00001.safetensors"
-MANIFEST = f"{PROVENANCE}/{attest.STATEMENT}"
+MANIFEST = f"{PROVENANCE}/{names.STATEMENT}"
 LIST = f"{PROVENANCE}/{CONTENTS}"
-SIGNED_MANIFEST = f"{PROVENANCE}/{BUNDLES[attest.STATEMENT]}"
+SIGNED_MANIFEST = f"{PROVENANCE}/{BUNDLES[names.STATEMENT]}"
 SIGNED_LIST = f"{PROVENANCE}/{BUNDLES[CONTENTS]}"
 
 
@@ -53,8 +54,14 @@ class Bench:
         self.relist()
 
     def relist(self):
-        """Lists the files as they are now, and signs both statements."""
-        (self / LIST).write_bytes(assemble.contents(self.folder))
+        """Lists the files as they are now, whatever they say, and signs both statements."""
+        apart = {LIST, *SIGNATURES}
+        paths = {name: self / name for name in files.names_in(self.folder) if name not in apart}
+        digests = {name: canonical.sha256_file(path) for name, path in paths.items()}
+        statement = json.loads((self / MANIFEST).read_bytes())
+        target = statement["predicate"]["buildDefinition"]["externalParameters"]["target"]
+        named = release_list.purl(target, digests[MANIFEST])
+        (self / LIST).write_bytes(release_list.release(digests, named).encoded())
         for name in BUNDLES:
             self.sign(name)
 
@@ -97,13 +104,13 @@ class Bench:
             for path in self.folder.iterdir()
             if path.is_file() and path.name not in DOCUMENTS
         }
-        (provenance / attest.SUMS).write_text(attest.sum_lines(built))
+        (provenance / names.SUMS).write_text(attest.sum_lines(built))
         if tensors:
             stored = tensorfile.read_checkpoint(self.folder)
-            (provenance / attest.TENSORS).write_text(attest.tensor_lines(stored))
+            (provenance / names.TENSORS).write_text(attest.tensor_lines(stored))
 
         def change(statement):
-            listed = [f"{PROVENANCE}/{name}" for name in (attest.SUMS, attest.TENSORS)]
+            listed = [f"{PROVENANCE}/{name}" for name in (names.SUMS, names.TENSORS)]
             digests = built | {name: canonical.sha256_file(self / name) for name in listed}
             statement["subject"] = [
                 {"name": name, "digest": {"sha256": digest}}

@@ -25,12 +25,13 @@ from assets.verify.bench import (
 
 from forge.calibration import record as records
 from forge.core import canonical
-from forge.release import attest, keys
-from forge.release.folder import CONTENTS
+from forge.manifest import names
+from forge.manifest.names import CONTENTS
+from forge.release import keys
 from forge.tensors import tensorfile
 
-SUMS, TENSORS = f"provenance/{attest.SUMS}", f"provenance/{attest.TENSORS}"
-VERIFICATION = f"provenance/{attest.VERIFICATION}"
+SUMS, TENSORS = f"provenance/{names.SUMS}", f"provenance/{names.TENSORS}"
+VERIFICATION = f"provenance/{names.VERIFICATION}"
 RECORD = f"provenance/{records.FILE}"
 RECIPE = "build/variants/qwen36-27b-vlm-mtp.toml"
 ACCENT = "caf\N{LATIN SMALL LETTER E WITH ACUTE}.json"
@@ -248,13 +249,13 @@ def signature_partly_stripped(bench):
 
 @case("the key given is")
 def signature_by_another_key(bench):
-    bench.sign(attest.STATEMENT, key=bench.other_key)
+    bench.sign(names.STATEMENT, key=bench.other_key)
 
 
 @case("the signature is not by key")
 def signature_by_another_key_with_a_lying_keyid(bench):
     name = keys.signer(bench.key).public_key.keyid
-    bench.sign(attest.STATEMENT, key=bench.other_key)
+    bench.sign(names.STATEMENT, key=bench.other_key)
 
     def lie(value):
         envelope(value)["signatures"][0]["keyid"] = name
@@ -283,7 +284,7 @@ def signature_over_another_payload(bench):
     """It is a good one, of this key, and over a statement that is not the one in the folder."""
     before = (bench / MANIFEST).read_bytes()
     bench.edit(MANIFEST, lambda s: s["predicate"]["runDetails"]["metadata"].update(finishedOn=""))
-    bench.sign(attest.STATEMENT)
+    bench.sign(names.STATEMENT)
     (bench / MANIFEST).write_bytes(before)
 
 
@@ -385,12 +386,12 @@ def resigned_statement_type_wrong(statement):
     statement["_type"] = "https://in-toto.io/Statement/v0.1"
 
 
-@edited("no sha256 of it, only md5")
+@edited("subject.0.digest.sha256: Field required")
 def resigned_digest_md5_only(statement):
     statement["subject"][0]["digest"] = {"md5": "d41d8cd98f00b204e9800998ecf8427e"}
 
 
-@edited("no sha256 of it, only sha1")
+@edited("subject.0.digest.sha256: Field required")
 def resigned_digest_sha1_only(statement):
     statement["subject"][0]["digest"] = {"sha1": "da39a3ee5e6b4b0d3255bfef95601890afd80709"}
 
@@ -400,9 +401,14 @@ def resigned_external_parameter_unknown(statement):
     statement["predicate"]["buildDefinition"]["externalParameters"]["debug"] = True
 
 
-@edited("buildType: Input should be 'urn:hallmark:build:v1'")
+@edited("buildType: Input should be 'urn:hallmark:build:v2'")
 def resigned_build_type_unknown(statement):
     statement["predicate"]["buildDefinition"]["buildType"] = "urn:other"
+
+
+@edited("its build type is urn:hallmark:build:v1, this version reads urn:hallmark:build:v2 alone")
+def resigned_build_type_former(statement):
+    statement["predicate"]["buildDefinition"]["buildType"] = "urn:hallmark:build:v1"
 
 
 @edited("subject: Tuple should have at least 1 item")
@@ -457,7 +463,7 @@ def resigned_commit_unknown(statement):
     }
 
 
-@edited("'--help': is no commit")
+@edited("gitCommit: String should match pattern")
 def resigned_commit_that_is_an_option(statement):
     dependency(statement, "hallmark")["digest"] = {"gitCommit": "--help"}
 
@@ -475,7 +481,7 @@ def resigned_builder_unknown(statement):
 
 @edited("step/quantize: its record was changed")
 def resigned_step_record_edited(statement):
-    record(statement, "quantize")["finished"] = "yesterday"
+    record(statement, "quantize")["finished"] = "2001-01-01T00:00:00+00:00"
 
 
 @edited("step/dress: its record is of another checkpoint")
@@ -488,6 +494,82 @@ def resigned_step_record_of_another_checkpoint(statement):
 def resigned_verification_unlisted(statement):
     byproducts = statement["predicate"]["runDetails"]["byproducts"]
     byproducts.remove(byproduct(statement, VERIFICATION))
+
+
+# A key more, at every depth of every document: it may mean something, and nobody here knows what.
+UNKNOWN = "Extra inputs are not permitted"
+
+
+def with_unknown_key(name, where, find):
+    """A case whose manifest has a key more in the object that `find` gives."""
+
+    def spoil(bench):
+        bench.restate(lambda statement: find(statement).update(unknown=1))
+
+    CASES[f"resigned_unknown_key_in_{name}"] = (spoil, f"{where}unknown: {UNKNOWN}")
+
+
+def definition(statement):
+    return statement["predicate"]["buildDefinition"]
+
+
+def details(statement):
+    return statement["predicate"]["runDetails"]
+
+
+DEFINITION, DETAILS = "predicate.buildDefinition.", "predicate.runDetails."
+with_unknown_key("statement", "first ", lambda s: s)
+with_unknown_key("subject", "first subject.0.", lambda s: s["subject"][0])
+with_unknown_key("digest", "first subject.0.digest.", lambda s: s["subject"][0]["digest"])
+with_unknown_key("predicate", "first predicate.", lambda s: s["predicate"])
+with_unknown_key("definition", DEFINITION, definition)
+with_unknown_key(
+    "internal", f"{DEFINITION}internalParameters.", lambda s: definition(s)["internalParameters"]
+)
+with_unknown_key(
+    "machine",
+    "internalParameters.machine.",
+    lambda s: definition(s)["internalParameters"]["machine"],
+)
+with_unknown_key("input", ".input.", lambda s: dependency(s, "base/config.json"))
+with_unknown_key(
+    "input_annotations",
+    ".input.annotations.",
+    lambda s: dependency(s, "base/config.json")["annotations"],
+)
+with_unknown_key("recipe", ".file.", lambda s: dependency(s, RECIPE))
+with_unknown_key(
+    "tree", ".hallmark.annotations.", lambda s: dependency(s, "hallmark")["annotations"]
+)
+with_unknown_key("details", DETAILS, details)
+with_unknown_key("builder", f"{DETAILS}builder.", lambda s: details(s)["builder"])
+with_unknown_key("metadata", f"{DETAILS}metadata.", lambda s: details(s)["metadata"])
+with_unknown_key("byproduct", ".file.", lambda s: byproduct(s, VERIFICATION))
+with_unknown_key("step_record", ".step.annotations.", lambda s: record(s, "dress"))
+
+
+@case(f"first unknown: {UNKNOWN}")
+def resigned_unknown_key_in_list(bench):
+    bench.edit(LIST, lambda statement: statement.update(unknown=1))
+    bench.sign(CONTENTS)
+
+
+@case(f"first predicate.unknown: {UNKNOWN}")
+def resigned_unknown_key_in_list_predicate(bench):
+    bench.edit(LIST, lambda statement: statement["predicate"].update(unknown=1))
+    bench.sign(CONTENTS)
+
+
+@edited("started: String should match pattern")
+def resigned_step_record_of_no_time(statement):
+    record(statement, "dress")["started"] = "yesterday"
+    redigest(statement)
+
+
+@edited("build_definition: Extra inputs are not permitted")
+def resigned_key_in_another_spelling(statement):
+    """The name that Python code has for it is no name of the document."""
+    statement["predicate"]["build_definition"] = definition(statement)
 
 
 @case("lists the release pkg:generic/other@1")
@@ -605,6 +687,16 @@ def reported(reason):
 @reported("was verified to the level 'none'")
 def resigned_verification_of_nothing(report):
     report |= {"level": "none", "checks": [], "passed": True}
+
+
+@reported(f"first unknown: {UNKNOWN}")
+def resigned_unknown_key_in_verification(report):
+    report["unknown"] = 1
+
+
+@reported(f"first checks.0.unknown: {UNKNOWN}")
+def resigned_unknown_key_in_check(report):
+    report["checks"][0]["unknown"] = 1
 
 
 @reported("structure.mtp did not pass")

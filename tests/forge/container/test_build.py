@@ -12,7 +12,7 @@ import pytest
 from conftest import FLAGSHIP
 
 from forge.core import checkout, machine
-from forge.release import attest
+from forge.manifest import provenance
 
 pytestmark = pytest.mark.image
 
@@ -86,14 +86,14 @@ def test_second_run_does_no_work(released):
 
 def test_builder_is_another_than_the_hosts(statement):
     builder = statement["runDetails"]["builder"]["id"]
-    assert builder == attest.REHEARSALS["image"]
-    assert builder not in (attest.REHEARSALS["host"], *attest.BUILDERS.values())
+    assert builder == provenance.REHEARSALS["image"]
+    assert builder not in (provenance.REHEARSALS["host"], *provenance.BUILDERS.values())
 
 
 def test_manifest_names_image_base_engine_and_locks(statement, client, found):
     built_on = statement["buildDefinition"]["internalParameters"]["machine"]
     inside = built_on["container"]
-    assert inside["image"] == found.facts()
+    assert inside["image"] == found.facts().as_json()
     assert inside["engine"]["version"] == client.version()["Version"]
     assert (inside["graphics"] is None) == (not machine.has_gpu())
     named = {item["name"]: item for item in statement["buildDefinition"]["resolvedDependencies"]}

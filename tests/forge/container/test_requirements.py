@@ -12,7 +12,7 @@ from conftest import FLAGSHIP
 
 from forge.container import requirements
 from forge.container.image import Image
-from forge.container.requirements import GIB, Graphics, Limits
+from forge.container.requirements import GIB, Limits
 from forge.core import machine
 from forge.core.errors import (
     DriverError,
@@ -21,6 +21,7 @@ from forge.core.errors import (
     NoGpuError,
     SpaceError,
 )
+from forge.core.machine import Graphics
 
 NOBODY = 65534
 

@@ -11,9 +11,10 @@ import docker
 import pytest
 
 from forge.container import sandbox
-from forge.container.requirements import GIB, Graphics, Limits
+from forge.container.requirements import GIB, Limits
 from forge.core import checkout, console, machine
 from forge.core.errors import ContainerError, NoGpuError
+from forge.core.machine import Graphics
 
 pytestmark = pytest.mark.image
 PYTHON = sandbox.PYTHON.format(environment="build")

@@ -92,6 +92,37 @@ def test_touched_but_equal_bytes_are_kept(store):
     assert store.get("step", "key").digests == result.digests
 
 
+def test_record_is_a_document(store):
+    """Read as it was written; a touched file changes its stamp in it, and nothing else."""
+    facts = {"parameters": {"a": [1, None]}, "needs": {"b": {"c": "0" * 64}}, "code": "1" * 64}
+    made = store.make("step", "key", lambda out: (out / "file").write_bytes(b"x") and None, facts)
+    path = made.files.parent / "record.json"
+    assert store.get("step", "key").record == made.record
+    assert path.read_bytes() == made.record.encoded()
+    os.utime(made.files / "file", (1, 1))
+    again = store.get("step", "key").record
+    assert again.outputs["file"].stamp == "1:1000000000"
+    assert again.model_copy(update={"outputs": made.record.outputs}) == made.record
+    assert path.read_bytes() == again.encoded()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (b'{"', b'{"unknown":1,"', "unknown: Extra inputs are not permitted"),
+        (b'{"', b'{"key":"x","', "the key 'key' stands twice"),
+        (b'"seconds":', b'"minutes":', "seconds: Field required"),
+        (b"}", b"", "is no record of a result"),
+    ],
+)
+def test_record_of_another_form(store, old, new, reason):
+    path = make(store).files.parent / "record.json"
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    with pytest.raises(StoreError, match="record.json: is no record of a result: .*Remove ") as e:
+        store.get("step", "key")
+    assert reason in str(e.value)
+
+
 def test_missing_file_is_noticed(store):
     (make(store).files / "file").unlink()
     assert store.get("step", "key") is None

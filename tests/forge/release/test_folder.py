@@ -1,26 +1,21 @@
 """Publishing replaces an earlier build whole, and nothing that is not one."""
 
 import pytest
+from documents import manifest
 
-from forge.core import canonical, store
+from forge.core import store
 from forge.core.errors import FetchError, StoreError
 from forge.core.store import Store
-from forge.release.folder import ADDED, job_of, place
+from forge.manifest import document
+from forge.manifest.names import ADDED
+from forge.release.folder import job_of, place
 
 
 @pytest.fixture
 def results(built):
-    predicate = {
-        "buildDefinition": {
-            "externalParameters": {"source": "standin:x", "target": built.job.recipe.name}
-        },
-        "runDetails": {"builder": {"id": "urn:hallmark:builder:rehearsal"}},
-    }
+    stated = manifest(built.job.recipe.name)
     attested = built.job.store.make(
-        "attest",
-        "key",
-        lambda out: canonical.write(out / "provenance.json", {"predicate": predicate}),
-        {},
+        "attest", "key", lambda out: document.write(out / "provenance.json", stated), {}
     )
     return {**built.results, "attest": attested}
 

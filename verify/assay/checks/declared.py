@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from assay.checks.check import Check
 from forge.core import canonical
+from forge.manifest.names import DOCUMENTS, PROVENANCE
+from forge.manifest.verification import Check
 from forge.recipes.recipe import Recipe
-from forge.release.folder import DOCUMENTS, PROVENANCE
 from forge.tensors import configs, vllm_names
 from forge.tensors.configs import CONFIG, QUANT_CONFIG, TEMPLATE
 from forge.tensors.plan import Plan

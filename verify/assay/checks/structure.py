@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from assay.checks import declared
-from assay.checks.check import Check
 from assay.checks.declared import first, json_object
 from forge.core.errors import TensorFileError
+from forge.manifest.verification import Check
 from forge.recipes.recipe import Recipe
 from forge.tensors import quantization_error, tensorfile
 from forge.tensors.checkpoint import Checkpoint

@@ -15,7 +15,7 @@ from assay.rebuild.difference import Content, Difference, Entry
 from assay.rebuild.listing import Listing
 from forge.core import console, files
 from forge.core.errors import DifferenceError, TensorFileError
-from forge.release.folder import DOCUMENTS, PROVENANCE
+from forge.manifest.names import DOCUMENTS, PROVENANCE
 from forge.tensors import tensorfile
 from forge.tensors.tensorfile import Tensor
 

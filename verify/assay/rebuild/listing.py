@@ -4,27 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from assay.rebuild.difference import Entry
 from assay.release import sums
-from forge.core.errors import ManifestError
-from forge.recipes.sources import RelativePath, Sha256
+from forge.manifest import document
+from forge.manifest.names import SUMS, TENSORS
+from forge.manifest.tensor_list import TensorLine
 from forge.release import attest
 from forge.tensors import tensorfile
-
-
-class Line(BaseModel):
-    """A line of `tensors.jsonl`."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-    sha256: Sha256
-    file: RelativePath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +27,8 @@ def of_release(provenance: Path) -> Listing:
     Raises:
         ManifestError: one of them is malformed.
     """
-    text = sums.text(provenance / attest.TENSORS)
-    return Listing(
-        files=sums.read(provenance / attest.SUMS), tensors=_tensors(text, attest.TENSORS)
-    )
+    text = sums.text(provenance / TENSORS)
+    return Listing(files=sums.read(provenance / SUMS), tensors=_tensors(text, TENSORS))
 
 
 def of_checkpoint(folder: Path, digests: Mapping[str, str]) -> Listing:
@@ -54,10 +38,10 @@ def of_checkpoint(folder: Path, digests: Mapping[str, str]) -> Listing:
 
 
 def _tensors(text: str, where: str) -> list[Entry[str]]:
-    try:
-        lines = [Line.model_validate_json(line) for line in text.splitlines()]
-    except ValidationError as error:
-        raise ManifestError(f"{where}: a line is malformed: {error}. Fetch it again.") from error
+    lines = (
+        document.parse(TensorLine, line.encode(), f"{where}, line {number}")
+        for number, line in enumerate(text.splitlines(), start=1)
+    )
     return [
         Entry(name=one.name, dtype=one.dtype, shape=one.shape, file=one.file, content=one.sha256)
         for one in lines

@@ -4,16 +4,17 @@ A rebuild from other inputs, with other code or from another record would prove 
 release, so each of these is an error, which names the file, both digests and the way out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from assay.release import sums
-from assay.release.manifest import BESIDE, LOCK, Manifest, Resource, digests
+from assay.release.known import BESIDE, LOCK
 from forge.core import canonical, checkout
 from forge.core.errors import ManifestError
-from forge.release import attest
-from forge.release.folder import PROVENANCE
+from forge.manifest.inputs import InputFile
+from forge.manifest.names import PROVENANCE, STATEMENT, SUMS
+from forge.manifest.provenance import Manifest, SourceTree
+from forge.manifest.statement import digests
 
 # Of all inputs, only this one does not go into the checkpoint.
 SCORED_ONLY = "perplexity"
@@ -25,15 +26,15 @@ def require_whole(manifest: Manifest, provenance: Path) -> None:
     Raises:
         ManifestError: naming the first file that is not the manifest's, and both digests.
     """
-    why = f" It was changed since {provenance / attest.STATEMENT} was written: fetch both again."
+    why = f" It was changed since {provenance / STATEMENT} was written: fetch both again."
     results = manifest.results
     for name in sorted({*BESIDE} | {n for n in results if _role(n) == PROVENANCE}):
         file = provenance / name.removeprefix(f"{PROVENANCE}/")
         _require(name, results.get(name), _sha256(file), why)
-    listed = sums.read(provenance / attest.SUMS)
+    listed = sums.read(provenance / SUMS)
     subjects = {n: d for n, d in digests(manifest.subject).items() if _role(n) != PROVENANCE}
     for name in sorted(listed.keys() | subjects.keys()):
-        _require(f"{name} in {attest.SUMS}", subjects.get(name), listed.get(name), why)
+        _require(f"{name} in {SUMS}", subjects.get(name), listed.get(name), why)
 
 
 def require_checkout(manifest: Manifest) -> None:
@@ -49,7 +50,7 @@ def require_checkout(manifest: Manifest) -> None:
     _require("the code of forge and assay", manifest.code, checkout.code_digest(), why)
 
 
-def require_inputs(manifest: Manifest, inputs: Sequence[Mapping[str, Any]]) -> list[str]:
+def require_inputs(manifest: Manifest, inputs: Sequence[InputFile]) -> list[str]:
     """Holds every input that was fetched, as `inputs.json` lists them, to the manifest.
 
     Returns:
@@ -59,17 +60,18 @@ def require_inputs(manifest: Manifest, inputs: Sequence[Mapping[str, Any]]) -> l
     Raises:
         ManifestError: naming the first other input that is not the manifest's, and both digests.
     """
-    here = {f"{entry['role']}/{entry['path']}": entry for entry in inputs}
+    here = {file.name: file for file in inputs}
     roles = {_role(name) for name in here}
     stated = {n: digest for n, digest in manifest.dependencies.items() if _role(n) in roles}
     differing = []
     for name in sorted(stated.keys() | here.keys()):
-        found = here.get(name, {})
-        if found.get("sha256") == stated.get(name):
+        found = here.get(name)
+        sha256 = found.sha256 if found else None
+        if sha256 == stated.get(name):
             continue
         if _role(name) != SCORED_ONLY:
-            where = f"{name} (from {found['uri']})" if found else name
-            _require(where, stated.get(name), found.get("sha256"), remedy="other-input")
+            where = f"{name} (from {found.uri})" if found else name
+            _require(where, stated.get(name), sha256, remedy="other-input")
         differing.append(name)
     return differing
 
@@ -79,12 +81,12 @@ def _role(name: str) -> str:
     return name.partition("/")[0]
 
 
-def _checkout_remedy(commit: Resource | None) -> str:
+def _checkout_remedy(commit: SourceTree | None) -> str:
     if commit is None:
         return "Check out the commit that it was built from; the manifest does not name it."
-    changed = commit.annotations.get("uncommitted_changes")
+    changed = commit.annotations.uncommitted_changes
     but = "; it was built with changes that are in no commit" if changed else ""
-    return f"Check out the commit that it was built from, {commit.digest['gitCommit']}{but}."
+    return f"Check out the commit that it was built from, {commit.digest.git_commit}{but}."
 
 
 def _require(

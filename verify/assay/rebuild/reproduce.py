@@ -17,21 +17,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from assay.rebuild import compare, listing, preconditions, recalibration, tables
 from assay.rebuild.compare import Comparison
 from assay.rebuild.recalibration import Scale
-from assay.release import manifest
-from assay.release.manifest import Manifest
 from forge import pipeline
 from forge.calibration import record
 from forge.core import canonical, checkout, console
 from forge.core.errors import DifferenceError, ManifestError
 from forge.core.store import Result, Store
 from forge.inputs import fetch
+from forge.manifest import document
+from forge.manifest import provenance as manifests
+from forge.manifest.inputs import Inputs
+from forge.manifest.names import INPUTS, STATEMENT
+from forge.manifest.provenance import Manifest
+from forge.manifest.reproduction import Compared, Outcome
 from forge.pipeline import Job
-from forge.release import attest
 from forge.release.folder import job_of, provenance_of
 
 
@@ -55,18 +57,19 @@ class Reproduction:
         """Whether the rebuild is the release; other scales do not count, its record is."""
         return self.listed.identical and (self.files is None or self.files.identical)
 
-    def as_json(self) -> dict[str, Any]:
-        """The outcome as JSON, for a statement about it."""
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome, for a statement about it."""
         compared = self.files or self.listed
-        return {
-            "manifest": self.manifest,
-            "identical": self.identical,
-            "compared": {
-                "against": "digests" if self.files is None else "files",
-                "files": len(compared.files),
-                "tensors": compared.compared,
-            },
-        }
+        return Outcome(
+            manifest=self.manifest,
+            identical=self.identical,
+            compared=Compared(
+                against="digests" if self.files is None else "files",
+                files=len(compared.files),
+                tensors=compared.compared,
+            ),
+        )
 
 
 def run(
@@ -90,7 +93,7 @@ def run(
         recalibration.require_libraries()
     # 1. What was released.
     provenance = provenance_of(folder)
-    stated = manifest.read(provenance)
+    stated = manifests.read(provenance)
     # 2. Whether it is whole, and this checkout the one that built it.
     preconditions.require_whole(stated, provenance)
     preconditions.require_checkout(stated)
@@ -98,7 +101,7 @@ def run(
     # 3. What it was made from.
     job = _job(folder, store, base, mirror)
     fetched = _fetch(job, stated)
-    digest = canonical.sha256_file(provenance / attest.STATEMENT)
+    digest = canonical.sha256_file(provenance / STATEMENT)
     with _apart(job, digest) as apart:
         # 4. Once more.
         dressed = _rebuild(apart, fetched, provenance / record.FILE)
@@ -149,7 +152,7 @@ def _meaning(found: Reproduction) -> str:
 
 def _tell_commit(stated: Manifest) -> None:
     here, _ = checkout.commit()
-    built = stated.commit.digest["gitCommit"] if stated.commit else "unknown"
+    built = stated.commit.digest.git_commit if stated.commit else "unknown"
     if here != built:
         console.say(f"built from commit {built}, here is {here}; recipe, lock and code are equal")
 
@@ -167,7 +170,7 @@ def _job(folder: Path, store: Store, base: Path | None, mirror: Path | None) -> 
 
 def _fetch(job: Job, stated: Manifest) -> Result:
     fetched = pipeline.run(job, until="fetch")["fetch"]
-    inputs = canonical.read(fetched.files / "inputs.json")["files"]
+    inputs = document.read(Inputs, fetched.files / INPUTS).files
     if other := preconditions.require_inputs(stated, inputs):
         console.say(f"perplexity was scored on another text ({other[0]}); no byte depends on it")
     return fetched

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from forge.core.errors import ReleaseError
 from forge.core.files import CHUNK
-from forge.release.folder import PROVENANCE
+from forge.manifest.names import PROVENANCE
 
 # tensors.jsonl of the largest checkpoints has some 30 MB.
 MOST_PROVENANCE = 1 << 28

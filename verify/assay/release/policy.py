@@ -6,35 +6,17 @@ the assay found, `verification.json`, is held to it; what was not measured fails
 
 import json
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from assay.release import manifest
-from assay.release.manifest import Manifest
 from forge.core.errors import ReleaseError
-from forge.recipes.sources import Model
-from forge.release import attest
-
-BUILDERS = (*attest.BUILDERS.values(), *attest.REHEARSALS.values())
-Rate = Annotated[float, Field(ge=0, le=1)]
-
-
-class Policy(Model):
-    """The demands.
-
-    `level` is how far the build must have been verified; `committed` that it was built from a
-    commit without further changes; `reproductions` how many others must have rebuilt it.
-    """
-
-    builders: tuple[str, ...] = Field(default=BUILDERS, min_length=1)
-    level: Literal["structure", "all"] = "structure"
-    committed: bool = False
-    max_perplexity_ratio: Annotated[float, Field(gt=0)] | None = None
-    min_acceptance: tuple[Rate, ...] = ()
-    reproductions: int = Field(default=0, ge=0)
+from forge.core.model import mistake
+from forge.manifest import document
+from forge.manifest.policy import Policy
+from forge.manifest.provenance import Manifest
+from forge.manifest.verification import LEVELS, Report
 
 
 def read(path: Path) -> Policy:
@@ -47,38 +29,9 @@ def read(path: Path) -> Policy:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
         return Policy.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ReleaseError(
-            f"{path}: {key}: {first['msg']}; the value is {first['input']!r}."
-        ) from error
+        raise ReleaseError(f"{path}: {mistake(error)}.") from error
     except (OSError, ValueError) as error:
         raise ReleaseError(f"{path}: cannot be read: {error}.") from error
-
-
-LEVELS = ("none", "structure", "all")
-
-
-class Found(manifest.Model):
-    """A check of the assay."""
-
-    name: str
-    passed: bool
-    detail: str
-    measured: dict[str, Any]
-
-
-class Report(manifest.Model):
-    """`verification.json`."""
-
-    variant: str
-    level: Literal["none", "structure", "all"]
-    passed: bool
-    checks: tuple[Found, ...]
-
-    def measured(self, *keys: str) -> Mapping[str, Any] | None:
-        """What the first check measured that measured all of this."""
-        return next((c.measured for c in self.checks if c.measured.keys() >= {*keys}), None)
 
 
 def check(data: bytes, where: str, stated: Manifest, policy: Policy) -> str:
@@ -91,7 +44,7 @@ def check(data: bytes, where: str, stated: Manifest, policy: Policy) -> str:
         ManifestError: it is malformed.
         ReleaseError: naming the first demand that it does not meet.
     """
-    report = manifest.parse(Report, data, where)
+    report = document.parse(Report, data, where)
     if report.variant != stated.asked.target:
         raise ReleaseError(f"{where}: is of variant {report.variant}, not {stated.asked.target}.")
     if LEVELS.index(report.level) < LEVELS.index(policy.level):
@@ -99,7 +52,7 @@ def check(data: bytes, where: str, stated: Manifest, policy: Policy) -> str:
             f"{where}: was verified to the level {report.level!r}, the policy demands "
             f"{policy.level!r}."
         )
-    failed = [one.name for one in report.checks if not one.passed or not one.measured]
+    failed = [one.name for one in report.checks if not one.passed]
     if failed or not report.passed or not report.checks:
         raise ReleaseError(f"{where}: {failed[0] if failed else 'the assay'} did not pass.")
     told = [f"level {report.level}, {len(report.checks)} checks"]

@@ -7,54 +7,19 @@ Sigstore bundle of its own. They are kept apart from the release, which is signe
 import datetime
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import Field
-
-from assay.release import manifest, sums
-from assay.release.manifest import Builder, Model, Resource, Resources, parse
+from assay.release import sums
 from assay.release.trust import Key
 from forge.core import canonical, checkout, machine
 from forge.core.errors import DifferenceError, ManifestError, ReleaseError, SigningError
-from forge.release import attest, bundle, keys, statement
+from forge.manifest import document
+from forge.manifest import provenance as manifests
+from forge.manifest.names import STATEMENT, SUMS
+from forge.manifest.provenance import Builder
+from forge.manifest.reproduction import Outcome, Rebuilt, Reproduction, reproduction
+from forge.manifest.statement import digests, resource
+from forge.release import bundle, keys
 from forge.release.folder import provenance_of
-from forge.release.statement import resource
-
-PREDICATE_TYPE = "urn:hallmark:reproduction:v1"
-
-
-class Compared(Model):
-    """What was compared with the rebuild, and how much of it."""
-
-    against: Literal["files", "digests"]
-    files: Annotated[int, Field(gt=0)]
-    tensors: Annotated[int, Field(gt=0)]
-
-
-class Predicate(Model):
-    """Who rebuilt what; `manifest` is the release's."""
-
-    builder: Builder
-    manifest: Resource
-    compared: Compared
-    verdict: Literal["identical"]
-
-
-class Reproduction(Model):
-    """The statement."""
-
-    type_: Annotated[Literal["https://in-toto.io/Statement/v1"], Field(alias="_type")]
-    predicate_type: Literal["urn:hallmark:reproduction:v1"]
-    subject: Resources
-    predicate: Predicate
-
-
-class Outcome(Model):
-    """What a rebuild found, as it reports it."""
-
-    manifest: str
-    identical: bool
-    compared: Compared
 
 
 def attest_reproduction(
@@ -68,9 +33,9 @@ def attest_reproduction(
         SigningError: there is no usable key.
     """
     provenance = provenance_of(folder)
-    stated = manifest.read(provenance)
-    digest = canonical.sha256_file(provenance / attest.STATEMENT)
-    outcome = parse(Outcome, report.read_bytes(), str(report))
+    stated = manifests.read(provenance)
+    digest = canonical.sha256_file(provenance / STATEMENT)
+    outcome = document.read(Outcome, report)
     if outcome.manifest != digest:
         raise ManifestError(f"{report}: is of another release; reproduce {folder} again.")
     if not outcome.identical:
@@ -81,19 +46,21 @@ def attest_reproduction(
         )
     signer = keys.signer(key)
     name = signer.public_key.keyid
-    predicate = {
-        "builder": {"id": builder or f"urn:hallmark:rebuilder:{name[:16]}"},
-        "manifest": resource(attest.STATEMENT, digest),
-        "compared": outcome.compared.model_dump(mode="json"),
-        "verdict": "identical",
-        "commit": checkout.commit()[0],
-        "machine": machine.machine(),
-        "finishedOn": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    made = statement.of(sums.read(provenance / attest.SUMS), PREDICATE_TYPE, predicate)
+    made = reproduction(
+        sums.read(provenance / SUMS),
+        Rebuilt(
+            builder=Builder(id=builder or f"urn:hallmark:rebuilder:{name[:16]}"),
+            manifest=resource(STATEMENT, digest),
+            compared=outcome.compared,
+            verdict="identical",
+            commit=checkout.commit()[0],
+            machine=machine.machine(),
+            finished_on=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        ),
+    )
     target = out / f"{stated.asked.target}.{name[:16]}.sigstore.json"
     out.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(bundle.by_key((canonical.dumps(made) + "\n").encode(), signer))
+    target.write_bytes(bundle.by_key(made.encoded(), signer))
     return target
 
 
@@ -140,13 +107,14 @@ def _read(path: Path, rebuilders: Sequence[Key]) -> tuple[Reproduction, str]:
     key = next((one for one in rebuilders if one.key.keyid == named), None)
     if key is None:
         raise ReleaseError(f"{path}: names {named}, which is no key of the rebuilders given.")
-    return parse(Reproduction, key.check(data, str(path)), str(path)), key.key.keyid
+    signed = key.check(data, str(path))
+    return document.parse(Reproduction, signed, str(path)), key.key.keyid
 
 
 def _require_of(
     path: Path, found: Reproduction, files: dict[str, str], manifest_sha256: str
 ) -> None:
-    if found.predicate.manifest.digest.get("sha256") != manifest_sha256:
+    if found.predicate.manifest.digest.sha256 != manifest_sha256:
         raise ReleaseError(f"{path}: is of another release.")
-    if manifest.digests(found.subject) != files or len(found.subject) != len(files):
+    if digests(found.subject) != files:
         raise ReleaseError(f"{path}: is about other files than those here.")

@@ -5,27 +5,19 @@ from pathlib import Path
 
 import numpy as np
 
-from assay.release.manifest import Manifest, Model, parse
 from forge.calibration import record
-from forge.core import canonical
 from forge.core.errors import ReleaseError
-from forge.release.folder import PROVENANCE
+from forge.manifest.names import PROVENANCE
+from forge.manifest.provenance import Manifest
 from forge.tensors import tensorfile
 from forge.tensors.small_floats import divisor, global_scale
 from forge.tensors.tensorfile import Tensor
 
-STEP = "step/"
 # Where each loader's format stores what becomes of an input maximum, and what that is.
 SCALES: Mapping[str, Callable[[np.float32], np.float32]] = {
     "input_scale": global_scale,
     "input_global_scale": divisor,
 }
-
-
-class Record(Model):
-    """What a step left: the sha256 of its files."""
-
-    outputs: dict[str, str]
 
 
 def check(manifest: Manifest, folder: Path, checkpoint: Mapping[str, str]) -> str:
@@ -36,16 +28,14 @@ def check(manifest: Manifest, folder: Path, checkpoint: Mapping[str, str]) -> st
             not that of the record.
     """
     outputs = {}
-    for one in manifest.predicate.run_details.byproducts:
-        if one.name.startswith(STEP):
-            data = canonical.dumps(one.annotations)
-            if one.digest.get("sha256") != canonical.sha256_text(data):
-                raise ReleaseError(f"{one.name}: its record was changed since it was written.")
-            outputs[one.name] = parse(Record, data.encode(), one.name).outputs
+    for name, step in manifest.steps.items():
+        if step.digest.sha256 != step.annotations.sha256:
+            raise ReleaseError(f"{step.name}: its record was changed since it was written.")
+        outputs[name] = step.annotations.outputs
     calibration = f"{PROVENANCE}/{record.FILE}"
-    if outputs.get(f"{STEP}dress") != checkpoint:
+    if outputs.get("dress") != checkpoint:
         raise ReleaseError("step/dress: its record is of another checkpoint.")
-    calibrated = outputs.get(f"{STEP}calibrate", {})
+    calibrated = outputs.get("calibrate", {})
     if calibrated.get(record.FILE) != manifest.results.get(calibration):
         raise ReleaseError(f"step/calibrate: its record is of another {record.FILE}.")
     maxima = {t.name: t for t in tensorfile.read_header(folder / calibration)}

@@ -10,9 +10,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
-from assay.release.manifest import LOCK, Manifest
+from assay.release.known import LOCK
 from forge.core import canonical, checkout
 from forge.core.errors import ReleaseError
+from forge.manifest.provenance import Manifest
 
 CODE = ("build/forge", "verify/assay")
 
@@ -29,11 +30,10 @@ def check(manifest: Manifest) -> str:
     stated = manifest.commit
     if stated is None:
         raise ReleaseError("the manifest names no commit.")
-    commit = stated.digest["gitCommit"]
+    commit = stated.digest.git_commit
     if not re.fullmatch("[0-9a-f]{40}", commit):
         raise ReleaseError(f"{commit!r}: is no commit, so nobody can look at what was built.")
-    changed = stated.annotations.get("uncommitted_changes") is not False
-    if changed or checkout.commit()[0] == "unknown":
+    if stated.annotations.uncommitted_changes or checkout.commit()[0] == "unknown":
         where, code, digest = "this tree", checkout.code_digest(), _here
     elif _is_here(commit):
         where, code = f"commit {commit}", _code_at(commit)

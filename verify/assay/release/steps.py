@@ -8,25 +8,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from assay.release import manifest, policy, rebuilders, recorded, source_tree
-from assay.release.file_list import Release
+from assay.release import policy, rebuilders, recorded, source_tree
 from assay.release.files import Stored, check_name, check_twins, read_folder
-from assay.release.manifest import BESIDE, Manifest, Resources, parse
-from assay.release.policy import Policy
+from assay.release.known import BESIDE
 from assay.release.trust import Key, Trust
 from forge.core.errors import ReleaseError
-from forge.release import attest, bundle
-from forge.release.folder import (
+from forge.manifest import document, release_list
+from forge.manifest.names import (
     BUNDLES,
     CONTENTS,
     DOCUMENTS,
     MODEL_SIGNATURE,
     PROVENANCE,
     SIGNATURES,
+    STATEMENT,
+    SUMS,
+    TENSORS,
+    VERIFICATION,
 )
+from forge.manifest.policy import Policy
+from forge.manifest.provenance import Manifest
+from forge.manifest.release_list import Release
+from forge.manifest.statement import Subjects, digests
+from forge.release import attest, bundle
 from forge.tensors import tensorfile
 
-MANIFEST = f"{PROVENANCE}/{attest.STATEMENT}"
+MANIFEST = f"{PROVENANCE}/{STATEMENT}"
 LIST = f"{PROVENANCE}/{CONTENTS}"
 
 
@@ -102,9 +109,9 @@ def check_signatures(case: Case) -> str:
 
 def check_statements(case: Case) -> str:
     """4."""
-    case.manifest = parse(Manifest, case.data(MANIFEST), MANIFEST)
-    case.release = parse(Release, case.data(LIST), LIST)
-    expected = f"pkg:generic/{case.manifest.asked.target}@{case.files[MANIFEST].sha256}"
+    case.manifest = document.parse(Manifest, case.data(MANIFEST), MANIFEST)
+    case.release = document.parse(Release, case.data(LIST), LIST)
+    expected = release_list.purl(case.manifest.asked.target, case.files[MANIFEST].sha256)
     if case.release.predicate.purl != expected:
         raise ReleaseError(f"{LIST}: lists the release {case.release.predicate.purl}, not this.")
     return f"SLSA provenance of {case.manifest.asked.target}, and the list of its release"
@@ -115,7 +122,7 @@ def check_subjects(case: Case) -> str:
     apart = {LIST, *SIGNATURES}
     here = {name: stored.sha256 for name, stored in case.files.items()}
     _require_same(LIST, case.release.subject, {n: d for n, d in here.items() if n not in apart})
-    listed = {f"{PROVENANCE}/{name}" for name in (attest.SUMS, attest.TENSORS)}
+    listed = {f"{PROVENANCE}/{name}" for name in (SUMS, TENSORS)}
     built = case.checkpoint | {name: here[name] for name in listed & here.keys()}
     _require_same(MANIFEST, case.manifest.subject, built)
     results = case.manifest.results
@@ -132,8 +139,8 @@ def check_listings(case: Case) -> str:
     """6."""
     tensors = tensorfile.read_checkpoint(case.folder)
     for name, expected in (
-        (attest.SUMS, attest.sum_lines(case.checkpoint)),
-        (attest.TENSORS, attest.tensor_lines(tensors)),
+        (SUMS, attest.sum_lines(case.checkpoint)),
+        (TENSORS, attest.tensor_lines(tensors)),
     ):
         path = f"{PROVENANCE}/{name}"
         _require_lines(path, case.data(path), expected)
@@ -152,18 +159,18 @@ def check_sources(case: Case) -> str:
 
 def check_builder(case: Case) -> str:
     """9."""
-    policy, builder = case.demands.policy, case.manifest.predicate.run_details.builder.id
+    policy, builder = case.demands.policy, case.manifest.builder
     if builder not in policy.builders:
         raise ReleaseError(f"{builder!r} is none of {', '.join(policy.builders)}.")
     commit = case.manifest.commit
-    if policy.committed and (commit is None or commit.annotations.get("uncommitted_changes")):
+    if policy.committed and (commit is None or commit.annotations.uncommitted_changes):
         raise ReleaseError("it was built with changes that are in no commit.")
     return builder
 
 
 def check_verification(case: Case) -> str:
     """10."""
-    path = f"{PROVENANCE}/{attest.VERIFICATION}"
+    path = f"{PROVENANCE}/{VERIFICATION}"
     return policy.check(case.data(path), path, case.manifest, case.demands.policy)
 
 
@@ -186,15 +193,12 @@ def check_reproductions(case: Case) -> str:
     return f"{len(counted)} rebuilders, {demands.policy.reproductions} demanded{told}"
 
 
-def _require_same(where: str, subjects: Resources, files: Mapping[str, str]) -> None:
+def _require_same(where: str, subjects: Subjects, files: Mapping[str, str]) -> None:
     """Holds the subjects of a statement to files, both ways."""
     for one in subjects:
         check_name(one.name)
-        if "sha256" not in one.digest:
-            found = ", ".join(sorted(one.digest))
-            raise ReleaseError(f"{one.name}: {where} has no sha256 of it, only {found}.")
     check_twins(one.name for one in subjects)
-    stated = manifest.digests(subjects)
+    stated = digests(subjects)
     for name in sorted(stated.keys() | files.keys()):
         if name not in files:
             raise ReleaseError(f"{name}: is in {where}, but not in the folder.")

@@ -10,9 +10,9 @@ from securesystemslib.signer import Signature, SSlibKey
 from sigstore_models.bundle.v1 import Bundle
 
 from forge.core.errors import ReleaseError
+from forge.manifest.names import PROVENANCE
 from forge.release import bundle as bundles
 from forge.release import keys
-from forge.release.folder import PROVENANCE
 
 
 class Trust(Protocol):

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from assay.checks.check import Check
 from assay.serving.client import Client
+from forge.manifest.verification import Check
 
 WINDOWS_AT_ONCE = 16  # in one request, for the engine to batch; no more than a few MB of answer
 

@@ -6,8 +6,8 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from assay.checks.check import Check
 from assay.serving.client import Client
+from forge.manifest.verification import Check
 
 CHAT_TOKENS = 512
 

@@ -7,8 +7,8 @@ take, must not wait for a user of the others.
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from assay.checks.check import Check
 from assay.serving.flags import arguments
+from forge.manifest.verification import Check
 from forge.recipes.recipe import Profile
 
 DEFAULT = "default"

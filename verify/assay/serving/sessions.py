@@ -6,10 +6,10 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from assay.checks.check import Check
 from assay.serving.client import Client
 from assay.serving.engine import Server
 from forge.core.errors import EngineError
+from forge.manifest.verification import Check
 
 Probe = Callable[[Client], Check]
 

@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
-from assay.checks.check import Check
 from assay.serving import engine, flags, profiles
 from assay.serving.client import Client
 from assay.serving.probes import chat, image, image_refused
@@ -33,6 +32,7 @@ from assay.serving.speculation import (
     speculation,
 )
 from assay.serving.tools import tool_call, tool_parser
+from forge.manifest.verification import Check
 from forge.recipes.recipe import Serve
 
 PROMPTS = (

@@ -6,8 +6,8 @@ Acceptance is read from the engine's own counters; texts are greedy, written wit
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from assay.checks.check import Check
 from assay.serving.client import Client, Sample
+from forge.manifest.verification import Check
 
 COMPLETION_TOKENS = 64
 CANDIDATES = 20  # the most that vLLM gives by default

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from assay.checks.check import Check
 from assay.serving.client import Client
 from assay.serving.probes import CHAT_TOKENS
+from forge.core.model import Model
+from forge.manifest.verification import Check
 
 
-class WeatherArguments(BaseModel):
+class WeatherArguments(Model):
     """The arguments of the tool that the checks offer; its schema is what the model is given."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     city: str
 

@@ -3,13 +3,15 @@
 from functools import partial
 from pathlib import Path
 
-from assay.checks.check import Check
 from assay.serving import baseline, flags, perplexity, smoke
 from assay.serving.perplexity import Text
 from assay.serving.sessions import failed
-from forge.core import canonical
 from forge.core.errors import EngineError
 from forge.core.store import Result
+from forge.manifest import document
+from forge.manifest.inputs import Inputs
+from forge.manifest.names import INPUTS
+from forge.manifest.verification import Check
 from forge.pipeline import Job
 
 # A stand-in is compared with its own base and with no published figure, so a part of the text is
@@ -25,7 +27,7 @@ def run(job: Job, checkpoint: Path, fetched: Result, logs: Path) -> list[Check]:
     """
     gate, serve = job.recipe.perplexity, job.recipe.serve
     text = Text(
-        name=canonical.read(fetched.files / "inputs.json")["sources"]["perplexity"]["name"],
+        name=document.read(Inputs, fetched.files / INPUTS).sources["perplexity"].name,
         content=(fetched.files / "perplexity" / "text.txt").read_text(encoding="utf-8"),
         window=gate.window,
         max_windows=STANDIN_WINDOWS if job.rehearsal and job.base is None else None,
