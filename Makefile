@@ -49,7 +49,7 @@ TRUST = $(call path-option,KEY,--key) $(call option,IDENTITY,--identity) $(call 
 POLICY_FILE = $(call path-option,POLICY,--policy)
 
 .PHONY: help demo test list rehearse verify reproduce compare bench lock image image-test container-test release $(VARIANTS)
-.PHONY: keygen sign verify-release attest-reproduction publish
+.PHONY: keygen sign verify-release attest-reproduction publish schemas
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -92,6 +92,9 @@ verify: .venv/made  ## the assay alone: DIR=<release> or VARIANT=<v> [BASE=<dir>
 
 lock: .venv/made  ## resolve the lock files again, or with VARIANT=<v> that recipe's open pins
 	@$(NOX) -s lock $(if $(filter command environment,$(firstword $(origin VARIANT))),-- $(THE_VARIANT))
+
+schemas: .venv/made  ## write docs/schemas anew from the models, after a change of a document
+	@$(NOX) -s release -- forge schemas
 
 reproduce: .venv/made  ## rebuild and compare: FROM=<release or its provenance> [BASE=<dir>] [MIRROR=<dir>] [RECALIBRATE=1]
 	@$(NOX) -s reproduce -- $(REBUILT) $(WHERE) $(call flag,RECALIBRATE,--recalibrate)

@@ -12,6 +12,7 @@ from forge import ledger as ledgers
 from forge.core import checkout, console, exit_codes
 from forge.core.store import Store
 from forge.inputs import pins
+from forge.manifest import schemas
 from forge.pipeline import Job
 from forge.recipes import catalogue, recipe
 from forge.release.folder import folder_for, job_of
@@ -207,6 +208,16 @@ def lock(variant: str) -> None:
 def print_exit_codes() -> None:
     """Prints the exit codes of the command lines, as the table in docs/exit-codes.md."""
     print(exit_codes.table(), end="")  # noqa: T201
+
+
+@app.command(name="schemas")
+def write_schemas(
+    *,
+    out: Annotated[Path, typer.Option(help="The folder that they go to.")] = schemas.FOLDER,
+) -> None:
+    """Writes the JSON Schemas of the documents of a build and of a release."""
+    for path in schemas.write(out):
+        console.say(f"{path} is written")
 
 
 def main() -> None:

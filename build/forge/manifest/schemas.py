@@ -1,0 +1,84 @@
+"""JSON Schemas of the documents, for those who read them without Hallmark."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema
+
+from forge.core import checkout
+from forge.core.model import NOT_NULL, Model
+from forge.core.store import Record
+from forge.manifest.inputs import Inputs
+from forge.manifest.policy import Policy
+from forge.manifest.provenance import Manifest
+from forge.manifest.release_list import Release
+from forge.manifest.reproduction import Outcome, Reproduction
+from forge.manifest.tensor_list import TensorLine
+from forge.manifest.verification import Report
+
+FOLDER = checkout.ROOT / "docs" / "schemas"
+SUFFIX = ".schema.json"
+MODELS: Mapping[str, type[Model]] = {
+    "inputs": Inputs,
+    "policy": Policy,
+    "provenance": Manifest,
+    "record": Record,
+    "release": Release,
+    "reproduced": Outcome,
+    "reproduction": Reproduction,
+    "tensors": TensorLine,
+    "verification": Report,
+}
+
+
+class _Generator(GenerateJsonSchema):
+    """Leaves out titles that repeat a key's name."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        del schema
+        return False
+
+
+def schema(name: str) -> dict[str, Any]:
+    """The JSON Schema of a document of `MODELS`."""
+    made = MODELS[name].model_json_schema(by_alias=True, schema_generator=_Generator)
+    return {
+        "$schema": _Generator.schema_dialect,
+        "$id": f"urn:hallmark:schema:{name}",
+        **_tidy(made),
+    }
+
+
+def text(name: str) -> str:
+    """The schema file of a document of `MODELS`."""
+    return json.dumps(schema(name), indent=2, ensure_ascii=False) + "\n"
+
+
+def write(folder: Path) -> list[Path]:
+    """Writes every schema; removes those of documents that are no more."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {folder / f"{name}{SUFFIX}": text(name) for name in MODELS}
+    for old in folder.glob(f"*{SUFFIX}"):
+        if old not in paths:
+            old.unlink()
+    for path, content in paths.items():
+        path.write_text(content, encoding="utf-8")
+    return sorted(paths)
+
+
+def _tidy(value: Any) -> Any:
+    """Docstrings on one line; a key that may be left out may not be null, as `Maybe` reads it."""
+    if isinstance(value, list):
+        return [_tidy(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    value = {key: _tidy(item) for key, item in value.items()}
+    if isinstance(value.get("description"), str):
+        value["description"] = " ".join(value["description"].split())
+    if value.pop(NOT_NULL, False):
+        (kind,) = (one for one in value.pop("anyOf") if one != {"type": "null"})
+        del value["default"]
+        value = {**kind, **value}
+    return value
