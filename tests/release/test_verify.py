@@ -9,11 +9,11 @@ import pytest
 from assets.verify.bench import SIGNED_LIST, SIGNED_MANIFEST, encoded, envelope
 
 from assay.release import policy, verify
-from assay.release.policy import Policy
 from assay.release.steps import Demands
 from assay.release.trust import Identity
 from forge.core import checkout
 from forge.core.errors import ReleaseError
+from forge.manifest.policy import Policy
 
 ISSUER = "https://token.actions.githubusercontent.com"
 

@@ -83,9 +83,9 @@ class Bench:
         self.edit(LIST, lambda statement: change(statement["subject"]))
         self.sign(CONTENTS)
 
-    def admit(self, *names):
+    def admit(self, *changed):
         """Makes manifest, listings and list agree with files that were changed, and signs."""
-        for name in names:
+        for name in changed:
             self.edit(MANIFEST, lambda s, name=name: self._admit(s, name))
         self.relist()
 
