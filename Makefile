@@ -94,7 +94,7 @@ lock: .venv/made  ## resolve the lock files again, or with VARIANT=<v> that reci
 	@$(NOX) -s lock $(if $(filter command environment,$(firstword $(origin VARIANT))),-- $(THE_VARIANT))
 
 schemas: .venv/made  ## write docs/schemas anew from the models, after a change of a document
-	@$(NOX) -s release -- forge schemas
+	@$(NOX) -s forge -- schemas
 
 reproduce: .venv/made  ## rebuild and compare: FROM=<release or its provenance> [BASE=<dir>] [MIRROR=<dir>] [RECALIBRATE=1]
 	@$(NOX) -s reproduce -- $(REBUILT) $(WHERE) $(call flag,RECALIBRATE,--recalibrate)

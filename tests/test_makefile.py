@@ -98,6 +98,7 @@ TARGETS = [
     ("compare A=one B=/two", f"-s compare -- {HERE}one /two"),
     ("bench", "-s bench"),
     ("release DIR=release", f"-s release -- forge release {HERE}release"),
+    ("schemas", "-s forge -- schemas"),
     ("keygen KEY=key", f"-s release -- forge keygen {HERE}key"),
     ("sign DIR=release", f"-s release -- forge sign {HERE}release"),
     (

@@ -40,7 +40,7 @@ store, key = Store(Path(sys.argv[1])), sys.argv[2]
 print("asks", flush=True)
 with store.lock("step", key):
     result = store.get("step", key) or store.make("step", key, work, {})
-print(result.record["key"], result.digests["file"], (result.files / "file").read_text(), flush=True)
+print(result.record.key, result.digests["file"], (result.files / "file").read_text(), flush=True)
 """
 
 
