@@ -38,7 +38,6 @@ def manifest(variant, source="standin:x"):
             build_type=BUILD_TYPE,
             external_parameters=External(source=source, target=variant, recipe=recipe),
             internal_parameters=Internal(
-                code_sha256=NOTHING,
                 source={},
                 fetched_from={"base": "standin"},
                 machine=machine.machine(),

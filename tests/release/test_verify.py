@@ -201,7 +201,7 @@ def test_release_of_a_commit_is_held_to_that_commit(bench, demands):
 
     def change(statement):
         definition = statement["predicate"]["buildDefinition"]
-        definition["internalParameters"]["code_sha256"] = source_tree._code_at(commit)
+        definition["internalParameters"]["source"] = dict(source_tree._source_at(commit))
         for one in definition["resolvedDependencies"]:
             if one["name"].startswith(("build/", "lockfiles/")):
                 one["digest"]["sha256"] = source_tree._at(commit, one["name"])
@@ -213,18 +213,20 @@ def test_release_of_a_commit_is_held_to_that_commit(bench, demands):
     assert told.endswith(f"those of commit {commit}")
 
 
-def test_code_at_a_commit_is_that_of_a_clean_tree(tmp_path):
-    """The digest from git's objects is the one that a build takes from the files."""
+def test_source_at_a_commit_is_that_of_a_clean_tree(tmp_path):
+    """The digests from git's objects are those that a build takes from the files."""
     from assay.release import source_tree
 
     commit, _ = checkout.commit()
     subprocess.run(["git", "clone", "-q", checkout.ROOT, tmp_path / "clone"], check=True)
-    script = "from forge.core import checkout; print(checkout.code_digest())"
+    script = (
+        "import json; from forge.core import checkout\nprint(json.dumps(checkout.source_digests()))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True,
         env={"PYTHONPATH": f"{tmp_path / 'clone' / 'build'}"},
     )  # fmt: skip
-    assert done.stdout.strip() == source_tree._code_at(commit)
+    assert json.loads(done.stdout) == source_tree._source_at(commit)
 
 
 def test_manifest_says_what_it_is_read_as(bench, demands):

@@ -17,20 +17,21 @@ PACKAGES = {"forge": ROOT / "build" / "forge", "assay": ROOT / "verify" / "assay
 
 @functools.cache
 def source_digests() -> dict[str, str]:
-    """The sha256 of every module of forge and assay, by its path."""
-    sources = (path for package in PACKAGES.values() for path in package.rglob("*.py"))
+    """The sha256 of every file of forge and assay, modules and templates, by its path."""
+    found = (path for package in PACKAGES.values() for path in package.rglob("*"))
+    sources = (path for path in found if path.is_file() and "__pycache__" not in path.parts)
     return {
         path.relative_to(ROOT).as_posix(): canonical.sha256_file(path) for path in sorted(sources)
     }
 
 
 def code_digest() -> str:
-    """One digest over the names and contents of every module of forge and assay."""
+    """One digest over the names and contents of every file of forge and assay."""
     return digest_of_code(source_digests())
 
 
 def digest_of_code(digests: Mapping[str, str]) -> str:
-    """The digest of modules, given the sha256 of each by its path."""
+    """The digest of source files, given the sha256 of each by its path."""
     names = sorted(digests, key=PurePosixPath)
     return canonical.sha256_text("".join(f"{digests[name]}  {name}\n" for name in names))
 

@@ -75,9 +75,8 @@ class External(Model):
 class Internal(Model):
     """What the builder says of itself."""
 
-    code_sha256: Sha256 = Field(description="The SHA-256 of the packages that built.")
     source: dict[RelativePath, Sha256] = Field(
-        description="Every module of these packages: SHA-256 by path."
+        description="Every file of the packages that built: SHA-256 by path."
     )
     fetched_from: dict[str, Kind] = Field(description="Where each input came from, by its role.")
     machine: Machine
@@ -286,9 +285,9 @@ class Manifest(Statement[Provenance]):
         return self.builder in REHEARSALS.values()
 
     @property
-    def code(self) -> str:
-        """The digest of the packages that built it."""
-        return self.predicate.build_definition.internal_parameters.code_sha256
+    def source(self) -> Mapping[str, str]:
+        """The sha256 of every file of the packages that built it, by path."""
+        return self.predicate.build_definition.internal_parameters.source
 
     @property
     def finished(self) -> str:

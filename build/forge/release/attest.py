@@ -127,7 +127,6 @@ def _definition(job: "Job", needed: "Needed") -> Definition:
             source=fetched.sources["base"].uri, target=job.recipe.name, recipe=recipe
         ),
         internal_parameters=Internal(
-            code_sha256=checkout.code_digest(),
             source=checkout.source_digests(),
             fetched_from={role: source.kind for role, source in fetched.sources.items()},
             machine=machine.machine(),

@@ -237,40 +237,84 @@ def test_record_of_another_calibration(released, again):
     ]
 
 
-@pytest.mark.parametrize("name", [RECIPE, "lockfiles/build.txt"])
-def test_other_recipe_or_lock(released, again, name):
-    edit(released, lambda s: dependency(s, name).update(digest={"sha256": "0" * 64}))
-    here = canonical.sha256_file(checkout.ROOT / name)
+def test_other_recipe(released, again):
+    edit(released, lambda s: dependency(s, RECIPE).update(digest={"sha256": "0" * 64}))
+    here = canonical.sha256_file(checkout.ROOT / RECIPE)
     with pytest.raises(
-        ManifestError, match=f"{name}: the manifest says sha256 {'0' * 64}, here is {here}. Check"
+        ManifestError, match=f"{RECIPE}: the manifest says sha256 {'0' * 64}, here is {here}. Check"
     ):
         again(released)
 
 
-def test_unnamed_lock(released, again):
-    edit(
-        released,
-        lambda s: definition(s)["resolvedDependencies"].remove(
-            dependency(s, "lockfiles/build.txt")
-        ),
-    )
-    with pytest.raises(ManifestError, match="the manifest says sha256 nothing, here is"):
+@pytest.mark.parametrize("step", ["quantize", "graft", "dress"])
+def test_other_modules_of_a_step_that_writes(released, again, step):
+    """The module that is another one is named, with the way out."""
+    module = f"build/forge/checkpoint/{step}.py"
+    here = canonical.sha256_file(checkout.ROOT / module)
+
+    def change(statement):
+        record_of(statement, step)["code"] = "0" * 64
+        source(statement)[module] = "0" * 64
+
+    edit(released, change)
+    with pytest.raises(
+        ManifestError,
+        match=rf"{module}: .* {'0' * 64}, here is {here}. Check out the commit.* [0-9a-f]{{40}}",
+    ):
         again(released)
 
 
-def test_lock_of_the_engine_does_not_matter(released, again):
-    """Whatever the environment that scored it: no byte was written there."""
-    extra = {"name": "lockfiles/verify.txt", "digest": {"sha256": "0" * 64}}
-    edit(released, lambda s: definition(s)["resolvedDependencies"].append(extra))
+def test_modules_that_were_reached_then_and_are_not_now(released, again):
+    edit(released, lambda s: record_of(s, "graft").update(code="0" * 64))
+    with pytest.raises(ManifestError, match="step/graft: its modules have the digest 0000.*others"):
+        again(released)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"numba": "0.1"}, r"numba: step/quantize ran with version 0\.1, here is \d"),
+        ({"ninja": "1.0"}, r"ninja: step/quantize ran with version 1\.0, here is none"),
+    ],
+)
+def test_other_versions_of_what_a_writing_step_imports(released, again, change, told):
+    edit(released, lambda s: record_of(s, "quantize")["distributions"].update(change))
+    with pytest.raises(ManifestError, match=told):
+        again(released)
+
+
+def test_a_step_that_the_manifest_does_not_record(released, again):
+    def change(statement):
+        byproducts = statement["predicate"]["runDetails"]["byproducts"]
+        byproducts.remove(entry(byproducts, "step/dress"))
+
+    edit(released, change)
+    with pytest.raises(ManifestError, match="step/dress: the manifest has no record of it"):
+        again(released)
+
+
+def test_other_code_and_locks_are_told_and_gone_on_with(released, again, said):
+    """A report, an engine's lock file, a module that is gone: no byte was written there."""
+    card = "build/forge/release/card.py"
+
+    def change(statement):
+        source(statement)[card] = "0" * 64
+        source(statement)["build/forge/release/gone.py"] = "0" * 64
+        dependency(statement, "lockfiles/build.txt").update(digest={"sha256": "0" * 64})
+
+    edit(released, change)
     assert again(released).identical
+    (told,) = [line for line in said if "other files differ" in line]
+    assert told.startswith(f"3 other files differ, first {card};")
 
 
-def test_other_code(released, again):
-    edit(released, lambda s: definition(s)["internalParameters"].update(code_sha256="0" * 64))
-    with pytest.raises(
-        ManifestError, match=r"code of forge and assay: .*Check out the commit.* [0-9a-f]{40}"
-    ):
-        again(released)
+def source(statement):
+    return definition(statement)["internalParameters"]["source"]
+
+
+def record_of(statement, step):
+    """The record of a step."""
+    return entry(statement["predicate"]["runDetails"]["byproducts"], f"step/{step}")["annotations"]
 
 
 def test_other_commit_with_the_same_code(released, again, said):

@@ -448,10 +448,22 @@ def resigned_lock_file_of_another_digest(statement):
     dependency(statement, "lockfiles/build.txt")["digest"] = {"sha256": "0" * 64}
 
 
-@edited("the code of forge and assay: the manifest says sha256 000")
-def resigned_code_of_another_digest(statement):
+@edited("build/forge/pipeline.py: the manifest says sha256 000")
+def resigned_module_of_another_digest(statement):
     internal = statement["predicate"]["buildDefinition"]["internalParameters"]
-    internal["code_sha256"] = "0" * 64
+    internal["source"]["build/forge/pipeline.py"] = "0" * 64
+
+
+@edited("build/forge/pipeline.py: the manifest says sha256 nothing")
+def resigned_module_left_out(statement):
+    internal = statement["predicate"]["buildDefinition"]["internalParameters"]
+    del internal["source"]["build/forge/pipeline.py"]
+
+
+@edited("build/forge/extra.py: the manifest says sha256 000")
+def resigned_module_that_is_not_there(statement):
+    internal = statement["predicate"]["buildDefinition"]["internalParameters"]
+    internal["source"]["build/forge/extra.py"] = "0" * 64
 
 
 @edited("is not in this clone")

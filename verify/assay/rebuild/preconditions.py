@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from assay.release import sums
-from assay.release.known import BESIDE, LOCK
-from forge.core import canonical, checkout
+from assay.release.known import BESIDE
+from forge import pipeline
+from forge.core import canonical, checkout, closure
 from forge.core.errors import ManifestError
 from forge.manifest.inputs import InputFile
 from forge.manifest.names import PROVENANCE, STATEMENT, SUMS
@@ -18,6 +19,8 @@ from forge.manifest.statement import digests
 
 # Of all inputs, only this one does not go into the checkpoint.
 SCORED_ONLY = "perplexity"
+# The steps that write the checkpoint; calibrate's part in it is the record.
+WRITERS = ("quantize", "graft", "dress")
 
 
 def require_whole(manifest: Manifest, provenance: Path) -> None:
@@ -37,17 +40,54 @@ def require_whole(manifest: Manifest, provenance: Path) -> None:
         _require(f"{name} in {SUMS}", subjects.get(name), listed.get(name), why)
 
 
-def require_checkout(manifest: Manifest) -> None:
-    """Holds this checkout to the manifest: recipe, lock file, code.
+def require_checkout(manifest: Manifest) -> list[str]:
+    """Holds this checkout to the manifest, as far as a byte of the checkpoint depends on it.
+
+    That is the recipe, and of the steps that write the checkpoint the modules that they can reach
+    and the versions of the distributions that those import.
+
+    Returns:
+        The other source files and lock files that are not the manifest's, by path.
 
     Raises:
-        ManifestError: naming the first of them that is not the manifest's, and both digests.
+        ManifestError: naming the first of them that is not the manifest's, and what is here.
     """
     why = f" {_checkout_remedy(manifest.commit)}"
-    for name in (manifest.asked.recipe, LOCK):
-        here = _sha256(checkout.ROOT / name)
-        _require(name, manifest.dependencies.get(name), here, why)
-    _require("the code of forge and assay", manifest.code, checkout.code_digest(), why)
+    recipe = manifest.asked.recipe
+    _require(recipe, manifest.dependencies.get(recipe), _sha256(checkout.ROOT / recipe), why)
+    for name in WRITERS:
+        _require_step(name, manifest, why)
+    locks = {name: digest for name, digest in manifest.dependencies.items() if _is_lock(name)}
+    here = {name: _sha256(checkout.ROOT / name) for name in locks} | checkout.source_digests()
+    stated = {**locks, **manifest.source}
+    return sorted(n for n in stated.keys() | here.keys() if stated.get(n) != here.get(n))
+
+
+def _require_step(name: str, manifest: Manifest, why: str) -> None:
+    """Holds the modules and distributions of a step to those that its record names."""
+    step = manifest.steps.get(name)
+    if step is None:
+        raise ManifestError(f"step/{name}: the manifest has no record of it.{why}")
+    record, here = step.annotations, closure.of(pipeline.module_of(name).__name__)
+    if record.code != here.code():
+        for path, digest in here.digests().items():
+            _require(path, manifest.source.get(path), digest, why)
+        raise ManifestError(
+            f"step/{name}: its modules have the digest {record.code} in the manifest, here "
+            f"{here.code()}, though each of them is equal: it reached others then.{why}"
+        )
+    versions = here.distributions()
+    for package in sorted(record.distributions.keys() | versions.keys()):
+        then, now = record.distributions.get(package), versions.get(package)
+        if then != now:
+            raise ManifestError(
+                f"{package}: step/{name} ran with version {then or 'none'}, here is "
+                f"{now or 'none'}.{why}"
+            )
+
+
+def _is_lock(name: str) -> bool:
+    return name.startswith("lockfiles/")
 
 
 def require_inputs(manifest: Manifest, inputs: Sequence[InputFile]) -> list[str]:

@@ -1,7 +1,8 @@
 """Rebuilds a release from its own provenance, and compares.
 
 1. Read the manifest strictly.
-2. Hold it to the files beside it (record, digests) and to this checkout (recipe, lock file, code).
+2. Hold it to the files beside it (record, digests) and to this checkout: the recipe, and the
+   modules and distributions of the steps that write the checkpoint. Other differences are told.
 3. Fetch what it was made from, and hold every input to the manifest.
 4. Rebuild from its calibration record: quantize, graft, dress, the build's own steps, in a store
    that holds nothing yet, since a result found there would not have been rebuilt.
@@ -13,7 +14,7 @@ release. What 5 finds is the answer. Steps 1 to 5 need neither torch nor a GPU.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,8 +97,7 @@ def run(
     stated = manifests.read(provenance)
     # 2. Whether it is whole, and this checkout the one that built it.
     preconditions.require_whole(stated, provenance)
-    preconditions.require_checkout(stated)
-    _tell_commit(stated)
+    _tell_source(stated, preconditions.require_checkout(stated))
     # 3. What it was made from.
     job = _job(folder, store, base, mirror)
     fetched = _fetch(job, stated)
@@ -150,11 +150,16 @@ def _meaning(found: Reproduction) -> str:
     return "is not reproduced"
 
 
-def _tell_commit(stated: Manifest) -> None:
+def _tell_source(stated: Manifest, others: Sequence[str]) -> None:
     here, _ = checkout.commit()
     built = stated.commit.digest.git_commit if stated.commit else "unknown"
     if here != built:
-        console.say(f"built from commit {built}, here is {here}; recipe, lock and code are equal")
+        console.say(
+            f"built from commit {built}, here is {here}; the recipe, and the modules and "
+            "distributions that write the checkpoint, are equal"
+        )
+    if others:
+        console.say(f"{len(others)} other files differ, first {others[0]}; no byte depends on them")
 
 
 def _job(folder: Path, store: Store, base: Path | None, mirror: Path | None) -> Job:

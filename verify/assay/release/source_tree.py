@@ -1,4 +1,4 @@
-"""Holds a manifest to the source that it names: recipe, lock files and code, at its commit.
+"""Holds a manifest to the source that it names: recipe, lock files and packages, at its commit.
 
 What was built from a commit is compared with that commit, whatever is checked out here. What was
 built with further changes, or where git knows no commits, is compared with the tree here.
@@ -15,11 +15,11 @@ from forge.core import canonical, checkout
 from forge.core.errors import ReleaseError
 from forge.manifest.provenance import Manifest
 
-CODE = ("build/forge", "verify/assay")
+PACKAGES = ("build/forge", "verify/assay")
 
 
 def check(manifest: Manifest) -> str:
-    """Compares every digest of a source file, and that of the code.
+    """Compares the digest of every source file.
 
     Returns:
         What they were compared with.
@@ -33,17 +33,19 @@ def check(manifest: Manifest) -> str:
     commit = stated.digest.git_commit
     if not re.fullmatch("[0-9a-f]{40}", commit):
         raise ReleaseError(f"{commit!r}: is no commit, so nobody can look at what was built.")
+    source: Mapping[str, str]
     if stated.annotations.uncommitted_changes or checkout.commit()[0] == "unknown":
-        where, code, digest = "this tree", checkout.code_digest(), _here
+        where, source, digest = "this tree", checkout.source_digests(), _here
     elif _is_here(commit):
-        where, code = f"commit {commit}", _code_at(commit)
+        where, source = f"commit {commit}", _source_at(commit)
         digest = functools.partial(_at, commit)
     else:
         raise ReleaseError(f"commit {commit} is not in this clone: fetch it, or clone again.")
     own = {name for name in manifest.dependencies if name.startswith(("build/", "lockfiles/"))}
     for name in sorted({manifest.asked.recipe, LOCK} | own):
         _require(name, manifest.dependencies.get(name), digest(name), where)
-    _require("the code of forge and assay", manifest.code, code, where)
+    for name in sorted(manifest.source.keys() | source.keys()):
+        _require(name, manifest.source.get(name), source.get(name), where)
     return where
 
 
@@ -72,10 +74,9 @@ def _is_here(commit: str) -> bool:
 
 
 @functools.cache
-def _code_at(commit: str) -> str:
-    listed = _git("ls-tree", "-r", "-z", "--name-only", commit, "--", *CODE) or b""
-    names = [name for name in listed.decode().split("\0") if name.endswith(".py")]
-    return checkout.digest_of_code(_blobs(commit, names))
+def _source_at(commit: str) -> Mapping[str, str]:
+    listed = _git("ls-tree", "-r", "-z", "--name-only", commit, "--", *PACKAGES) or b""
+    return _blobs(commit, [name for name in listed.decode().split("\0") if name])
 
 
 def _blobs(commit: str, names: Sequence[str]) -> Mapping[str, str]:
