@@ -11,6 +11,7 @@ from conftest import FLAGSHIP, MIXED, base_arrays, build_small
 
 from assay.checks import structure
 from forge.core import canonical
+from forge.core.errors import NotReadyError, UnpinnedError
 from forge.recipes import catalogue, recipe
 from forge.tensors import tensorfile
 
@@ -142,10 +143,34 @@ def test_base_template_stays_where_the_recipe_has_none(small):
     assert texts == {FLAGSHIP: "of the recipe", "qwen36-27b-text-mtp": "of the base"}
 
 
-def test_the_readme_has_the_table():
+def test_the_page_has_the_table():
     """Written by `python -m forge list --markdown`."""
-    readme = (ROOT / "README.md").read_text()
-    assert catalogue.table() in readme
+    page = (ROOT / "docs/variants.md").read_text()
+    assert catalogue.table() in page
+
+
+def test_the_list_says_who_is_ready():
+    """All but two, each with its reason; a real build of these two is refused for it."""
+    waiting = {name: catalogue.readiness(recipe.find(name)) for name in VARIANTS}
+    assert {name: why for name, why in waiting.items() if why != "ready"} == {
+        "carnice-v2-27b-text-mtp": "not ready: the base's tensors may carry a repeated "
+        "`language_model.` prefix, and recipes cannot rename tensors yet",
+        "qwen36-27b-vlm-cascade-mtp": "not ready: no commit is pinned for base",
+    }
+    assert catalogue.line(recipe.find(FLAGSHIP)).startswith(f"{FLAGSHIP}  ready; base: Qwen/")
+    with pytest.raises(NotReadyError, match=r"repeated `language_model\.` prefix"):
+        recipe.find("carnice-v2-27b-text-mtp").require_ready()
+    with pytest.raises(UnpinnedError, match=r"base\.revision of natfii/"):
+        recipe.find("qwen36-27b-vlm-cascade-mtp").require_ready()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_has_its_processors(variant):
+    """From the base, or from the donor where the base's repository has none."""
+    wanted = recipe.find(variant)
+    processors = {"preprocessor_config.json", "video_preprocessor_config.json"}
+    assert processors <= {*wanted.base.files, *wanted.lent}
+    assert set(wanted.lent) == (processors if variant.startswith("carnice") else set())
 
 
 def test_an_eleventh_is_one_file(tmp_path, monkeypatch):

@@ -69,7 +69,7 @@ def build(
         level=verify,
     )
     if not rehearse:
-        job.recipe.require_pins()
+        job.recipe.require_ready()
         checkout.require_commit()
     if runner == "host":
         running: AbstractContextManager[driver.Runner] = driver.on_this_machine(job)
@@ -187,9 +187,9 @@ def publish(
 @app.command(name="list")
 def list_variants(
     *,
-    markdown: Annotated[bool, typer.Option(help="As the table of the README.")] = False,
+    markdown: Annotated[bool, typer.Option(help="As the table of docs/variants.md.")] = False,
 ) -> None:
-    """Prints the variants, one a line: base, what is quantized and kept, calibration, MTP."""
+    """Prints the variants, one a line: ready or not, base, what is quantized, calibration, MTP."""
     if markdown:
         print(catalogue.table(), end="")  # noqa: T201
         return

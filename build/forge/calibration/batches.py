@@ -1,10 +1,13 @@
 """Calibration samples as a model takes them: one sample a batch, whatever memory there is.
 
+A sample is a row of its data set, or several rows joined until it is full. Rows are joined here,
+because only the base's tokenizer tells how many fill a sample.
+
 Pixel values are large, so they are made once to measure a sample, and again when its turn comes.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,21 +30,30 @@ class Batch:
     """One sample: the arguments of the model's forward pass, and which of its parts they go to.
 
     `inputs` makes `input_ids` [1, tokens] and, with pictures, what the processor makes of them;
-    `ids` are the former, `pictures` the sha256 of the latter's files.
+    `ids` are the former, `pictures` the sha256 of the latter's files. `rows` are the first and the
+    last row of the set that it is made of, counted from 0.
     """
 
     set: str
     language_model_only: bool
     ids: tuple[int, ...]
+    rows: tuple[int, int]
     inputs: Callable[[], Inputs]
     pictures: tuple[str, ...] = ()
 
     def origin(self) -> dict[str, Any]:
         """What the record says of this sample."""
         digest = canonical.sha256_text(canonical.dumps(self.ids))
-        return {"set": self.set, "tokens": len(self.ids), "sha256": digest} | (
-            {"pictures": list(self.pictures)} if self.pictures else {}
-        )
+        told = {"set": self.set, "rows": list(self.rows), "tokens": len(self.ids), "sha256": digest}
+        return told | ({"pictures": list(self.pictures)} if self.pictures else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """The tokens of a sample, and the first and last row that they are from."""
+
+    ids: tuple[int, ...]
+    rows: tuple[int, int]
 
 
 def read(recipe: "Recipe", inputs: Path) -> list[Batch]:
@@ -49,36 +61,105 @@ def read(recipe: "Recipe", inputs: Path) -> list[Batch]:
 
     Raises:
         CalibrationError: a sample is empty, or has pictures and is longer than its set allows:
-            text can be cut, pictures cannot.
+            text can be cut, pictures cannot; or the rows of a set do not fill its samples.
     """
-    batches = []
+    batches: list[Batch] = []
     for name, wanted in recipe.calibration.sets.items():
-        path = inputs / "calibration" / name / samples.FILE
-        make = _Pictures if wanted.content == "image-text" else _Text
-        maker = make(inputs / "base", wanted)
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            messages = json.loads(line)["messages"]
-            inputs_of = partial(maker.inputs, messages, path.parent)
-            ids = tuple(inputs_of()["input_ids"][0].tolist())
-            if not 0 < len(ids) <= wanted.max_tokens:
-                raise CalibrationError(
-                    f"{path}, line {number}: has {len(ids)} tokens with its pictures; "
-                    f"{recipe.name}.toml allows 1 to {wanted.max_tokens} in the set {name!r}."
-                )
-            batches.append(
-                Batch(
-                    set=name,
-                    language_model_only=wanted.through == "language-model",
-                    ids=ids,
-                    inputs=inputs_of,
-                    pictures=tuple(map(canonical.sha256_file, _files(messages, path.parent))),
-                )
-            )
+        folder, base = inputs / "calibration" / name, inputs / "base"
+        if (folder / samples.ROWS).is_file():
+            batches += _joined(name, wanted, folder / samples.ROWS, _Text(base, wanted))
+        else:
+            make = _Pictures if wanted.content == "image-text" else _Text
+            batches += _single(name, wanted, folder / samples.FILE, make(base, wanted))
     return batches
 
 
+def join(rows: Iterable[Sequence[int]], count: int, tokens: int) -> Iterator[Joined]:
+    """Up to `count` samples of exactly `tokens` tokens, of the rows' tokens in order.
+
+    The row that fills a sample is cut there, and the next sample starts with the row after it. A
+    sample that the rows do not fill is left out.
+    """
+    ids: list[int] = []
+    first = made = 0
+    for number, row in enumerate(rows):
+        ids += row
+        if len(ids) >= tokens:
+            yield Joined(ids=tuple(ids[:tokens]), rows=(first, number))
+            ids, first, made = [], number + 1, made + 1
+        if made == count:
+            return
+
+
+def _joined(name: str, wanted: "CalibrationSet", path: Path, text: "_Text") -> list[Batch]:
+    """Samples joined from rows; rows beyond the last sample are not looked at."""
+    rows = (_tokens(name, where, text.ids(row)) for where, row in _lines(path))
+    made = list(join(rows, wanted.samples, wanted.max_tokens))
+    if len(made) < wanted.samples:
+        raise CalibrationError(
+            f"{path}: its rows, joined in order, fill {len(made)} samples of {wanted.max_tokens} "
+            f"tokens; calibration.sets.{name} takes {wanted.samples}, and no row is used twice. "
+            "Lower the set's samples or max_tokens."
+        )
+    return [
+        Batch(
+            set=name,
+            language_model_only=wanted.through == "language-model",
+            ids=sample.ids,
+            rows=sample.rows,
+            inputs=partial(_tensor, sample.ids),
+        )
+        for sample in made
+    ]
+
+
+def _single(
+    name: str, wanted: "CalibrationSet", path: Path, maker: "_Text | _Pictures"
+) -> Iterator[Batch]:
+    """Samples of one row each."""
+    for number, (where, messages) in enumerate(_lines(path)):
+        inputs_of = partial(maker.inputs, messages, path.parent)
+        ids = _tokens(name, where, inputs_of()["input_ids"][0].tolist())
+        if len(ids) > wanted.max_tokens:
+            raise CalibrationError(
+                f"{where}: has {len(ids)} tokens with its pictures; calibration.sets.{name} "
+                f"allows {wanted.max_tokens}, and pictures cannot be cut."
+            )
+        yield Batch(
+            set=name,
+            language_model_only=wanted.through == "language-model",
+            ids=tuple(ids),
+            rows=(number, number),
+            inputs=inputs_of,
+            pictures=tuple(map(canonical.sha256_file, _files(messages, path.parent))),
+        )
+
+
+def _lines(path: Path) -> Iterator[tuple[str, samples.Sample]]:
+    """Each line's messages, and where it lies."""
+    # Not splitlines(): a text may hold U+2028 and others that it takes for ends of lines.
+    with path.open(encoding="utf-8", newline="\n") as lines:
+        for number, line in enumerate(lines, start=1):
+            yield f"{path}, line {number}", json.loads(line)["messages"]
+
+
+def _tokens(name: str, where: str, ids: list[int]) -> list[int]:
+    if not ids:
+        raise CalibrationError(
+            f"{where}: has 0 tokens; a row of calibration.sets.{name} needs at least one. Take "
+            "another column or file in the recipe."
+        )
+    return ids
+
+
+def _tensor(ids: Sequence[int]) -> Inputs:
+    import torch
+
+    return {"input_ids": torch.tensor([list(ids)])}
+
+
 class _Text:
-    """Text alone, cut to the set's length."""
+    """Text alone; a sample of one row is cut to the set's length."""
 
     def __init__(self, base: Path, wanted: "CalibrationSet") -> None:
         from transformers import AutoTokenizer
@@ -92,14 +173,15 @@ class _Text:
         folder: Path,  # noqa: ARG002 - as the other takes it
     ) -> Inputs:
         """The arguments of the forward pass."""
-        import torch
+        return _tensor(self.ids(messages)[: self._wanted.max_tokens])
 
+    def ids(self, messages: samples.Sample) -> list[int]:
+        """A row's tokens, rendered by itself, uncut."""
         if self._wanted.chat_template:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False)
         else:
             text = "\n\n".join(message["content"] for message in messages)
-        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return {"input_ids": torch.tensor([ids[: self._wanted.max_tokens]])}
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 class _Pictures:

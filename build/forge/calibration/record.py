@@ -2,7 +2,8 @@
 
 A safetensors file with one float32 scalar a quantized linear, its largest input magnitude, named
 as the module; linears that share their input carry the same value. One metadata key says where it
-comes from.
+comes from: engine, versions, device, and each sample with its set, its rows (first and last,
+counted from 0), its number of tokens and their digest.
 """
 
 import json

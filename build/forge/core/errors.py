@@ -43,6 +43,12 @@ class UnpinnedError(HallmarkError):
     remedy = "unpinned"
 
 
+class NotReadyError(HallmarkError):
+    """A real build was asked for, but the recipe itself states why it cannot start yet."""
+
+    code = 15
+
+
 class FetchError(HallmarkError):
     """An input cannot be had, or its bytes are not the pinned ones."""
 

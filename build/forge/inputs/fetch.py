@@ -1,9 +1,10 @@
 """The fetch step: every input at its pin, every byte held to a digest, no large file copied.
 
 The result has `base/` and `donor/` (links to where the bytes lie), `template/chat_template.jinja`
-if the recipe replaces it, `calibration/<set>/samples.jsonl`, `perplexity/text.txt`, and
-`inputs.json`, which tells where every file read is from and what its sha256 is, in the same words
-on every machine.
+if the recipe replaces it, `calibration/<set>/samples.jsonl` or `rows.jsonl`,
+`perplexity/text.txt`, and `inputs.json`, which tells where every file read is from and what its
+sha256 is, in the same words on every machine. What the base lacks and the donor lends is linked
+into `base/` as well.
 
 A real build takes each input from the mirror if that has it, else from the hub. A rehearsal takes
 the base that it was given, or the stand-in, and all else from the stand-in, so that its artifact
@@ -27,7 +28,7 @@ from forge.inputs import hub, mirror, samples, standin
 from forge.manifest import document
 from forge.manifest.inputs import InputFile, Inputs, InputSource
 from forge.manifest.names import INPUTS
-from forge.recipes.recipe import CalibrationSet
+from forge.recipes.recipe import CalibrationSet, Donor
 from forge.recipes.sources import Checkpoint, Dataset, Source, Template, Unresolved
 from forge.tensors.tensorfile import INDEX
 
@@ -46,13 +47,13 @@ def choose(job: "Job") -> "Job":
     Only the perplexity text of a rehearsal depends on what answers at the moment.
 
     Raises:
-        UnpinnedError: a real build of a recipe with an unresolved pin.
+        UnpinnedError, NotReadyError: a real build of a recipe that is not ready for one.
         FetchError: the mirror is no folder.
     """
     recipe = job.recipe
     kinds: dict[str, Kind] = dict.fromkeys(recipe.sources, "standin")
     if not job.rehearsal:
-        recipe.require_pins()
+        recipe.require_ready()
         for role, source in recipe.sources.items():
             kinds[role] = "mirror" if _mirrored(job, source) else "hub"
     else:
@@ -73,7 +74,7 @@ def parameters(work: "Work") -> dict[str, Any]:
     return {
         "origins": {role: [origin.kind, origin.key] for role, origin in origins.items()},
         "calibration": {
-            name: [wanted.column, wanted.samples]
+            name: [wanted.column, wanted.rows, wanted.most_rows]
             for name, wanted in recipe.calibration.sets.items()
         },
         "perplexity": [recipe.perplexity.column, recipe.perplexity.text_sha256],
@@ -100,7 +101,7 @@ def run(work: "Work", out: Path) -> dict[str, str]:
     _write(out / "perplexity/text.txt", _text(job, origins, taken))
     taken |= {role: _take(role, origin) for role, origin in origins.items() if role in LINKED}
     document.write(out / INPUTS, _inputs(origins, taken))
-    return _link(taken, out)
+    return _link(taken, job.recipe.lent, out)
 
 
 @functools.lru_cache(maxsize=1)
@@ -113,7 +114,7 @@ def _origins(work: "Work") -> dict[str, Origin]:
 def _origin(job: "Job", role: str, source: Source) -> Origin:
     kind = job.origins[role]
     if kind == "local" and job.base is not None:
-        return mirror.local(job.base, job.recipe.base.files)
+        return mirror.local(job.base, _base_globs(job))
     if kind == "mirror":
         found = _mirrored(job, source)
         if found is None:
@@ -126,13 +127,19 @@ def _origin(job: "Job", role: str, source: Source) -> Origin:
     return _standin(job, role, source)
 
 
+def _base_globs(job: "Job") -> tuple[str, ...]:
+    """What a rehearsal takes of its base: what the donor lends is the base's own if it has it."""
+    return (*job.recipe.base.files, *map(escape, job.recipe.lent))
+
+
 def _standin(job: "Job", role: str, source: Source) -> Origin:
     """What stands for a source in a rehearsal."""
     if role == "base":
-        return standin.checkpoint(job.recipe, job.recipe.base.files, STANDINS)
+        return standin.checkpoint(job.recipe, _base_globs(job), STANDINS)
     if role == "donor":
         # Whatever the donor's files are called: the stand-in's head lies in its own checkpoint.
-        return standin.checkpoint(job.recipe, ("*.safetensors", INDEX), STANDINS)
+        donated = ("*.safetensors", INDEX, *map(escape, job.recipe.lent))
+        return standin.checkpoint(job.recipe, donated, STANDINS)
     if isinstance(source, Template):
         return standin.template(STANDINS)
     if isinstance(source, CalibrationSet):
@@ -151,6 +158,8 @@ def _mirrored(job: "Job", source: Source) -> Origin | None:
 
 def _globs(source: Source) -> tuple[str, ...]:
     """The files that a recipe takes of a source."""
+    if isinstance(source, Donor):
+        return (*source.files, *map(escape, source.lends))
     if isinstance(source, Checkpoint):
         return source.files
     if isinstance(source, CalibrationSet):
@@ -196,7 +205,9 @@ def _samples(
 ) -> None:
     """Writes a calibration set's samples, none twice: as many as the recipe says.
 
-    A stand-in has fewer; a rehearsal takes those that there are.
+    Where samples are joined from rows, it writes the rows, at least one for each sample; whether
+    they fill the samples is calibration's to tell. Each article of a stand-in is a sample, and a
+    rehearsal takes those that there are.
     """
     paths = [file.path for file in files.values()]
     if wanted.content == "image-text":
@@ -210,10 +221,11 @@ def _samples(
         found = samples.read_text(table, wanted)
     if len(found) < wanted.samples and origin.kind != "standin":
         raise FetchError(
-            f"{origin.name}: has {len(found)} samples, {job.recipe.name}.toml takes "
-            f"{wanted.samples}; none is used twice. Lower the set's samples."
+            f"{origin.name}: has {len(found)} rows, {job.recipe.name}.toml takes "
+            f"{wanted.samples} samples; no row is used twice. Lower the set's samples."
         )
-    samples.write(found, folder)
+    joined = wanted.rows == "joined" and origin.kind != "standin"
+    samples.write(found, folder / (samples.ROWS if joined else samples.FILE))
 
 
 def _text(job: "Job", origins: Mapping[str, Origin], taken: Taken) -> bytes:
@@ -272,16 +284,29 @@ def _revision(files: Mapping[str, File]) -> str:
     return f"sha256:{canonical.sha256_text(sums)}"
 
 
-def _link(taken: Taken, out: Path) -> dict[str, str]:
+def _link(taken: Taken, lent: Sequence[str], out: Path) -> dict[str, str]:
     """Links the checkpoints' files into the result, and returns their digests."""
     known = {}
-    for role in LINKED:
-        for name, file in taken.get(role, {}).items():
+    linked = {role: taken.get(role, {}) for role in LINKED}
+    linked["base"] = {**linked["base"], **_borrowed(lent, linked)}
+    for role, files in linked.items():
+        for name, file in files.items():
             link = out / role / name
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file.path.resolve())
             known[f"{role}/{name}"] = file.sha256
     return known
+
+
+def _borrowed(lent: Sequence[str], linked: Taken) -> dict[str, File]:
+    """The files that the base lacks, as the donor has them."""
+    lacking = [name for name in lent if name not in linked["base"]]
+    if absent := [name for name in lacking if name not in linked["donor"]]:
+        raise FetchError(
+            f"neither the base nor the MTP donor has {absent[0]!r}, which the recipe lists under "
+            "mtp.donor.lends. Correct the list, or take another donor."
+        )
+    return {name: linked["donor"][name] for name in lacking}
 
 
 def _write(path: Path, data: bytes) -> None:

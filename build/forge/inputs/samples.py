@@ -1,8 +1,10 @@
 """Calibration samples, read from the files of a data set into one form.
 
-A sample is one line of JSON: `{"messages": [{"role": ..., "content": ...}, ...]}`. Content is
+A row is one line of JSON: `{"messages": [{"role": ..., "content": ...}, ...]}`. Content is
 text, or a list of parts `{"type": "text", "text": ...}` and `{"type": "image", "image": <path>}`;
-the path is relative to the lines' file, and named by the picture's sha256.
+the path is relative to the lines' file, and named by the picture's sha256. In a set's
+`samples.jsonl` each row is a sample. Instead of that a set has `rows.jsonl` where calibration
+joins rows into samples, since only a tokenizer tells how many fill one.
 """
 
 import json
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from forge.recipes.recipe import CalibrationSet
 
 FILE = "samples.jsonl"
+ROWS = "rows.jsonl"
 PICTURES = "images"
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 MAX_PICTURE_BYTES = 64 << 20
@@ -28,20 +31,20 @@ Message = dict[str, Any]
 Sample = list[Message]
 
 
-def write(samples: Iterable[Sample], folder: Path) -> None:
-    """Writes the samples' lines into a folder of their own."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write(samples: Iterable[Sample], path: Path) -> None:
+    """Writes the samples' lines into a file, in a folder of their own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [canonical.dumps({"messages": sample}) + "\n" for sample in samples]
-    (folder / FILE).write_text("".join(lines), encoding="utf-8")
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def read_text(path: Path, wanted: "CalibrationSet") -> list[Sample]:
-    """The first samples of a parquet file's column: messages, or strings said by a user.
+    """The rows of a parquet file's column that the set can take: messages, or a user's words.
 
     Raises:
         FetchError: the file has no such column, or a row is neither.
     """
-    rows = column(path, wanted.column, wanted.samples)
+    rows = column(path, wanted.column, wanted.most_rows)
     return [_messages(row, f"{path}, row {number}") for number, row in enumerate(rows)]
 
 
@@ -89,7 +92,7 @@ def column(path: Path, name: str, limit: int | None = None) -> list[Any]:
             names = table.schema_arrow.names
             if name not in names:
                 raise FetchError(f"{path}: has the columns {names}, none is {name!r}.")
-            for batch in table.iter_batches(batch_size=limit or 1024, columns=[name]):
+            for batch in table.iter_batches(batch_size=min(limit or 1024, 1024), columns=[name]):
                 rows += batch.column(0).to_pylist()
                 if limit is not None and len(rows) >= limit:
                     break

@@ -1,15 +1,14 @@
-"""The variants there are, in words: a line each on the command line, a table in the README."""
+"""The variants there are, in words: a line each on the command line, a table in the docs."""
 
 from collections import defaultdict
 from collections.abc import Iterable
 
 from forge.recipes import recipe
-from forge.recipes.recipe import Recipe
-from forge.recipes.sources import Unresolved
+from forge.recipes.recipe import CalibrationSet, Recipe
 
 COLUMNS = (
-    "variant", "base", "quantized", "in BF16", "calibration", "MTP head", "served", "published",
-    "open pins",
+    "variant", "real build", "base", "quantized", "in BF16", "calibration", "MTP head", "served",
+    "published",
 )  # fmt: skip
 LAYERS = "model.language_model.layers.*."
 # How answers are parsed is the same in all.
@@ -20,6 +19,7 @@ def row(variant: Recipe) -> tuple[str, ...]:
     """A variant in words, column by column."""
     return (
         variant.name,
+        readiness(variant),
         variant.base.repo,
         f"{_quantized(variant)} ({variant.layout.loader})",
         ", ".join(rule.what for rule in variant.keep),
@@ -27,19 +27,28 @@ def row(variant: Recipe) -> tuple[str, ...]:
         _mtp(variant),
         _served(variant),
         _published(variant),
-        ", ".join(_unresolved(variant)),
     )
+
+
+def readiness(variant: Recipe) -> str:
+    """`ready`, or `not ready: ` and every reason why a real build is refused."""
+    reasons = []
+    if pins := variant.open_pins:
+        reasons.append(f"no commit is pinned for {', '.join(pins)}")
+    if variant.not_ready is not None:
+        reasons.append(variant.not_ready.removesuffix("."))
+    return f"not ready: {'; '.join(reasons)}" if reasons else "ready"
 
 
 def line(variant: Recipe) -> str:
     """A variant on one line."""
-    name, *rest = row(variant)
-    told = (f"{column}: {cell}" for column, cell in zip(COLUMNS[1:], rest, strict=True) if cell)
-    return f"{name}  {'; '.join(told)}"
+    name, state, *rest = row(variant)
+    told = (f"{column}: {cell}" for column, cell in zip(COLUMNS[2:], rest, strict=True) if cell)
+    return f"{name}  {'; '.join([state, *told])}"
 
 
 def table() -> str:
-    """All variants as a Markdown table, as the README has it."""
+    """All variants as a Markdown table, as docs/variants.md has it."""
     rows = [row(recipe.find(name)) for name in recipe.names()]
     marked = [(f"`{name}`", *rest) for name, *rest in rows]
     return "\n".join(map(_cells, [COLUMNS, ("---",) * len(COLUMNS), *marked])) + "\n"
@@ -47,11 +56,6 @@ def table() -> str:
 
 def _cells(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("*", "\\*") for cell in cells) + " |"
-
-
-def _unresolved(variant: Recipe) -> list[str]:
-    pins = variant.sources.items()
-    return [role for role, source in pins if isinstance(source.revision, Unresolved)]
 
 
 def _quantized(variant: Recipe) -> str:
@@ -69,12 +73,14 @@ def _quantized(variant: Recipe) -> str:
 
 
 def _calibration(variant: Recipe) -> str:
-    sets = ", ".join(
-        f"{one.samples} x {one.max_tokens} of {one.repo} {one.config}"
-        for one in variant.calibration.sets.values()
-    )
+    sets = ", ".join(map(_set, variant.calibration.sets.values()))
     everywhere = ", all experts" if variant.calibration.all_experts else ""
     return f"{variant.calibration.engine}: {sets}{everywhere}"
+
+
+def _set(one: CalibrationSet) -> str:
+    joined = " (rows joined)" if one.rows == "joined" else ""
+    return f"{one.samples} x {one.max_tokens} of {one.repo} {one.config}{joined}"
 
 
 def _mtp(variant: Recipe) -> str:

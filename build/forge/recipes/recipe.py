@@ -9,16 +9,18 @@ refused, so a new release of a library cannot change what is built. Its sections
 import json
 import re
 import tomllib
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from forge.core.errors import RecipeError, UnpinnedError
+from forge.core.errors import NotReadyError, RecipeError, UnpinnedError
 from forge.core.model import Model, RelativePath
 from forge.recipes.sections import (
     Calibration,
     CalibrationSet,
+    Donor,
     Fused,
     Keep,
     Layout,
@@ -35,6 +37,7 @@ from forge.recipes.sources import Checkpoint, Source, Template, Unresolved
 __all__ = [
     "Calibration",
     "CalibrationSet",
+    "Donor",
     "Fused",
     "Keep",
     "Layout",
@@ -55,11 +58,15 @@ VARIANTS = Path(__file__).resolve().parents[2] / "variants"
 
 
 class Recipe(Model):
-    """A variant. `name` is the file's name; it is not written in the file."""
+    """A variant. `name` is the file's name; it is not written in the file.
+
+    `not_ready` says why a real build cannot start yet, pins apart; a rehearsal can.
+    """
 
     schema_version: Literal[1]
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     title: str
+    not_ready: Annotated[str, StringConstraints(min_length=1)] | None = None
     architecture: str
     standin: str
     base: Checkpoint
@@ -96,6 +103,16 @@ class Recipe(Model):
             raise ValueError("llm-compressor calibrates what 'compressed-tensors' stores")
         return self
 
+    @model_validator(mode="after")
+    def _lent_iff_lacking(self) -> Self:
+        for path in self.lent:
+            if found := [glob for glob in self.base.files if fnmatchcase(path, glob)]:
+                raise ValueError(
+                    f"mtp.donor.lends names {path!r}, which {found[0]!r} of base.files takes from "
+                    "the base; take it from one of the two"
+                )
+        return self
+
     @field_validator("strip")
     @classmethod
     def _strip_json_only(cls, strip: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -116,13 +133,42 @@ class Recipe(Model):
         }
         return {role: source for role, source in sources.items() if source is not None}
 
+    @property
+    def lent(self) -> tuple[RelativePath, ...]:
+        """The files that the base lacks and the MTP donor lends."""
+        return self.mtp.donor.lends if self.mtp.donor is not None else ()
+
+    @property
+    def open_pins(self) -> dict[str, Source]:
+        """The hub inputs whose commit is not known in full, by role."""
+        return {
+            role: source
+            for role, source in self.sources.items()
+            if isinstance(source.revision, Unresolved)
+        }
+
+    def require_ready(self) -> None:
+        """Refuses a recipe of which no real build can start; a rehearsal does not call this.
+
+        Raises:
+            UnpinnedError: as :meth:`require_pins`.
+            NotReadyError: the recipe states a reason; the message repeats it.
+        """
+        self.require_pins()
+        if self.not_ready is not None:
+            raise NotReadyError(
+                f"{self.name}.toml: this variant is not ready for a real build: {self.not_ready} "
+                f"Until `not_ready` is gone from the recipe, rehearse it: "
+                f"`make rehearse VARIANT={self.name}`."
+            )
+
     def require_pins(self) -> None:
-        """Refuses a recipe with an unresolved pin; a rehearsal does not call this.
+        """Refuses a recipe with an unresolved pin.
 
         Raises:
             UnpinnedError: naming the file, the key and what is known.
         """
-        for role, source in self.sources.items():
+        for role, source in self.open_pins.items():
             if isinstance(source.revision, Unresolved):
                 raise UnpinnedError(
                     f"{self.name}.toml: {role}.revision of {source.repo} is not resolved to a "

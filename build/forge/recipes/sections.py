@@ -9,17 +9,23 @@ from forge.recipes.sources import Checkpoint, Dataset
 
 
 class CalibrationSet(Dataset):
-    """Samples of one data set, in its order.
+    """Samples of one data set, in its order; each row is used at most once.
 
-    `text` samples are messages of a role and a content, or plain strings, in a column of a parquet
-    file. `image-text` samples are lines of a JSONL file whose messages name pictures, which lie in
+    `text` rows are messages of a role and a content, or plain strings, in a column of a parquet
+    file. `image-text` rows are lines of a JSONL file whose messages name pictures, which lie in
     the tar files that `media` matches. They pass through the whole model, with the processor's
     pixel values, or through the language model alone.
+
+    `rows` says what a sample is made of. `single`: one row, text cut at `max_tokens`. `joined`:
+    rows one after the other, each rendered by itself, until the sample has exactly `max_tokens`
+    tokens. The row that fills a sample is cut there, and the next sample starts with the row
+    after it.
     """
 
     content: Literal["text", "image-text"]
     through: Literal["model", "language-model"]
     media: tuple[RelativePath, ...] = ()
+    rows: Literal["single", "joined"]
     samples: int = Field(gt=0)
     max_tokens: int = Field(gt=0)
     chat_template: bool
@@ -30,7 +36,14 @@ class CalibrationSet(Dataset):
             raise ValueError("`media` must be given exactly when `content` is 'image-text'")
         if self.content == "image-text" and self.through != "model":
             raise ValueError("pictures pass through the whole model: `through` must be 'model'")
+        if self.content == "image-text" and self.rows != "single":
+            raise ValueError("a row with pictures cannot be cut: `rows` must be 'single'")
         return self
+
+    @property
+    def most_rows(self) -> int:
+        """As many rows as the samples can take: a joined row has at least one token."""
+        return self.samples * (self.max_tokens if self.rows == "joined" else 1)
 
 
 class Calibration(Model):
@@ -109,6 +122,12 @@ class Remove(Keep):
     """Tensors of the base that the result does not have, and why."""
 
 
+class Donor(Checkpoint):
+    """A repository that gives the head; `lends` are other files, which the base does not have."""
+
+    lends: tuple[RelativePath, ...] = ()
+
+
 class Mtp(Model):
     """The multi-token-prediction head: where it comes from and its exact set of tensors.
 
@@ -117,7 +136,7 @@ class Mtp(Model):
     """
 
     source: Literal["base", "donor", "base-else-donor", "dropped"]
-    donor: Checkpoint | None = None
+    donor: Donor | None = None
     tensors: tuple[str, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -3,13 +3,16 @@
 import json
 import shutil
 
+import pyarrow as pa
 import pytest
 from conftest import FLAGSHIP, MIXED
+from pyarrow import parquet
 
-from forge.calibration import calibrate, record, with_modelopt
+from forge.calibration import batches, calibrate, record, with_modelopt
+from forge.core import canonical
 from forge.core.errors import CalibrationError
 from forge.core.store import Store
-from forge.inputs import fetch
+from forge.inputs import fetch, samples
 from forge.pipeline import Job, work_on
 from forge.recipes import recipe
 from forge.tensors import checkpoint
@@ -65,6 +68,8 @@ def test_sets_add_to_the_same_maxima(fetched, tmp_path):
     origin = record.origin(tmp_path / "all")
     sets = [entry["set"] for entry in origin["samples"]]
     assert sets == [n for n in recipe.find(MIXED_SETS).calibration.sets for _ in range(SAMPLES)]
+    rows = [entry["rows"] for entry in origin["samples"]]
+    assert rows == [[n, n] for _ in range(4) for n in range(SAMPLES)]
     pictured = [bool(entry.get("pictures")) for entry in origin["samples"]]
     assert pictured == [True] * 3 * SAMPLES + [False] * SAMPLES
 
@@ -78,6 +83,56 @@ def test_sets_add_to_the_same_maxima(fetched, tmp_path):
     part = record.read(tmp_path / "text", plan.calibrated)
     assert all(whole[module] >= part[module] for module in plan.calibrated)
     assert any(whole[module] > part[module] for module in plan.calibrated)
+
+
+def short_rows(fetched, tmp_path, count, tokens):
+    """The flagship with samples joined from the rows of a parquet file, and inputs that have it."""
+    data = recipe.find(FLAGSHIP).model_dump(mode="json")
+    data["calibration"]["sets"]["llm"] |= {"samples": count, "max_tokens": tokens}
+    wanted = recipe.Recipe.model_validate_json(json.dumps(data))
+    llm = wanted.calibration.sets["llm"]
+    inputs = shutil.copytree(fetched(FLAGSHIP), tmp_path / "inputs", symlinks=True)
+    # A few tens of tokens each, and each of another length.
+    text = "### Instruction: Count to {}.\u2028\n\n### Response: "
+    rows = [
+        [{"role": "user", "content": text.format(n) + " ".join(map(str, range(n)))}]
+        for n in range(1, 13)
+    ]
+    parquet.write_table(pa.table({llm.column: rows}), tmp_path / "llm.parquet")
+    folder = inputs / "calibration/llm"
+    (folder / samples.FILE).unlink()
+    samples.write(samples.read_text(tmp_path / "llm.parquet", llm), folder / samples.ROWS)
+    return wanted, inputs
+
+
+def test_short_rows_are_joined_into_full_samples(fetched, tmp_path):
+    """Each row once, in order; the record says which rows a sample is made of."""
+    wanted, inputs = short_rows(fetched, tmp_path, count=3, tokens=100)
+    calibrate.calibrate(checkpoint.read(wanted, inputs), inputs, tmp_path / "record")
+    told = record.origin(tmp_path / "record")["samples"]
+    assert [sample["tokens"] for sample in told] == [100] * 3
+    firsts, lasts = zip(*(sample["rows"] for sample in told), strict=True)
+    assert firsts == (0, *(last + 1 for last in lasts[:-1]))
+    assert all(first < last for first, last in zip(firsts, lasts, strict=True))
+
+    # A sample is what its rows' own tokens are, one after the other, cut.
+    folder = inputs / "calibration/llm"
+    (folder / samples.ROWS).rename(folder / samples.FILE)
+    rows = [batch.ids for batch in batches.read(wanted, inputs)]
+    for sample in told:
+        first, last = sample["rows"]
+        ids = [token for row in rows[first : last + 1] for token in row][:100]
+        assert sample["sha256"] == canonical.sha256_text(canonical.dumps(ids))
+
+
+def test_rows_that_fill_too_few_samples_are_refused(fetched, tmp_path):
+    """Before the model is loaded; none is used twice."""
+    wanted, inputs = short_rows(fetched, tmp_path, count=12, tokens=100)
+    made = checkpoint.read(wanted, inputs)
+    fault = r"rows\.jsonl: its rows, joined in order, fill \d samples of 100 .* takes 12"
+    with pytest.raises(CalibrationError, match=fault):
+        calibrate.calibrate(made, inputs, tmp_path / "record")
+    assert not (tmp_path / "record").exists()
 
 
 def test_a_picture_that_is_too_long_names_set_and_line(fetched, tmp_path):

@@ -101,9 +101,10 @@ def batches(samples):
             set="llm",
             language_model_only=False,
             ids=tuple(ids),
+            rows=(number, number),
             inputs=lambda ids=ids: {"input_ids": torch.tensor([ids])},
         )
-        for ids in samples
+        for number, ids in enumerate(samples)
     ]
 
 

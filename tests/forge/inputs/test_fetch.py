@@ -16,13 +16,13 @@ from pyarrow import parquet
 
 from forge import pipeline
 from forge.core import canonical
-from forge.core.errors import FetchError, UnpinnedError
+from forge.core.errors import FetchError, NotReadyError, UnpinnedError
 from forge.core.store import Store
 from forge.inputs import fetch
 from forge.inputs.mirror import SUMS
 from forge.pipeline import Job, work_on
-from forge.recipes.recipe import Mtp, Recipe
-from forge.recipes.sources import Checkpoint
+from forge.recipes.recipe import Donor, Mtp, Recipe
+from forge.recipes.sources import Unresolved
 
 from .test_standin import make_standins
 
@@ -56,7 +56,8 @@ def small(flagship) -> Recipe:
     base = {"repo": "acme/base", "files": ("*.safetensors", "config.json")}
     template = {"file": "a.jinja", "sha256": canonical.sha256_text(TEMPLATE)}
     llm = flagship.calibration.sets["llm"]
-    calibration = {"file": "chats.parquet", "samples": 2, "repo": "acme/chats"} | pin
+    chats = {"file": "chats.parquet", "rows": "single", "samples": 2, "repo": "acme/chats"}
+    calibration = chats | pin
     perplexity = {"file": "text.parquet", "text_sha256": canonical.sha256_text(TEXT)}
     return change(
         flagship,
@@ -138,7 +139,8 @@ def layout(out: Path) -> list[str]:
 
 
 def samples(out: Path) -> list:
-    lines = (out / "calibration/llm/samples.jsonl").read_text().splitlines()
+    (file,) = (out / "calibration/llm").glob("*.jsonl")
+    lines = file.read_text().splitlines()
     return [json.loads(line)["messages"] for line in lines]
 
 
@@ -259,12 +261,76 @@ def test_a_local_base_that_changes_is_refused(job, tmp_path):
 
 
 def test_a_rehearsal_takes_the_donor_from_the_standin(job, small, tmp_path):
-    donor = Checkpoint(repo="acme/donor", revision=COMMIT, files=("mtp.safetensors",))
-    mtp = Mtp(source="donor", donor=donor, tensors=small.mtp.tensors)
-    inputs = run(job(small.model_copy(update={"mtp": mtp}), rehearsal=True), tmp_path / "out")
+    inputs = run(job(donated(small), rehearsal=True), tmp_path / "out")
 
     assert kinds(inputs)["donor"] == "standin"
     assert (tmp_path / "out/donor/model.safetensors").read_bytes() == b"weights"
+
+
+def donated(small: Recipe, lends: tuple[str, ...] = ()) -> Recipe:
+    """A recipe whose head is from a donor, which lends the base files as well."""
+    donor = Donor(repo="acme/donor", revision=COMMIT, files=("mtp.safetensors",), lends=lends)
+    mtp = Mtp(source="donor", donor=donor, tensors=small.mtp.tensors)
+    return small.model_copy(update={"mtp": mtp})
+
+
+def test_the_donor_lends_what_the_base_lacks(job, small, mirror, tmp_path):
+    """It lies in `base/`, and inputs.json tells that it is the donor's."""
+    donor = {"mtp.safetensors": b"head", "processor.json": b"lent", "config.json": b"no"}
+    put(mirror, "acme/donor", donor)
+    recipe = donated(small, ("processor.json",))
+    inputs = run(job(recipe, rehearsal=False, mirror=mirror), tmp_path / "out")
+
+    assert (tmp_path / "out/base/processor.json").read_bytes() == b"lent"
+    assert (tmp_path / "out/base/config.json").read_bytes() == b"{}"
+    told = [(file["role"], file["path"]) for file in inputs["files"]]
+    assert ("donor", "processor.json") in told
+    assert ("base", "processor.json") not in told
+
+
+def test_a_base_of_a_rehearsal_keeps_what_the_donor_would_lend(job, small, standins, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "a.safetensors").write_bytes(b"mine")
+    (base / "README.md").write_bytes(b"mine")
+    recipe = donated(small, ("README.md",))
+    run(job(recipe, rehearsal=True, base=base), tmp_path / "own")
+    assert (tmp_path / "own/base/README.md").read_bytes() == b"mine"
+    (base / "README.md").unlink()
+    run(job(recipe, rehearsal=True, base=base), tmp_path / "lent")
+
+    theirs = standins / "qwen36-dense/checkpoint/README.md"
+    assert (tmp_path / "lent/base/README.md").read_bytes() == theirs.read_bytes()
+
+
+def test_what_neither_base_nor_donor_has_is_refused(job, small, mirror, tmp_path):
+    put(mirror, "acme/donor", {"mtp.safetensors": b"head"})
+    recipe = donated(small, ("processor.json",))
+    with pytest.raises(FetchError, match=r"has no file 'processor\.json'"):
+        run(job(recipe, rehearsal=False, mirror=mirror), tmp_path / "real")
+    with pytest.raises(FetchError, match=r"neither the base nor .* has 'processor\.json'"):
+        run(job(recipe, rehearsal=True), tmp_path / "rehearsal")
+
+
+def test_rows_that_are_joined_are_not_samples_yet(job, small, mirror, tmp_path):
+    """Every row that the samples can take; on the stand-in, each article is a sample as ever."""
+    recipe = change(small, llm={"rows": "joined", "max_tokens": 4, "samples": 1})
+    out = tmp_path / "out"
+    run(job(recipe, rehearsal=False, mirror=mirror), out)
+    assert [path.name for path in (out / "calibration/llm").iterdir()] == ["rows.jsonl"]
+    assert len(samples(out)) == len(CHATS)
+
+    run(job(recipe, rehearsal=True), tmp_path / "rehearsal")
+    (file,) = (tmp_path / "rehearsal/calibration/llm").iterdir()
+    assert file.name == "samples.jsonl"
+    assert len(samples(tmp_path / "rehearsal")) == 1
+
+
+def test_no_more_rows_are_read_than_the_samples_can_take(job, small, mirror, tmp_path):
+    """A row has a token at least, so two samples of one token are filled by two rows."""
+    recipe = change(small, llm={"rows": "joined", "max_tokens": 1, "samples": 2})
+    run(job(recipe, rehearsal=False, mirror=mirror), tmp_path / "out")
+    assert len(samples(tmp_path / "out")) == 2
 
 
 def test_a_rehearsal_takes_the_published_text_from_a_mirror(job, tmp_path):
@@ -342,11 +408,19 @@ def test_what_a_mirror_lacks_is_asked_of_the_hub(job, mirror, hub, tmp_path):
     assert all("/acme/text/" in request for request in hub.requests)
 
 
-def test_a_real_build_needs_every_pin(job, flagship):
-    """The real recipe of today lacks one; that is an error before anything is fetched."""
-    loose = {"revision": flagship.calibration.sets["llm"].revision}
-    with pytest.raises(UnpinnedError, match="is not resolved to a|no full commit is pinned"):
-        fetch.parameters(work_on(job(change(flagship, llm=loose), rehearsal=False), {}))
+def test_a_real_build_needs_every_pin(job, small):
+    """An open pin is an error before anything is fetched."""
+    loose = {"revision": Unresolved(unresolved="fb6bc2f")}
+    with pytest.raises(UnpinnedError, match="is not resolved to a 40-hex commit"):
+        job(change(small, llm=loose), rehearsal=False)
+
+
+def test_a_real_build_needs_a_recipe_that_is_ready(job, small):
+    """The reason is the recipe's own; a rehearsal starts all the same."""
+    waiting = small.model_copy(update={"not_ready": "the names are strange."})
+    with pytest.raises(NotReadyError, match=r"mtp\.toml: .* the names are strange\."):
+        job(waiting, rehearsal=False)
+    assert fetch.parameters(work_on(job(waiting, rehearsal=True), {}))
 
 
 @pytest.mark.parametrize(
@@ -356,7 +430,7 @@ def test_a_real_build_needs_every_pin(job, flagship):
         ("perplexity", {"text_sha256": "0" * 64}, r"pins 0{64} as perplexity\.text_sha256"),
         ("perplexity", {"column": "words"}, r"has the columns \['text'\], none is 'words'"),
         ("perplexity", {"file": "other.parquet"}, r"has no file 'other\.parquet'"),
-        ("llm", {"samples": 4}, r"has 3 samples, .* takes 4; none is used twice"),
+        ("llm", {"samples": 4}, r"has 3 rows, .* takes 4 samples; no row is used twice"),
         ("llm", {"column": "chat"}, "none is 'chat'"),
         ("base", {"files": ("*.safetensors", "tokenizer.json")}, r"has no file 'tokenizer\.json'"),
     ],

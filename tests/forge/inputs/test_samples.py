@@ -45,7 +45,7 @@ def test_the_corpus_has_the_form_of_the_data_set(tmp_path):
     """The first samples with their pictures, and no others, named by their bytes."""
     media = sorted(SUBSET.glob("media/*.tar"))
     found = samples.read_pictures(SUBSET / "plotqa_cot.jsonl", media, 3, tmp_path)
-    samples.write(found, tmp_path)
+    samples.write(found, tmp_path / samples.FILE)
     lines = (tmp_path / samples.FILE).read_text().splitlines()
     named = [
         part["image"]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from forge.core.errors import RecipeError, UnpinnedError
+from forge.core.errors import NotReadyError, RecipeError, UnpinnedError
 from forge.recipes import recipe
 
 GOOD = (recipe.VARIANTS / "qwen36-27b-vlm-mtp.toml").read_text()
@@ -56,6 +56,9 @@ def test_every_variant_loads():
         ),
         ('engine = "modelopt"', 'engine = "llm-compressor"', "calibration", "eager attention"),
         (MODELOPT, LLM_COMPRESSOR, "whole file", "'compressed-tensors' stores"),
+        ('rows = "joined"', "", "calibration.sets.llm.rows", "Field required"),
+        ('rows = "joined"', 'rows = "packed"', "calibration.sets.llm.rows", "packed"),
+        ("schema_version = 1", 'schema_version = 1\nnot_ready = ""', "not_ready", "''"),
         ("samples = 20", "samples = 0", "calibration.sets.llm.samples", "0"),
         ("samples = 20", 'samples = "20"', "calibration.sets.llm.samples", "'20'"),
         ("max_ratio = 1.1", "max_ratio = 0.5", "perplexity.max_ratio", "0.5"),
@@ -112,6 +115,33 @@ def test_unresolved_pin_is_refused_for_a_real_build(tmp_path):
     assert "'6a9e13b'" in message
     assert (error.value.remedy, error.value.facts) == ("unpinned", {"variant": "variant"})
     assert "\n" not in message
+
+
+def test_a_recipe_that_is_not_ready_is_refused_for_a_real_build(tmp_path):
+    """One line with the recipe's own reason."""
+    text = GOOD.replace("schema_version = 1", 'schema_version = 1\nnot_ready = "names differ."')
+    waiting = load(tmp_path, text)
+    waiting.require_pins()
+    with pytest.raises(NotReadyError) as error:
+        waiting.require_ready()
+    message = str(error.value)
+    assert "variant.toml" in message
+    assert "names differ." in message
+    assert "make rehearse VARIANT=variant" in message
+    assert "\n" not in message
+
+
+def test_pictures_are_not_joined(tmp_path):
+    pictured = (recipe.VARIANTS / "qwen36-27b-vlm-mixedcal.toml").read_text()
+    with pytest.raises(RecipeError, match=r"sparsetables: .* `rows` must be 'single'"):
+        load(tmp_path, pictured.replace('rows = "single"', 'rows = "joined"', 1))
+
+
+def test_a_file_is_lent_or_the_bases_own(tmp_path):
+    carnice = (recipe.VARIANTS / "carnice-v2-27b-text-mtp.toml").read_text()
+    twice = carnice.replace('lends = ["preprocessor_config.json"', 'lends = ["config.json"')
+    with pytest.raises(RecipeError, match=r"lends names 'config\.json'"):
+        load(tmp_path, twice)
 
 
 def test_nothing_mutates_a_recipe(flagship):
