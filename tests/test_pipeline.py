@@ -202,13 +202,21 @@ def test_record_has_one_positive_number_a_linear(rehearsed):
     assert all(value.shape == () and value > 0 for value in values.values())
 
 
-def test_real_build_is_refused_without_pins(tmp_path):
+@pytest.mark.parametrize(
+    ("variant", "code", "why"),
+    [
+        ("qwen36-27b-vlm-cascade-mtp", 4, "lock qwen36-27b-vlm-cascade-mtp"),
+        ("carnice-v2-27b-text-mtp", 15, "repeated `language_model.` prefix"),
+    ],
+)
+def test_real_build_is_refused_where_it_is_not_ready(tmp_path, variant, code, why):
+    """Without its pins, or for the recipe's own reason; nothing was fetched."""
     done = subprocess.run(
-        [sys.executable, "-m", "forge", "build", FLAGSHIP, "--store", str(tmp_path)],
+        [sys.executable, "-m", "forge", "build", variant, "--store", str(tmp_path)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 4
-    assert "lock qwen36-27b-vlm-mtp" in done.stderr
+    assert done.returncode == code
+    assert why in done.stderr
     assert not list(tmp_path.glob("*/*"))
 
 

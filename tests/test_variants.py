@@ -158,6 +158,7 @@ def test_the_list_says_who_is_ready():
         "qwen36-27b-vlm-cascade-mtp": "not ready: no commit is pinned for base",
     }
     assert catalogue.line(recipe.find(FLAGSHIP)).startswith(f"{FLAGSHIP}  ready; base: Qwen/")
+    recipe.find(FLAGSHIP).require_ready()
     with pytest.raises(NotReadyError, match=r"repeated `language_model\.` prefix"):
         recipe.find("carnice-v2-27b-text-mtp").require_ready()
     with pytest.raises(UnpinnedError, match=r"base\.revision of natfii/"):

@@ -36,7 +36,7 @@ def readiness(variant: Recipe) -> str:
     if pins := variant.open_pins:
         reasons.append(f"no commit is pinned for {', '.join(pins)}")
     if variant.not_ready is not None:
-        reasons.append(variant.not_ready.removesuffix("."))
+        reasons.append(variant.not_ready)
     return f"not ready: {'; '.join(reasons)}" if reasons else "ready"
 
 

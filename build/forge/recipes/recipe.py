@@ -60,7 +60,8 @@ VARIANTS = Path(__file__).resolve().parents[2] / "variants"
 class Recipe(Model):
     """A variant. `name` is the file's name; it is not written in the file.
 
-    `not_ready` says why a real build cannot start yet, pins apart; a rehearsal can.
+    `not_ready` says why a real build cannot start yet, open pins apart, as a clause without a full
+    stop. A rehearsal can start all the same.
     """
 
     schema_version: Literal[1]
@@ -157,8 +158,8 @@ class Recipe(Model):
         self.require_pins()
         if self.not_ready is not None:
             raise NotReadyError(
-                f"{self.name}.toml: this variant is not ready for a real build: {self.not_ready} "
-                f"Until `not_ready` is gone from the recipe, rehearse it: "
+                f"{self.name}.toml: this variant is not ready for a real build: {self.not_ready}. "
+                "Until that is solved and `not_ready` is gone from the recipe, rehearse it: "
                 f"`make rehearse VARIANT={self.name}`."
             )
 

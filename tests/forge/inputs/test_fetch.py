@@ -417,7 +417,7 @@ def test_a_real_build_needs_every_pin(job, small):
 
 def test_a_real_build_needs_a_recipe_that_is_ready(job, small):
     """The reason is the recipe's own; a rehearsal starts all the same."""
-    waiting = small.model_copy(update={"not_ready": "the names are strange."})
+    waiting = small.model_copy(update={"not_ready": "the names are strange"})
     with pytest.raises(NotReadyError, match=r"mtp\.toml: .* the names are strange\."):
         job(waiting, rehearsal=False)
     assert fetch.parameters(work_on(job(waiting, rehearsal=True), {}))

@@ -119,14 +119,14 @@ def test_unresolved_pin_is_refused_for_a_real_build(tmp_path):
 
 def test_a_recipe_that_is_not_ready_is_refused_for_a_real_build(tmp_path):
     """One line with the recipe's own reason."""
-    text = GOOD.replace("schema_version = 1", 'schema_version = 1\nnot_ready = "names differ."')
+    text = GOOD.replace("schema_version = 1", 'schema_version = 1\nnot_ready = "names differ"')
     waiting = load(tmp_path, text)
     waiting.require_pins()
     with pytest.raises(NotReadyError) as error:
         waiting.require_ready()
     message = str(error.value)
     assert "variant.toml" in message
-    assert "names differ." in message
+    assert "real build: names differ. Until" in message
     assert "make rehearse VARIANT=variant" in message
     assert "\n" not in message
 
