@@ -206,7 +206,7 @@ def test_record_has_one_positive_number_a_linear(rehearsed):
     ("variant", "code", "why"),
     [
         ("qwen36-27b-vlm-cascade-mtp", 4, "lock qwen36-27b-vlm-cascade-mtp"),
-        ("carnice-v2-27b-text-mtp", 15, "repeated `language_model.` prefix"),
+        ("carnice-v2-27b-text-mtp", 16, "repeated `language_model.` prefix"),
     ],
 )
 def test_real_build_is_refused_where_it_is_not_ready(tmp_path, variant, code, why):

@@ -19,6 +19,10 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
         "Run `make lock VARIANT={variant}`, which asks the hub for the commit.",
         "Run `python -m forge lock {variant}`, which asks the hub for the commit.",
     ),
+    "not-ready": (
+        "Run `make rehearse VARIANT={variant}`, which works all the same.",
+        "Run `python -m forge build {variant} --rehearse`, which works all the same.",
+    ),
     "unpinned-source": (
         "Run `make lock VARIANT=<variant>` for the recipe that names it.",
         "Run `python -m forge lock <variant>` for the recipe that names it.",

@@ -12,7 +12,13 @@ from assay import __main__ as assay_main
 from forge import __main__ as forge_main
 from forge import remedies
 from forge.core import checkout, console, errors
-from forge.core.errors import HallmarkError, NoEnvironmentError, ReleaseError, UnpinnedError
+from forge.core.errors import (
+    HallmarkError,
+    NoEnvironmentError,
+    NotReadyError,
+    ReleaseError,
+    UnpinnedError,
+)
 
 COMMAND_LINES = ("build/forge/__main__.py", "build/forge/remedies.py", "verify/assay/__main__.py")
 ROOTS = (checkout.ROOT / "build" / "forge", checkout.ROOT / "verify" / "assay")
@@ -116,18 +122,23 @@ def test_every_remedy_of_the_table_is_used():
 
 
 def test_errors_of_a_class_with_a_remedy_have_its_facts():
-    """So far one such class has some; its errors name the variant, or another remedy."""
+    """So far two such classes have some; their errors name the variant, or another remedy."""
     facts = {
         found: {name for text in remedies.REMEDIES[found.remedy] for name in placeholders(text)}
         for found in CLASSES
         if found.remedy is not None
     }
-    assert facts == {UnpinnedError: {"variant"}, NoEnvironmentError: set()}
+    assert facts == {
+        UnpinnedError: {"variant"},
+        NotReadyError: {"variant"},
+        NoEnvironmentError: set(),
+    }
+    named = {found.__name__ for found, names in facts.items() if names}
     raised = [
         {keyword.arg for keyword in node.keywords}
         for module in LIBRARY
         for node in ast.walk(ast.parse(SOURCES[module]))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "UnpinnedError"
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in named
     ]
     assert raised
     assert all(keywords & {"variant", "remedy"} for keywords in raised)

@@ -43,12 +43,6 @@ class UnpinnedError(HallmarkError):
     remedy = "unpinned"
 
 
-class NotReadyError(HallmarkError):
-    """A real build was asked for, but the recipe itself states why it cannot start yet."""
-
-    code = 15
-
-
 class FetchError(HallmarkError):
     """An input cannot be had, or its bytes are not the pinned ones."""
 
@@ -125,6 +119,14 @@ class NoEnvironmentError(HallmarkError):
     code = 15
     name = "no environment"
     remedy = "no-environment"
+
+
+class NotReadyError(HallmarkError):
+    """A real build was asked for, but the recipe itself states why it cannot start yet."""
+
+    code = 16
+    name = "not ready"
+    remedy = "not-ready"
 
 
 class DifferenceError(HallmarkError):

@@ -158,9 +158,9 @@ class Recipe(Model):
         self.require_pins()
         if self.not_ready is not None:
             raise NotReadyError(
-                f"{self.name}.toml: this variant is not ready for a real build: {self.not_ready}. "
-                "Until that is solved and `not_ready` is gone from the recipe, rehearse it: "
-                f"`make rehearse VARIANT={self.name}`."
+                f"{self.name}.toml: `not_ready` says why no real build can start: "
+                f"{self.not_ready}.",
+                variant=self.name,
             )
 
     def require_pins(self) -> None:

@@ -126,8 +126,8 @@ def test_a_recipe_that_is_not_ready_is_refused_for_a_real_build(tmp_path):
         waiting.require_ready()
     message = str(error.value)
     assert "variant.toml" in message
-    assert "real build: names differ. Until" in message
-    assert "make rehearse VARIANT=variant" in message
+    assert "`not_ready` says why no real build can start: names differ." in message
+    assert (error.value.remedy, error.value.facts) == ("not-ready", {"variant": "variant"})
     assert "\n" not in message
 
 
