@@ -1,17 +1,33 @@
 """How tests break a checkpoint, and which gates then fail."""
 
 import json
+from hashlib import sha256
 
 import numpy as np
 
-from assay.checks import structure
+from assay.checks import declared, structure
+from assay.checks.structure import Listed
 from forge.core import canonical
+from forge.core.errors import TensorFileError
 from forge.tensors import tensorfile
 from forge.tensors.tensorfile import Spec
 
 
-def failed(built, checkpoint):
-    checks = structure.run(built.made, checkpoint, built.inputs)
+def listed(folder):
+    """The digests that a build would have taken, had it written what is there."""
+    files = {name: canonical.sha256_file(folder / name) for name in declared.files_of(folder)}
+    try:
+        tensors = tensorfile.read_checkpoint(folder)
+    except TensorFileError:  # which is what the gate is to find
+        tensors = {}
+    digests = {name: sha256(tensor.read()).hexdigest() for name, tensor in tensors.items()}
+    return Listed(files=files, tensors=digests)
+
+
+def failed(built, checkpoint, written=None):
+    """The gates that fail; of a checkpoint that lists its own digests, unless they are given."""
+    written = written or listed(checkpoint)
+    checks = structure.run(built.made, checkpoint, built.results["fetch"], written).checks
     canonical.dumps([check.as_json() for check in checks])  # whatever was found can be reported
     return {check.name for check in checks if not check.passed}
 

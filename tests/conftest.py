@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from forge.manifest.names import INPUTS
 from forge.pipeline import Job, work_on
 from forge.recipes import recipe
 from forge.recipes.recipe import Recipe
-from forge.tensors import tensorfile
+from forge.tensors import tensor_list, tensorfile
 from forge.tensors.tensorfile import Spec
 
 if TYPE_CHECKING:
@@ -162,6 +163,23 @@ def without_head(checkpoint: Path, folder: Path) -> Path:
     return folder
 
 
+def write_list(path: Path, tensors: Mapping[str, tensorfile.Tensor]) -> None:
+    """Writes the list of tensors as they lie there, each with its digest."""
+    lines = [
+        tensor_list.line(tensor.spec, sha256(tensor.read()).hexdigest(), tensor.file.name)
+        for tensor in tensors.values()
+    ]
+    tensor_list.write(path, lines)
+
+
+def list_inputs(inputs: Path) -> None:
+    """Lists the tensors of base and donor, as fetch does."""
+    for role in ("base", "donor"):
+        if (inputs / role).is_dir():
+            path = inputs / tensor_list.of_input(role)
+            write_list(path, tensorfile.read_checkpoint(inputs / role))
+
+
 @pytest.fixture(scope="session")
 def flagship() -> Recipe:
     return recipe.find(FLAGSHIP)
@@ -194,16 +212,13 @@ class Built:
 
     @property
     def made(self) -> "Checkpoint":
-        from forge.tensors import checkpoint
-
-        return checkpoint.read(self.job.recipe, self.inputs)
+        return work_on(self.job, self.results).checkpoint
 
 
 def build_small(root: Path, arrays: Arrays, wanted: Recipe | None = None) -> Built:
     """Runs quantize, graft and dress on a small base; inputs and record are written by hand."""
     # Here, since the host's environment, whose tests share this file, has no numba.
     from forge.checkpoint import dress, graft, quantize
-    from forge.tensors.plan import make_plan
 
     wanted = wanted or recipe.find(FLAGSHIP)
     job = Job(recipe=wanted, store=Store(root / "store"), rehearsal=True, level="structure")
@@ -224,11 +239,12 @@ def build_small(root: Path, arrays: Arrays, wanted: Recipe | None = None) -> Bui
         if wanted.mtp.donor is not None:
             head = {name: array for name, array in base_arrays(9).items() if name[:4] == "mtp."}
             write_checkpoint(out / "donor", head)
+        list_inputs(out)
         source = InputSource(kind="standin", uri="standin:x", revision="x", name="x")
         document.write(out / INPUTS, Inputs(sources={"base": source}, files=()))
 
     def calibrated(out: Path) -> None:
-        plan = make_plan(wanted, tensorfile.read_checkpoint(results["fetch"].files / "base"))
+        plan = work_on(job, results).checkpoint.plan
         record.write(out / record.FILE, dict.fromkeys(plan.calibrated, 3.0), {"device": "none"})
 
     make("fetch", fetched)

@@ -11,8 +11,6 @@ from forge.pipeline import Job
 from forge.recipes import recipe
 from forge.release import assemble
 from forge.release.folder import place
-from forge.tensors import tensorfile
-from forge.tensors.plan import make_plan
 
 
 def local_base(folder):
@@ -35,7 +33,8 @@ def build(root, base):
             level="structure",
         )
     )
-    modules = make_plan(job.recipe, tensorfile.read_checkpoint(base)).quantized
+    fetched = pipeline.run(job, until="fetch")
+    modules = pipeline.work_on(job, fetched).checkpoint.plan.quantized
     maxima = {module: 1.0 + number for number, module in enumerate(modules)}
     calibrated = job.store.make(
         "calibrate",
@@ -43,7 +42,7 @@ def build(root, base):
         lambda out: record.write(out / record.FILE, maxima, {"device": "a hand"}),
         FACTS,
     )
-    place(pipeline.run(job, given={"calibrate": calibrated}), root / "release")
+    place(pipeline.run(job, given={**fetched, "calibrate": calibrated}), root / "release")
 
 
 def signed_release(root):
@@ -51,7 +50,7 @@ def signed_release(root):
     from forge.release import keys, signing  # what only the release environment has
 
     build(root, local_base(root / "base"))
-    assemble.assemble(root / "release", Store(root / "store"))
+    assemble.assemble(root / "release")
     keys.generate(root / "key")
     signing.sign(root / "release", root / "key")
     return root / "release"

@@ -7,6 +7,7 @@ engine is needed, so all of them take seconds.
 from pathlib import Path
 
 import pytest
+from assay_edits import listed
 from conftest import FLAGSHIP, MIXED, base_arrays, build_small
 
 from assay.checks import structure
@@ -41,7 +42,9 @@ def sums(built):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_structure(small, variant):
     built = small(variant)
-    checks = structure.run(built.made, built.checkpoint, built.inputs)
+    checks = structure.run(
+        built.made, built.checkpoint, built.results["fetch"], listed(built.checkpoint)
+    ).checks
     assert [check.detail for check in checks if not check.passed] == []
     assert all(check.measured for check in checks)
 
@@ -96,7 +99,9 @@ def test_head_of_a_base_that_has_one_and_of_one_that_has_none(small, tmp_path):
     built = build_small(tmp_path, headless, recipe.find(variant))
     found = tensorfile.read_checkpoint(built.checkpoint)["mtp.fc.weight"].read()
     assert donated.tobytes() == found
-    checks = structure.run(built.made, built.checkpoint, built.inputs)
+    checks = structure.run(
+        built.made, built.checkpoint, built.results["fetch"], listed(built.checkpoint)
+    ).checks
     assert all(check.passed for check in checks)
 
 
@@ -208,7 +213,9 @@ tensors = [
     variant = recipe.find("the-eleventh")
     monkeypatch.undo()
     built = build_small(tmp_path / "build", base_arrays(), variant)
-    checks = structure.run(built.made, built.checkpoint, built.inputs)
+    checks = structure.run(
+        built.made, built.checkpoint, built.results["fetch"], listed(built.checkpoint)
+    ).checks
     assert [check.detail for check in checks if not check.passed] == []
     tensors = tensorfile.read_checkpoint(built.checkpoint)
     prefix = "model.language_model.layers.1"

@@ -131,17 +131,13 @@ def fetch(
 
 
 @app.command(name="release")
-def assemble_release(
-    folder: Path,
-    *,
-    store: Annotated[Path, typer.Option(help="Where the base may be.")] = checkout.STORE,
-) -> None:
+def assemble_release(folder: Path) -> None:
     """Makes a finished build a release: card, notice, report, and the list of all files."""
     from forge.release import (
         assemble,  # needs what only the release environment has, as those below
     )
 
-    assemble.assemble(folder, Store(store))
+    assemble.assemble(folder)
 
 
 @app.command()

@@ -76,10 +76,15 @@ STEPS = (
     Step(
         name="graft",
         needs=("fetch",),
-        reads={"fetch": ("base/", "donor/")},
+        reads={"fetch": ("base/", "donor/", "tensors/")},
     ),
     Step(name="dress", needs=("fetch", "quantize", "graft")),
-    Step(name="verify", needs=("fetch", "dress"), environment="verify"),
+    Step(
+        name="verify",
+        needs=("fetch", "quantize", "graft", "dress"),
+        reads={"quantize": ("tensors.jsonl",), "graft": ("tensors.jsonl",)},
+        environment="verify",
+    ),
     Step(
         name="attest",
         needs=("fetch", "calibrate", "quantize", "graft", "dress", "verify"),

@@ -162,7 +162,7 @@ def test_errors_are_those_of_the_weights(good, found):
 @pytest.mark.parametrize(
     ("loader", "name"), [("compressed-tensors", "nvfp4"), ("compressed-tensors", "fp8")]
 )
-def test_errors_of_the_other_formats(tmp_path, loader, name):
+def test_errors_of_the_other_formats(loader, name):
     """What a format packs is read back with an error that fits its bits, and no scale missed."""
     from forge.tensors import formats
     from forge.tensors.plan import Linear, Place
@@ -171,26 +171,30 @@ def test_errors_of_the_other_formats(tmp_path, loader, name):
     kind = formats.find(loader, name)
     maximum = np.float32(np.abs(widen_bf16(weight)).max())
     parts = [*kind.pack(weight, maximum), *kind.scalars("m", maximum, {"m": np.float32(3)})]
-    specs = kind.specs("m", weight.shape)
-    data = b"".join(np.asarray(part).tobytes() if not isinstance(part, bytes) else part
-                    for part in parts)  # fmt: skip
-    (tmp_path / "model.safetensors").write_bytes(tensorfile.header_bytes(specs) + data)
-    base = [tensorfile.Spec(name="m.weight", dtype="BF16", shape=weight.shape)]
-    (tmp_path / "base.safetensors").write_bytes(tensorfile.header_bytes(base) + weight.tobytes())
-    stored = {t.name: t for t in tensorfile.read_header(tmp_path / "model.safetensors")}
-    (source,) = tensorfile.read_header(tmp_path / "base.safetensors")
+    codes, *scales = (np.asarray(part).tobytes() if not isinstance(part, bytes) else part
+                      for part in parts)  # fmt: skip
     place = Place(tensor="m.weight", start=0, shape=weight.shape)
     linear = Linear(module="m", format=kind, place=place)
-    error = quantization_error.of(linear, {"m.weight": source}, stored, loader)
+    names = [spec.name.removeprefix("m.") for spec in kind.specs("m", weight.shape)[1:]]
+    squares = quantization_error.squares(
+        linear,
+        loader,
+        range(weight.shape[0]),
+        codes,
+        dict(zip(names, scales, strict=True)),
+        weight.tobytes(),
+        "BF16",
+    )
+    error = quantization_error.total(linear, [squares])
     low, high = {"nvfp4": (0.05, 0.15), "fp8": (0.01, 0.04)}[name]
     assert low < error.relative < high
 
 
-def test_without_the_base_there_are_no_errors(good, tmp_path):
-    """The base is not in the store: the chart is absent, and nothing takes its place."""
+def test_without_verification_there_are_no_errors(good, tmp_path):
+    """With VERIFY=none nothing was measured: the chart is absent, and nothing takes its place."""
     folder = shutil.copytree(good.folder, tmp_path / "folder")
     (folder / "provenance/quantization_error.jsonl").unlink()
-    assemble.assemble(folder, Store(tmp_path / "empty"))
+    assemble.assemble(folder)
     assert not (folder / "provenance/quantization_error.jsonl").exists()
     assert "Quantization error" not in (folder / "report.html").read_text()
     assert "Quantization error" in (good.folder / "report.html").read_text()
@@ -211,7 +215,7 @@ def test_document_that_is_a_file_of_the_checkpoint(bench):
     with (bench / "provenance/SHA256SUMS").open("a") as file:
         file.write(f"{'0' * 64}  NOTICE\n")
     with pytest.raises(ReleaseError, match="NOTICE: is a file of the checkpoint"):
-        assemble.assemble(bench.folder, Store(bench.folder.parent / "store"))
+        assemble.assemble(bench.folder)
 
 
 def test_files_of_a_release_are_its_own(good):

@@ -105,24 +105,20 @@ def test_signing_again_drops_a_model_signature_of_before(bench):
     assert "provenance/model.sig" not in signatures(bench.folder)
 
 
-def test_release_made_again_keeps_signatures_while_nothing_changed(bench, good):
-    from forge.core.store import Store
-
+def test_release_made_again_keeps_signatures_while_nothing_changed(bench):
     before = signatures(bench.folder)
-    assemble.assemble(bench.folder, Store(good.key.parent / "store"))
+    assemble.assemble(bench.folder)
     assert before == signatures(bench.folder)
     (bench / "README.md").write_text("another card")
-    assemble.assemble(bench.folder, Store(good.key.parent / "store"))
+    assemble.assemble(bench.folder)
     assert before == signatures(bench.folder)
     (bench / "provenance/quantization_error.jsonl").unlink()
-    assemble.assemble(bench.folder, Store(bench.folder.parent / "empty"))
+    assemble.assemble(bench.folder)
     assert signatures(bench.folder) == {}
 
 
 @pytest.mark.parametrize("name", ["key.pem", "provenance/key", ".DS_Store"])
-def test_what_is_no_file_of_the_build_is_not_released(bench, good, name):
-    from forge.core.store import Store
-
+def test_what_is_no_file_of_the_build_is_not_released(bench, name):
     (bench / name).write_text("x")
     with pytest.raises(ReleaseError, match="is no file of this build. Move it elsewhere"):
-        assemble.assemble(bench.folder, Store(good.key.parent / "store"))
+        assemble.assemble(bench.folder)

@@ -7,13 +7,17 @@ from typing import Annotated
 import typer
 
 from assay.rebuild import compare, tables
+from assay.release import sums
 from forge import ledger as ledgers
-from forge import remedies
+from forge import pipeline, remedies
 from forge.core import canonical, console
 from forge.core import checkout as here
 from forge.core.errors import DifferenceError, ReleaseError, VerificationError
 from forge.core.store import Store
 from forge.manifest import document, verification
+from forge.manifest.names import SUMS, TENSORS
+from forge.release.folder import provenance_of
+from forge.tensors import tensor_list
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -24,14 +28,21 @@ def check(
     ledger: Annotated[Path, typer.Argument(help="What `forge fetch` has written.")],
 ) -> None:
     """Assays a finished folder as it lies there; changes nothing in it."""
-    from assay import verify  # needs what only the verify environment has
-    from forge.tensors import checkpoint  # needs numba, which the check environment has not
+    from assay import verify  # needs what only the verify environment has, as does this one:
+    from assay.checks.structure import Listed
 
     job, results = ledgers.read(ledger)
     fetched = results["fetch"]
-    made = checkpoint.read(job.recipe, fetched.files)
+    made = pipeline.work_on(job, results).checkpoint
+    provenance = provenance_of(folder)
+    tensors = tensor_list.read(provenance / TENSORS)
+    listed = Listed(
+        files=sums.read(provenance / SUMS),
+        tensors={name: line.sha256 for name, line in tensors.items()},
+    )
     with tempfile.TemporaryDirectory(prefix="hallmark-assay-") as logs:
-        checks = verify.assay(job, made, folder.resolve(), fetched, Path(logs))
+        found = verify.assay(job, made, folder.resolve(), fetched, listed, Path(logs))
+    checks = found.checks
     for one in checks:
         console.say(f"{'pass' if one.passed else 'FAIL'}  {one.name}: {one.detail}")
     report = verification.report(job.recipe.name, job.level, checks)

@@ -1,18 +1,23 @@
 """Step verify: structure first, then what a real server makes of it; `verification.json`.
 
+The structure's one pass measures the error of every linear, too: `quantization_error.jsonl`.
+
 A later part runs only if the earlier ones passed: a checkpoint with a damaged structure is not
 worth minutes of an engine. All that was measured is written, also when the verdict is no.
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.checks import structure
+from assay.checks.structure import Found, Listed
 from forge.core.errors import VerificationError
 from forge.manifest import document
-from forge.manifest.names import VERIFICATION
-from forge.manifest.verification import Check, passed, report
+from forge.manifest.names import ERRORS, VERIFICATION
+from forge.manifest.verification import passed, report
+from forge.tensors import quantization_error, tensor_list
 
 if TYPE_CHECKING:
     from forge.core.store import Result
@@ -38,8 +43,13 @@ def run(work: "Work", out: Path) -> None:
         VerificationError: a check failed; report and logs are kept in the store under `failed/`.
     """
     job, dressed = work.job, work.needed["dress"]
-    checks = assay(job, work.checkpoint, dressed.files, work.needed["fetch"], out)
+    fetched, logs = work.needed["fetch"], out
+    found = assay(job, work.checkpoint, dressed.files, fetched, _written(work), logs)
+    checks = found.checks
     document.write(out / VERIFICATION, report(job.recipe.name, job.level, checks))
+    if found.errors:
+        errors = quantization_error.lines(found.errors)
+        (out / ERRORS).write_text(errors, encoding="utf-8")
     failed = [check for check in checks if not check.passed]
     if failed:
         kept = job.store.root / "failed" / job.recipe.name
@@ -54,9 +64,14 @@ def run(work: "Work", out: Path) -> None:
         )
 
 
-def assay(
-    job: "Job", made: "Checkpoint", folder: Path, fetched: "Result", logs: Path
-) -> list[Check]:
+def assay(  # noqa: PLR0917 - what is there, three things that it is held to, and a place for logs
+    job: "Job",
+    made: "Checkpoint",
+    folder: Path,
+    fetched: "Result",
+    listed: Listed,
+    logs: Path,
+) -> Found:
     """The checks of the job's level, up to and with the first part that fails.
 
     Args:
@@ -64,13 +79,25 @@ def assay(
         made: the checkpoint that the recipe makes of the base.
         folder: the checkpoint that is there.
         fetched: the inputs.
+        listed: what was written.
         logs: where the engine's logs go.
     """
     if job.level == "none":
-        return []
-    checks = structure.run(made, folder, fetched.files)
-    if job.level == "structure" or not passed(checks):
-        return checks
+        return Found(checks=[])
+    found = structure.run(made, folder, fetched, listed)
+    if job.level == "structure" or not passed(found.checks):
+        return found
     from assay.serving import trial  # needs what only the engine's environment has
 
-    return checks + trial.run(job, folder, fetched, logs)
+    return replace(found, checks=found.checks + trial.run(job, folder, fetched, logs))
+
+
+def _written(work: "Work") -> Listed:
+    """The digests that were taken while the checkpoint was written."""
+    lists = (work.needed[step].files / tensor_list.FILE for step in ("quantize", "graft"))
+    # A recipe that drops the head has no shard of it.
+    tensors = [tensor_list.read(path) for path in lists if path.is_file()]
+    return Listed(
+        files=work.needed["dress"].digests,
+        tensors={name: line.sha256 for found in tensors for name, line in found.items()},
+    )

@@ -13,7 +13,7 @@ from forge.core import canonical
 from forge.recipes import recipe
 from forge.tensors import formats, nvfp4, tensorfile
 from forge.tensors.plan import WEIGHT, Linear, Place, Plan, make_plan
-from forge.tensors.stream import NewHash
+from forge.tensors.tensor_list import NewHash
 
 
 def rebuild(base: Path, out: Path) -> None:

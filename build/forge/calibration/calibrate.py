@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from forge.calibration import record
 from forge.calibration.batches import Batch
 from forge.calibration.batches import read as read_batches
-from forge.core import canonical
+from forge.core import canonical, files
 from forge.core.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -52,13 +52,18 @@ def parameters(work: "Work") -> dict[str, Any]:
 
 
 def run(work: "Work", out: Path) -> None:
-    """Writes the calibration record, and beside it what the libraries had to say."""
+    """Writes the calibration record, and beside it what the libraries had to say.
+
+    Raises:
+        CalibrationError: as :func:`calibrate` and :func:`require_unchanged`.
+    """
     with (
         (out / LOG).open("w", encoding="utf-8") as log,
         redirect_stdout(log),
         redirect_stderr(log),
     ):
         calibrate(work.checkpoint, work.inputs, out / record.FILE)
+        require_unchanged(work.inputs, work.needed["fetch"].digests)
 
 
 def calibrate(made: "Checkpoint", inputs: Path, path: Path, **placed: Any) -> None:
@@ -80,6 +85,26 @@ def calibrate(made: "Checkpoint", inputs: Path, path: Path, **placed: Any) -> No
         placed = {"offload_folder": folder, **placed}
         maxima = observe(made, inputs / "base", batches, **placed)
     record.write(path, maxima, _origin(made.recipe, made.plan, batches))
+
+
+def require_unchanged(inputs: Path, digests: Mapping[str, str]) -> None:
+    """Hashes the base again: transformers has read it, and holds it to no digest.
+
+    Args:
+        inputs: what the fetch step left.
+        digests: the sha256 of its files, by path.
+
+    Raises:
+        CalibrationError: a file of the base is not what was fetched.
+    """
+    expected = {path: digest for path, digest in digests.items() if path.startswith("base/")}
+    paths = {path: inputs / path for path in expected}
+    for path, file in files.hash_files(paths, files.stamps(paths)).items():
+        if file.sha256 != expected[path]:
+            raise CalibrationError(
+                f"{file.path}: has sha256 {file.sha256} after the forward passes, fetched was "
+                f"{expected[path]}; what was measured may be of other weights. Run again."
+            )
 
 
 def observe(

@@ -2,19 +2,20 @@
 
 The files of the base are carried over as they are, but for those that must differ: the index, the
 quantization config (in every place where engines look for it, with the same ignore list), the
-chat template where the recipe replaces it, and keys that the recipe strips.
+chat template where the recipe replaces it, and keys that the recipe strips. Each file that is read
+must have the digest that fetch took.
 """
 
 import json
-import shutil
 from collections.abc import Collection, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.core import store
 from forge.core.errors import DressError
 from forge.recipes.recipe import Recipe
-from forge.tensors import configs, tensorfile, vllm_names
+from forge.tensors import configs, tensor_list, tensorfile, vllm_names
 from forge.tensors.configs import CONFIG, QUANT_CONFIG, TEMPLATE
 from forge.tensors.plan import Plan
 from forge.tensors.tensorfile import Tensor
@@ -38,34 +39,54 @@ def parameters(work: "Work") -> dict[str, Any]:
 
 def run(work: "Work", out: Path) -> Mapping[str, str]:
     """Assembles the checkpoint; the shards are linked, not copied."""
-    recipe = work.recipe
-    digests = {}
+    recipe, fetched = work.recipe, work.needed["fetch"].digests
+    made = configs.made_files(recipe)
+    into = _Folder(out)
     for step in ("quantize", "graft"):
         for name, digest in work.needed[step].digests.items():
-            store.link(work.needed[step].files / name, out / name)
-            digests[name] = digest
+            if name != tensor_list.FILE:
+                into.link(work.needed[step].files / name, name, digest)
     placed = [
         (path.name, tensor)
         for path in sorted(out.glob("*.safetensors"))
         for tensor in tensorfile.read_header(path)
     ]
-    base = work.inputs / "base"
-    made = configs.made_files(recipe)
-    _carry(recipe, base, out, made)
+    _carry(recipe, work.inputs, fetched, into, made)
     if recipe.template is not None:
-        shutil.copyfile(work.inputs / "template" / TEMPLATE, out / TEMPLATE)
+        path = f"template/{TEMPLATE}"
+        into.write(TEMPLATE, _read(work.inputs / path, fetched.get(path)))
     ignore = configs.ignore_list(recipe, (tensor for _, tensor in placed))
-    _write_json(
-        out / tensorfile.INDEX,
-        tensorfile.index_json((file, tensor.spec) for file, tensor in placed),
-    )
+    index = tensorfile.index_json((file, tensor.spec) for file, tensor in placed)
+    into.write(tensorfile.INDEX, _json(index))
     if QUANT_CONFIG in made:
-        _write_json(out / QUANT_CONFIG, configs.quant_config(recipe, ignore))
-    config = _config(recipe, base / CONFIG, configs.quantization_config(recipe, ignore))
+        into.write(QUANT_CONFIG, _json(configs.quant_config(recipe, ignore)))
+    base = work.inputs / "base" / CONFIG
+    read = _parse(base, _read(base, fetched.get(f"base/{CONFIG}")))
+    config = _config(recipe, base, read, configs.quantization_config(recipe, ignore))
     stored = [tensor for _, tensor in placed]
     _require_understood(recipe, config["quantization_config"], work.checkpoint.plan, stored)
-    _write_json(out / CONFIG, config)
-    return digests
+    into.write(CONFIG, _json(config))
+    return into.digests
+
+
+class _Folder:
+    """The checkpoint's folder; keeps the digest of each file as it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.digests: dict[str, str] = {}
+        self._path = path
+
+    def link(self, source: Path, name: str, digest: str) -> None:
+        """Puts a file there whose digest is known, without reading it."""
+        store.link(source, self._path / name)
+        self.digests[name] = digest
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a small file, in place of one of that name."""
+        path = self._path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        self.digests[name] = sha256(data).hexdigest()
 
 
 def _require_understood(
@@ -80,26 +101,34 @@ def _require_understood(
         )
 
 
-def _carry(recipe: Recipe, base: Path, out: Path, made: Collection[str]) -> None:
+def _carry(
+    recipe: Recipe,
+    inputs: Path,
+    fetched: Mapping[str, str],
+    into: _Folder,
+    made: Collection[str],
+) -> None:
     """Copies the base's other files, with the recipe's keys stripped."""
+    base = inputs / "base"
     for path in sorted(base.iterdir()):
         if path.suffix == ".safetensors" or path.name in made:
             continue
+        data = _read(path, fetched.get(f"base/{path.name}"))
         if path.name in recipe.strip:
-            data = _read_json(path)
+            stripped = _parse(path, data)
             for key in recipe.strip[path.name]:
-                data.pop(key, None)
-            _write_json(out / path.name, data)
-        else:
-            shutil.copyfile(path, out / path.name)
-    if absent := sorted(name for name in recipe.strip if not (out / name).is_file()):
+                stripped.pop(key, None)
+            data = _json(stripped)
+        into.write(path.name, data)
+    if absent := sorted(recipe.strip.keys() - into.digests.keys()):
         raise DressError(
             f"{recipe.name}.toml: strip names {absent[0]}, which the base does not have."
         )
 
 
-def _config(recipe: Recipe, path: Path, quantization: Mapping[str, Any]) -> dict[str, Any]:
-    config = _read_json(path)
+def _config(
+    recipe: Recipe, path: Path, config: Mapping[str, Any], quantization: Mapping[str, Any]
+) -> dict[str, Any]:
     if config.get("architectures") != [recipe.architecture]:
         raise DressError(
             f"{path}: architectures is {config.get('architectures')}, the recipe "
@@ -110,16 +139,30 @@ def _config(recipe: Recipe, path: Path, quantization: Mapping[str, Any]) -> dict
     return {**config, "quantization_config": quantization}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read(path: Path, expected: str | None) -> bytes:
+    """The bytes of a small input, which are those that were fetched."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DressError(f"{path}: cannot be read as JSON: {error}.") from error
-    if not isinstance(data, dict):
-        raise DressError(f"{path}: must hold a JSON object.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise DressError(f"{path}: cannot be read: {error.strerror}.") from error
+    if (found := sha256(data).hexdigest()) != expected:
+        raise DressError(
+            f"{path}: has sha256 {found}, fetched was {expected or 'no such file'}; the file "
+            "changed since. Nothing was built; run again."
+        )
     return data
 
 
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+def _parse(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise DressError(f"{path}: cannot be read as JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise DressError(f"{path}: must hold a JSON object.")
+    return value
+
+
+def _json(data: Mapping[str, Any]) -> bytes:
     """Two-space JSON in the given key order, as the hub's own files are written."""
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,7 +1,8 @@
 """Step graft: the MTP head, byte for byte, in a shard of its own.
 
 transformers never instantiates `mtp.*`, so every save drops the head; here it is copied from the
-file that holds it, as the exact set of tensors that the recipe declares. A recipe may drop it on
+file that holds it, as the exact set of tensors that the recipe declares. Only the head is read of
+that file; each of its tensors must have the digest that fetch took. A recipe may drop the head on
 purpose; then there is no shard.
 """
 
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.core.errors import GraftError
-from forge.tensors import tensorfile
+from forge.manifest.tensor_list import TensorLine
+from forge.tensors import tensor_list, tensorfile
 from forge.tensors.tensorfile import Tensor
 
 if TYPE_CHECKING:
@@ -27,20 +29,34 @@ def parameters(work: "Work") -> dict[str, Any]:
 
 
 def run(work: "Work", out: Path) -> Mapping[str, str]:
-    """Writes the head's shard and returns its digest."""
-    if work.checkpoint.head_source is None:
+    """Writes the head's shard and the list of its tensors; returns the digests of both."""
+    made = work.checkpoint
+    if made.head_source is None:
         return {}
-    return {FILE: graft(work.checkpoint.head, work.recipe.mtp.tensors, out / FILE)}
+    digest, lines = graft(made.head, made.head_digests, work.recipe.mtp.tensors, out / FILE)
+    return {FILE: digest, tensor_list.FILE: tensor_list.write(out / tensor_list.FILE, lines)}
 
 
-def graft(source: Mapping[str, Tensor], declared: tuple[str, ...], path: Path) -> str:
+def graft(
+    source: Mapping[str, Tensor],
+    digests: Mapping[str, str],
+    declared: tuple[str, ...],
+    path: Path,
+) -> tuple[str, list[TensorLine]]:
     """Copies the declared tensors, sorted by name, into one file.
 
+    Args:
+        source: the tensors of the checkpoint that has the head, by name.
+        digests: the sha256 that each of them had on arrival, by name.
+        declared: the names of the head's tensors.
+        path: the file to write.
+
     Returns:
-        The file's sha256.
+        The file's sha256, and its tensors.
 
     Raises:
-        GraftError: the source's `mtp.*` tensors are not exactly the declared ones.
+        GraftError: the source's `mtp.*` tensors are not exactly the declared ones, or the bytes of
+            one are not those that were fetched.
     """
     there = {name for name in source if name.startswith("mtp.")}
     if there != set(declared):
@@ -52,11 +68,25 @@ def graft(source: Mapping[str, Tensor], declared: tuple[str, ...], path: Path) -
         )
     tensors = [source[name] for name in sorted(declared)]
     header = tensorfile.header_bytes([tensor.spec for tensor in tensors])
-    digest = hashlib.sha256(header)
+    digest, lines = hashlib.sha256(header), []
     with path.open("xb") as file:
         file.write(header)
         for tensor in tensors:
+            own = hashlib.sha256()
             for chunk in tensor.chunks():
                 file.write(chunk)
                 digest.update(chunk)
-    return digest.hexdigest()
+                own.update(chunk)
+            lines.append(tensor_list.line(tensor.spec, own.hexdigest(), path.name))
+            _require_fetched(tensor, own.hexdigest(), digests)
+    return digest.hexdigest(), lines
+
+
+def _require_fetched(tensor: Tensor, found: str, digests: Mapping[str, str]) -> None:
+    expected = digests.get(tensor.name)
+    if found != expected:
+        raise GraftError(
+            f"{tensor.file}: the tensor {tensor.name!r} has sha256 {found}, fetched was "
+            f"{expected or 'none of that name'}; the file changed since. Nothing was built; run "
+            "again."
+        )

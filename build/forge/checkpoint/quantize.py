@@ -18,9 +18,10 @@ import numpy as np
 
 from forge.calibration import record
 from forge.core import console
-from forge.tensors import packing, stream
+from forge.tensors import packing, stream, tensor_list
 from forge.tensors.plan import Linear, Plan
-from forge.tensors.stream import Bytes, Conveyor, NewHash, Reader
+from forge.tensors.stream import Bytes, Conveyor, Reader, Written
+from forge.tensors.tensor_list import NewHash
 from forge.tensors.tensorfile import Spec, Tensor
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def parameters(work: "Work") -> dict[str, Any]:
 
 
 def run(work: "Work", out: Path) -> Mapping[str, str]:
-    """Writes the body's shards and returns their digests."""
+    """Writes the body's shards and the list of their tensors; returns the digests of all."""
     base, plan = work.checkpoint.base, work.checkpoint.plan
     maxima = record.read(work.needed["calibrate"].files / record.FILE, plan.calibrated)
     # The donor's files are called like the base's.
@@ -51,7 +52,9 @@ def run(work: "Work", out: Path) -> Mapping[str, str]:
         for path, digest in work.needed["fetch"].digests.items()
         if path.startswith("base/")
     }
-    return quantize(base, digests, plan, maxima, work.recipe.layout.shard_bytes, out)
+    written = quantize(base, digests, plan, maxima, work.recipe.layout.shard_bytes, out)
+    listed = tensor_list.write(out / tensor_list.FILE, written.tensors)
+    return written.files | {tensor_list.FILE: listed}
 
 
 def quantize(  # noqa: PLR0917 - a pure function of six things
@@ -63,7 +66,7 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
     out: Path,
     *,
     new_hash: NewHash = sha256,
-) -> dict[str, str]:
+) -> Written:
     """Streams a base into quantized shards.
 
     Args:
@@ -76,7 +79,7 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
         new_hash: begins each digest, of what is read and of what is written.
 
     Returns:
-        The digest of each shard, by file name.
+        The digests of the shards and of their tensors.
 
     Raises:
         QuantizeError: a weight that cannot be quantized, or a base file whose bytes are not those

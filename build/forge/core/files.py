@@ -1,12 +1,13 @@
 """Files of an input: which of them are taken, where they lie, and what their bytes are."""
 
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from forge.core import console
 from forge.core.errors import FetchError
@@ -15,6 +16,10 @@ from forge.core.errors import FetchError
 REFUSED = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt", ".py"})
 CHUNK = 1 << 22
 
+# Takes the bytes of a file in their order, beside its digest.
+Feed = Callable[[bytes], None]
+# Told of a file that is about to be read; what it returns is fed with it.
+Watch = Callable[[Path], Feed | None]
 Stamps = Sequence[tuple[str, int, int]]
 # Where an input comes from: the hub, a mirror folder, the stand-in, or a local checkpoint.
 Kind = Literal["hub", "mirror", "standin", "local"]
@@ -27,6 +32,18 @@ class File:
     path: Path
     sha256: str
     bytes: int
+
+
+def unwatched(path: Path) -> None:
+    """Feeds nobody."""
+    del path
+
+
+class Take(Protocol):
+    """Fetches the files of an input and checks them, reading each once."""
+
+    def __call__(self, watch: Watch = unwatched) -> dict[str, File]:
+        """The files by path; `watch` is told of each, and fed what is read of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +60,7 @@ class Origin:
     revision: str | None
     name: str
     key: Any
-    take: Callable[[], dict[str, File]]
+    take: Take
     joined: bool = False
 
 
@@ -96,8 +113,12 @@ def stamps(paths: Mapping[str, Path]) -> Stamps:
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()]
 
 
-def hash_files(paths: Mapping[str, Path], expected: Stamps) -> dict[str, File]:
+def hash_files(
+    paths: Mapping[str, Path], expected: Stamps, watch: Watch = unwatched
+) -> dict[str, File]:
     """Reads every file once, two at a time (hashlib lets go of the GIL), under a bar.
+
+    `watch` is told of each file, and fed what is read of it.
 
     Raises:
         FetchError: a file cannot be read, or its stamp is not the expected one before or after.
@@ -105,13 +126,45 @@ def hash_files(paths: Mapping[str, Path], expected: Stamps) -> dict[str, File]:
     _require_stamps(paths, expected)
     total = sum(size for _, size, _ in expected)
     with console.bytes_bar("hashing", total) as advance, ThreadPoolExecutor(max_workers=2) as pool:
-        digests = pool.map(lambda path: _sha256(path, advance), paths.values())
+        digests = pool.map(lambda path: sha256_of(path, watch(path), advance), paths.values())
         files = {
             name: File(path=path, sha256=digest, bytes=path.stat().st_size)
             for (name, path), digest in zip(paths.items(), digests, strict=True)
         }
     _require_stamps(paths, expected)
     return files
+
+
+def sha256_of(
+    path: Path, feed: Feed | None = None, advance: Callable[[int], None] | None = None
+) -> str:
+    """The sha256 of a file, read once; `feed` is given the same bytes.
+
+    Raises:
+        FetchError: the file cannot be read.
+    """
+    digest = sha256()
+    beside: list[Feed] = []
+    if feed is not None:
+        beside.append(feed)
+    if advance is not None:
+        beside.append(lambda chunk: advance(len(chunk)))
+    try:
+        with path.open("rb", buffering=0) as file:
+            pour(file, digest.update, *beside)
+    except OSError as error:
+        raise FetchError(f"{path}: cannot be read ({error.strerror}).") from error
+    return digest.hexdigest()
+
+
+def pour(file: io.RawIOBase, first: Feed, *beside: Feed) -> None:
+    """Reads a file to its end, once; what is read goes to all, to each on a thread of its own."""
+    with ThreadPoolExecutor(max_workers=max(1, len(beside))) as threads:
+        while chunk := file.read(CHUNK):
+            fed = [threads.submit(feed, chunk) for feed in beside]
+            first(chunk)
+            for one in fed:
+                one.result()
 
 
 def _require_stamps(paths: Mapping[str, Path], expected: Stamps) -> None:
@@ -126,15 +179,3 @@ def _require_stamps(paths: Mapping[str, Path], expected: Stamps) -> None:
 def _matches(name: str, glob: str) -> bool:
     # With as many slashes on both sides, none is left for a wildcard to swallow.
     return name.count("/") == glob.count("/") and fnmatchcase(name, glob)
-
-
-def _sha256(path: Path, advance: Callable[[int], None]) -> str:
-    digest = sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-                advance(len(chunk))
-    except OSError as error:
-        raise FetchError(f"{path}: cannot be read ({error.strerror}).") from error
-    return digest.hexdigest()

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -202,12 +203,23 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copystat(source, target)
 
 
-def own(path: Path) -> None:
-    """Makes a file one of its own, if it shares its bytes with another name."""
-    if path.stat().st_nlink > 1:
-        fresh = path.with_name(f".{path.name}.own")
-        shutil.copy2(path, fresh)
-        fresh.replace(path)
+def own(path: Path) -> str | None:
+    """Makes a file one of its own, if it shares its bytes with another name.
+
+    Returns:
+        The sha256 of what was copied, taken on the way; None if nothing had to be.
+    """
+    if path.stat().st_nlink == 1:
+        return None
+    fresh = path.with_name(f".{path.name}.own")
+    digest = sha256()
+    with path.open("rb", buffering=0) as source, fresh.open("wb") as copy:
+        while chunk := source.read(CHUNK):
+            digest.update(chunk)
+            copy.write(chunk)
+    shutil.copystat(path, fresh)
+    fresh.replace(path)
+    return digest.hexdigest()
 
 
 def _output(file: Path, sha256: str | None) -> Output:

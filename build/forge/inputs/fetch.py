@@ -1,10 +1,10 @@
 """The fetch step: every input at its pin, every byte held to a digest, no large file copied.
 
-The result has `base/` and `donor/` (links to where the bytes lie), `template/chat_template.jinja`
-if the recipe replaces it, `calibration/<set>/samples.jsonl` or `rows.jsonl`,
-`perplexity/text.txt`, and `inputs.json`, which tells where every file read is from and what its
-sha256 is, in the same words on every machine. What the base lacks and the donor lends is linked
-into `base/` as well.
+The result has `base/` and `donor/` (links to where the bytes lie), `tensors/base.jsonl` and
+`tensors/donor.jsonl` with the sha256 of each of their tensors, `template/chat_template.jinja` if
+the recipe replaces it, `calibration/<set>/samples.jsonl` or `rows.jsonl`, `perplexity/text.txt`,
+and `inputs.json`, which tells where every file read is from and what its sha256 is, in the same
+words on every machine. What the base lacks and the donor lends is linked into `base/` as well.
 
 A real build takes each input from the mirror if that has it, else from the hub. A rehearsal takes
 the base that it was given, or the stand-in, and all else from the stand-in, so that its artifact
@@ -23,13 +23,16 @@ from typing import TYPE_CHECKING, Any
 
 from forge.core import canonical, console
 from forge.core.errors import FetchError
-from forge.core.files import File, Kind, Origin
+from forge.core.files import Feed, File, Kind, Origin, Watch, unwatched
 from forge.inputs import hub, mirror, samples, standin
 from forge.manifest import document
 from forge.manifest.inputs import InputFile, Inputs, InputSource
 from forge.manifest.names import INPUTS
+from forge.manifest.tensor_list import TensorLine
 from forge.recipes.recipe import CalibrationSet, Donor
 from forge.recipes.sources import Checkpoint, Dataset, Source, Template, Unresolved
+from forge.tensors import tensor_list
+from forge.tensors.tensor_list import Arriving
 from forge.tensors.tensorfile import INDEX
 
 if TYPE_CHECKING:
@@ -99,9 +102,13 @@ def run(work: "Work", out: Path) -> dict[str, str]:
         role = f"calibration.sets.{name}"
         _samples(job, wanted, origins[role], taken[role], out / "calibration" / name)
     _write(out / "perplexity/text.txt", _text(job, origins, taken))
-    taken |= {role: _take(role, origin) for role, origin in origins.items() if role in LINKED}
+    tensors = {}
+    for role in (role for role in LINKED if role in origins):
+        taken[role], lines = _take_tensors(role, origins[role])
+        listed = tensor_list.of_input(role)
+        tensors[listed] = tensor_list.write(out / listed, lines)
     document.write(out / INPUTS, _inputs(origins, taken))
-    return _link(taken, job.recipe.lent, out)
+    return tensors | _link(taken, job.recipe.lent, out)
 
 
 @functools.lru_cache(maxsize=1)
@@ -185,9 +192,23 @@ def _published_text(job: "Job") -> Kind:
     return "standin"
 
 
-def _take(role: str, origin: Origin) -> dict[str, File]:
+def _take(role: str, origin: Origin, watch: Watch = unwatched) -> dict[str, File]:
     console.say(f"{role:>12}  {origin.name} ({origin.kind})")
-    return origin.take()
+    return origin.take(watch)
+
+
+def _take_tensors(role: str, origin: Origin) -> tuple[dict[str, File], list[TensorLine]]:
+    """The files of a checkpoint, and its tensors with their digests, from one reading."""
+    arriving: list[Arriving] = []
+
+    def watch(path: Path) -> Feed | None:
+        if path.suffix != ".safetensors":
+            return None
+        arriving.append(Arriving(path, path.stat().st_size))
+        return arriving[-1].update
+
+    files = _take(role, origin, watch)
+    return files, [line for one in arriving for line in one.lines()]
 
 
 def _template(job: "Job", pinned: str, taken: Mapping[str, File]) -> bytes:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
@@ -19,7 +20,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from forge.core import console
 from forge.core.errors import FetchError
-from forge.core.files import File, Origin, hash_files, select, stamps
+from forge.core.files import File, Origin, Watch, hash_files, select, stamps, unwatched
 from forge.core.hub_client import LOGIN, ClientError, api, blob_id, endpoint
 from forge.inputs.mirror import title
 from forge.recipes.sources import Source
@@ -70,12 +71,16 @@ def repository(source: Source, globs: Sequence[str], cache: Path) -> Origin:
         revision=str(source.revision),
         name=title(source),
         key=[source.uri, list(globs)],
-        take=lambda: take(source, globs, cache),
+        take=partial(take, source, globs, cache),
     )
 
 
-def take(source: Source, globs: Sequence[str], cache: Path) -> dict[str, File]:
+def take(
+    source: Source, globs: Sequence[str], cache: Path, watch: Watch = unwatched
+) -> dict[str, File]:
     """The files that the globs select, downloaded into `cache` and checked.
+
+    `watch` is told of each file, and fed what is read of it.
 
     Raises:
         FetchError: as `listing`; the disk is full; a download broke off; a file's bytes are not
@@ -84,7 +89,7 @@ def take(source: Source, globs: Sequence[str], cache: Path) -> dict[str, File]:
     entries = listing(source)
     names = select(entries, globs, source.uri, strict=True)
     paths = _download(source, {name: entries[name] for name in names}, cache)
-    files = hash_files(paths, stamps(paths))
+    files = hash_files(paths, stamps(paths), watch)
     for name, file in files.items():
         _check(source, entries[name], file)
     return files

@@ -13,10 +13,20 @@ digests besides.
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from forge.core.errors import FetchError
-from forge.core.files import File, Origin, hash_files, names_in, select, stamps
+from forge.core.files import (
+    File,
+    Origin,
+    Watch,
+    hash_files,
+    names_in,
+    select,
+    stamps,
+    unwatched,
+)
 from forge.recipes.sources import Dataset, Source
 
 SUMS = "SHA256SUMS"
@@ -40,8 +50,8 @@ def repository(mirror: Path, source: Source, globs: Sequence[str]) -> Origin | N
     paths = {name: folder / name for name in names}
     found = stamps(paths)
 
-    def take() -> dict[str, File]:
-        files = hash_files(paths, found)
+    def take(watch: Watch = unwatched) -> dict[str, File]:
+        files = hash_files(paths, found, watch)
         for name, file in files.items():
             if file.sha256 != listed[name]:
                 raise FetchError(
@@ -77,7 +87,7 @@ def joined_text(mirror: Path, source: Dataset) -> Origin | None:
         revision=str(source.revision),
         name=title(source),
         key=[source.uri, found],
-        take=lambda: hash_files(paths, found),
+        take=partial(hash_files, paths, found),
         joined=True,
     )
 
@@ -99,7 +109,7 @@ def local(folder: Path, globs: Sequence[str]) -> Origin:
         revision=None,
         name="a local checkpoint",
         key=found,
-        take=lambda: hash_files(paths, found),
+        take=partial(hash_files, paths, found),
     )
 
 

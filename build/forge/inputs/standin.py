@@ -14,7 +14,7 @@ from pydantic import ConfigDict
 
 from forge.core import canonical
 from forge.core.errors import FetchError
-from forge.core.files import File, Origin, names_in, select
+from forge.core.files import File, Origin, Watch, names_in, select, sha256_of, unwatched
 from forge.core.model import Model, RelativePath, Sha256
 from forge.recipes.recipe import CalibrationSet, Recipe
 
@@ -146,9 +146,10 @@ def _require_same(folder: Path, pinned: Iterable[str], present: Iterable[str], r
 
 
 def _origin(what: str, name: str, folder: Path, digests: Mapping[str, str], remedy: str) -> Origin:
-    def take() -> dict[str, File]:
+    def take(watch: Watch = unwatched) -> dict[str, File]:
         return {
-            path: _check(folder / path, digest, remedy) for path, digest in sorted(digests.items())
+            path: _check(folder / path, digest, remedy, watch)
+            for path, digest in sorted(digests.items())
         }
 
     uri = f"standin:{what}"
@@ -157,11 +158,11 @@ def _origin(what: str, name: str, folder: Path, digests: Mapping[str, str], reme
     )
 
 
-def _check(path: Path, digest: str, remedy: str) -> File:
+def _check(path: Path, digest: str, remedy: str, watch: Watch) -> File:
     try:
-        found = canonical.sha256_file(path)
-    except OSError as error:
-        raise FetchError(f"{path}: cannot be read ({error.strerror}). {remedy}") from error
+        found = sha256_of(path, watch(path))
+    except FetchError as error:
+        raise FetchError(f"{error} {remedy}") from error
     if found != digest:
         raise FetchError(f"{path}: has sha256 {found}, pinned is {digest}. {remedy}")
     return File(path=path, sha256=found, bytes=path.stat().st_size)

@@ -6,17 +6,18 @@ STATEMENT = "provenance.json"
 SUMS = "SHA256SUMS"
 TENSORS = "tensors.jsonl"
 VERIFICATION = "verification.json"
+# The error of every quantized linear, if the build was verified at all.
+ERRORS = "quantization_error.jsonl"
 # What fetch leaves beside the inputs.
 INPUTS = "inputs.json"
 
 # What `make release` puts beside a checkpoint; a rebuild does not have them.
 DOCUMENTS = ("README.md", "NOTICE", "report.html", ".gitattributes")
-# What it adds to the provenance: the error of every quantized linear, and the list of all files.
-ERRORS = "quantization_error.jsonl"
+# What it adds to the provenance: the list of all files.
 CONTENTS = "release.json"
 # The statements that are signed, each with the bundle that holds its signature, and the optional
 # OpenSSF model signature.
 BUNDLES = {STATEMENT: "provenance.sigstore.json", CONTENTS: "release.sigstore.json"}
 MODEL_SIGNATURE = "model.sig"
 SIGNATURES = tuple(f"{PROVENANCE}/{name}" for name in (*BUNDLES.values(), MODEL_SIGNATURE))
-ADDED = frozenset({*DOCUMENTS, f"{PROVENANCE}/{ERRORS}", f"{PROVENANCE}/{CONTENTS}", *SIGNATURES})
+ADDED = frozenset({*DOCUMENTS, f"{PROVENANCE}/{CONTENTS}", *SIGNATURES})

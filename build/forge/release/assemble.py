@@ -6,14 +6,15 @@ made from the provenance, and `release.json`, an in-toto statement of the type `
 the folder by digest, so that nothing in it is outside a signature.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from forge.calibration import record
 from forge.core import console
 from forge.core import store as stores
 from forge.core.errors import ReleaseError
-from forge.core.files import hash_files, names_in, stamps
-from forge.core.store import Store
+from forge.core.files import File, hash_files, names_in, stamps
 from forge.manifest import provenance as manifests
 from forge.manifest import release_list
 from forge.manifest.names import (
@@ -31,8 +32,6 @@ from forge.manifest.names import (
 from forge.release import card, facts, report
 from forge.release.facts import Facts
 from forge.release.folder import provenance_of
-from forge.tensors import quantization_error, tensorfile
-from forge.tensors.plan import make_plan
 
 # The hub writes one of its own into a repository that has none; this is in the signed list.
 ATTRIBUTES = """\
@@ -41,8 +40,10 @@ tokenizer.json filter=lfs diff=lfs merge=lfs -text
 """
 
 
-def assemble(folder: Path, store: Store) -> None:
+def assemble(folder: Path) -> None:
     """Adds what a release has beyond a build; signatures of another state are removed.
+
+    Every file is read once, as it is made the release's own.
 
     Raises:
         FetchError: the folder is no build.
@@ -54,37 +55,38 @@ def assemble(folder: Path, store: Store) -> None:
     provenance = provenance_of(folder)
     _require_free_names(provenance)
     _require_nothing_else(folder)
-    for name in names_in(folder):
-        # Its bytes may be those of the store, which nobody is to change by way of a release.
-        stores.own(folder / name)
-    errors = provenance / ERRORS
-    if not errors.is_file():
-        _measure_errors(folder, store, errors)
+    # Its bytes may be those of the store, which nobody is to change by way of a release.
+    known = {name: digest for name in names_in(folder) if (digest := stores.own(folder / name))}
     found = facts.read(folder)
     for name, text in _documents(found).items():
         (folder / name).write_text(text, encoding="utf-8")
-    listed = contents(folder)
+        known.pop(name, None)
+    listed = contents(folder, known)
     if not (provenance / CONTENTS).is_file() or (provenance / CONTENTS).read_bytes() != listed:
         (provenance / CONTENTS).write_bytes(listed)
         for name in SIGNATURES:
             (folder / name).unlink(missing_ok=True)
     console.say(f"{folder} is a release: {len(names_in(folder))} files")
     if not found.errors:
-        console.say("the base is not in the store, so the error by layer is not in the report")
+        console.say("the build was not verified, so the error by layer is not in the report")
 
 
-def contents(folder: Path) -> bytes:
-    """`release.json` of a folder as it is now: every file, but for itself and the signatures."""
-    apart = {f"{PROVENANCE}/{CONTENTS}", *SIGNATURES}
-    paths = {name: folder / name for name in names_in(folder) if name not in apart}
-    digests = {name: file.sha256 for name, file in hash_files(paths, stamps(paths)).items()}
-    target = manifests.read(folder / PROVENANCE).asked.target
-    named = release_list.purl(target, digests[f"{PROVENANCE}/{STATEMENT}"])
-    return release_list.release(digests, named).encoded()
+def contents(folder: Path, known: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """`release.json` of a folder as it is now: every file, but for itself and the signatures.
+
+    Files whose digest is `known` are not read.
+    """
+    names = _listed(folder)
+    paths = {name: folder / name for name in names if name not in known}
+    read = {name: file.sha256 for name, file in hash_files(paths, stamps(paths)).items()}
+    return _contents(folder, {name: known.get(name) or read[name] for name in names})
 
 
-def require_current(folder: Path) -> None:
+def require_current(folder: Path) -> dict[str, File]:
     """Refuses a folder whose list of files is not what is there.
+
+    Returns:
+        The files that are in the list, each read once.
 
     Raises:
         ReleaseError: it was never made a release, or was changed since.
@@ -96,12 +98,26 @@ def require_current(folder: Path) -> None:
             remedy="not-released",
             folder=folder,
         )
-    if path.read_bytes() != contents(folder):
+    paths = {name: folder / name for name in _listed(folder)}
+    files = hash_files(paths, stamps(paths))
+    if path.read_bytes() != _contents(folder, {name: one.sha256 for name, one in files.items()}):
         raise ReleaseError(
             f"{folder}: was changed since it was made a release.",
             remedy="not-released",
             folder=folder,
         )
+    return files
+
+
+def _listed(folder: Path) -> list[str]:
+    apart = {f"{PROVENANCE}/{CONTENTS}", *SIGNATURES}
+    return [name for name in names_in(folder) if name not in apart]
+
+
+def _contents(folder: Path, digests: Mapping[str, str]) -> bytes:
+    target = manifests.read(folder / PROVENANCE).asked.target
+    named = release_list.purl(target, digests[f"{PROVENANCE}/{STATEMENT}"])
+    return release_list.release(digests, named).encoded()
 
 
 def _documents(found: Facts) -> dict[str, str]:
@@ -123,8 +139,9 @@ def _built(provenance: Path) -> list[str]:
 def _require_nothing_else(folder: Path) -> None:
     """Refuses what got into the folder by accident, a key among others."""
     provenance = folder / PROVENANCE
-    beside = (STATEMENT, SUMS, TENSORS, VERIFICATION, record.FILE)
-    known = {*_built(provenance), *ADDED, *(f"{PROVENANCE}/{name}" for name in beside)}
+    listed = (STATEMENT, SUMS, TENSORS, VERIFICATION, ERRORS, record.FILE)
+    beside = {f"{PROVENANCE}/{name}" for name in listed}
+    known = {*_built(provenance), *ADDED, *beside}
     if extra := sorted({*names_in(folder)} - known):
         raise ReleaseError(f"{folder / extra[0]}: is no file of this build. Move it elsewhere.")
 
@@ -136,16 +153,3 @@ def _require_free_names(provenance: Path) -> None:
                 f"{name}: is a file of the checkpoint, and a release puts one of its own there. "
                 "Leave it out of the recipe's files."
             )
-
-
-def _measure_errors(folder: Path, store: Store, path: Path) -> None:
-    """Writes the error of every linear, if the store still has the base that it was made from."""
-    step = manifests.read(path.parent).steps.get("fetch")
-    fetched = store.get("fetch", step.annotations.key) if step else None
-    if step is None or fetched is None or fetched.digests != step.annotations.outputs:
-        return
-    variant = facts.read(folder).recipe
-    base, stored = (tensorfile.read_checkpoint(one) for one in (fetched.files / "base", folder))
-    plan = make_plan(variant, base)
-    measured = quantization_error.measure(plan, base, stored, variant.layout.loader)
-    path.write_text(quantization_error.lines(measured), encoding="utf-8")

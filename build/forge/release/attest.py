@@ -2,12 +2,11 @@
 
 `provenance.json` is an in-toto Statement v1 (https://in-toto.io/Statement/v1) with the SLSA
 provenance v1 predicate (https://slsa.dev/spec/v1.0/provenance). `SHA256SUMS` covers every file
-outside `provenance/`, `tensors.jsonl` every stored tensor; both come from the stored bytes.
+outside `provenance/`, `tensors.jsonl` every stored tensor; the digests in both were taken while the
+bytes were written. No tensor is read here.
 """
 
-import hashlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,15 @@ from forge.core import canonical, checkout, machine, store
 from forge.core.store import Result
 from forge.manifest import document, provenance
 from forge.manifest.inputs import Inputs
-from forge.manifest.names import INPUTS, PROVENANCE, STATEMENT, SUMS, TENSORS, VERIFICATION
+from forge.manifest.names import (
+    ERRORS,
+    INPUTS,
+    PROVENANCE,
+    STATEMENT,
+    SUMS,
+    TENSORS,
+    VERIFICATION,
+)
 from forge.manifest.provenance import (
     BASE_IMAGE,
     BUILD_TYPE,
@@ -37,8 +44,7 @@ from forge.manifest.provenance import (
 )
 from forge.manifest.statement import Digest, subjects
 from forge.manifest.tensor_list import TensorLine
-from forge.tensors import tensorfile
-from forge.tensors.tensorfile import Tensor
+from forge.tensors import tensor_list
 
 if TYPE_CHECKING:
     from forge.pipeline import Job, Needed, Work
@@ -66,10 +72,10 @@ def run(work: "Work", out: Path) -> None:
     job, needed = work.job, work.needed
     dress = needed["dress"]
     (out / SUMS).write_text(sum_lines(dress.digests), encoding="utf-8")
-    tensors = tensorfile.read_checkpoint(dress.files)
-    (out / TENSORS).write_text(tensor_lines(tensors), encoding="utf-8")
+    tensor_list.write(out / TENSORS, _tensors(needed))
     store.link(needed["calibrate"].files / record.FILE, out / record.FILE)
-    store.link(needed["verify"].files / VERIFICATION, out / VERIFICATION)
+    for name in _verified(needed):
+        store.link(needed["verify"].files / name, out / name)
     document.write(out / STATEMENT, _manifest(job, needed, out))
 
 
@@ -78,31 +84,16 @@ def sum_lines(digests: Mapping[str, str]) -> str:
     return "".join(f"{digest}  {path}\n" for path, digest in sorted(digests.items()))
 
 
-def tensor_lines(tensors: Mapping[str, Tensor]) -> str:
-    """A line of canonical JSON a tensor, sorted by name, with the sha256 of its stored bytes."""
-    ordered = sorted(tensors.values(), key=lambda tensor: tensor.name)
-    with ThreadPoolExecutor() as pool:
-        digests = pool.map(_tensor_digest, ordered)
-        return "".join(
-            TensorLine(
-                name=tensor.name,
-                dtype=tensor.dtype,
-                shape=tensor.shape,
-                nbytes=tensor.nbytes,
-                sha256=digest,
-                file=tensor.file.name,
-            )
-            .encoded()
-            .decode()
-            for tensor, digest in zip(ordered, digests, strict=True)
-        )
+def _tensors(needed: "Needed") -> list[TensorLine]:
+    """The tensors of the checkpoint, with the digests that were taken while they were written."""
+    lists = (needed[step].files / tensor_list.FILE for step in ("quantize", "graft"))
+    # A recipe that drops the head has no shard of it.
+    return [line for path in lists if path.is_file() for line in tensor_list.read(path).values()]
 
 
-def _tensor_digest(tensor: Tensor) -> str:
-    digest = hashlib.sha256()
-    for chunk in tensor.chunks():
-        digest.update(chunk)
-    return digest.hexdigest()
+def _verified(needed: "Needed") -> list[str]:
+    """The files of the step verify: its report, and the errors of the linears if it looked."""
+    return [name for name in (VERIFICATION, ERRORS) if name in needed["verify"].digests]
 
 
 def _builder(job: "Job") -> str:
@@ -180,7 +171,7 @@ def _details(job: "Job", needed: "Needed", out: Path) -> Details:
     records = [result.record for result in needed.values()]
     files = {
         f"{PROVENANCE}/{name}": canonical.sha256_file(out / name)
-        for name in (record.FILE, VERIFICATION)
+        for name in (record.FILE, *_verified(needed))
     }
     return Details(
         builder=Builder(id=_builder(job)),

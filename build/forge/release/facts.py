@@ -46,8 +46,8 @@ class Input:
 class Facts:
     """A build in figures.
 
-    `perplexity` and `acceptance` are what their checks measured; `errors` are there if the base
-    was at hand when the release was assembled.
+    `perplexity` and `acceptance` are what their checks measured; `errors` are there if the
+    build was verified.
     """
 
     recipe: Recipe

@@ -37,9 +37,9 @@ def upload(folder: Path, repo: str, *, confirm: bool, rehearsal: bool) -> str | 
     folder = folder.resolve()
     _require_signed(folder)
     _require_no_rehearsal(folder, rehearsal)
-    assemble.require_current(folder)
-    paths = {name: folder / name for name in names_in(folder)}
-    files = hash_files(paths, stamps(paths))
+    files = assemble.require_current(folder)
+    rest = {name: folder / name for name in names_in(folder) if name not in files}
+    files |= hash_files(rest, stamps(rest))
     listed = _write_list(folder, files)
     console.say(f"{listed} has the files for a source forge's release page")
     client = api()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from forge.recipes.recipe import Recipe
-from forge.tensors import configs, tensorfile
+from forge.tensors import configs, tensor_list, tensorfile
 from forge.tensors.plan import Plan, head_source, make_plan
 from forge.tensors.tensorfile import Tensor
 
@@ -17,13 +17,16 @@ class Checkpoint:
 
     `base` are the base's tensors by name, in the order of their data. `head` are the tensors of
     the checkpoint that the MTP head is taken from, `head_source` says which that is; a recipe that
-    drops the head has neither.
+    drops the head has neither. `digests` and `head_digests` are the sha256 of their tensors on
+    arrival; whoever reads a tensor holds it to that.
     """
 
     recipe: Recipe
     base: Mapping[str, Tensor]
+    digests: Mapping[str, str]
     plan: Plan
     head: Mapping[str, Tensor]
+    head_digests: Mapping[str, str]
     head_source: Literal["base", "donor"] | None
 
     @property
@@ -36,14 +39,27 @@ def read(recipe: Recipe, inputs: Path) -> Checkpoint:
     """The checkpoint that a recipe makes of what fetch left in a folder.
 
     Raises:
-        TensorFileError: the base or the donor breaks the format.
+        TensorFileError: the base or the donor breaks the format, or has no list of its tensors.
         RecipeError: the recipe does not fit the base (see :func:`forge.tensors.plan.make_plan`).
     """
-    base = tensorfile.read_checkpoint(inputs / "base")
-    plan = make_plan(recipe, base)
+    base, digests = _arrived(inputs, "base")
     source = head_source(recipe, base)
-    if source is None:
-        head: Mapping[str, Tensor] = {}
-    else:
-        head = base if source == "base" else tensorfile.read_checkpoint(inputs / "donor")
-    return Checkpoint(recipe=recipe, base=base, plan=plan, head=head, head_source=source)
+    head: tuple[Mapping[str, Tensor], Mapping[str, str]] = ({}, {})
+    if source is not None:
+        head = (base, digests) if source == "base" else _arrived(inputs, "donor")
+    return Checkpoint(
+        recipe=recipe,
+        base=base,
+        digests=digests,
+        plan=make_plan(recipe, base),
+        head=head[0],
+        head_digests=head[1],
+        head_source=source,
+    )
+
+
+def _arrived(inputs: Path, role: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a fetched checkpoint, and their digests on arrival."""
+    lines = tensor_list.read(inputs / tensor_list.of_input(role))
+    digests = {name: line.sha256 for name, line in lines.items()}
+    return tensorfile.read_checkpoint(inputs / role), digests

@@ -5,20 +5,18 @@ from the stored tensors and the base, in an order of its own, so that it is the 
 It needs the base, and neither torch nor a GPU.
 """
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf, isnan, sqrt
 
 import numpy as np
 
-from forge.core import canonical, console
+from forge.core import canonical
 from forge.tensors import loops, nvfp4
 from forge.tensors.formats import Loader
 from forge.tensors.nvfp4 import BLOCK
-from forge.tensors.plan import Linear, Plan
+from forge.tensors.plan import Linear
 from forge.tensors.small_floats import E4M3_VALUES, Bytes, Floats, widen_bf16
-from forge.tensors.tensorfile import DTYPE_BYTES, Tensor
 
 # Elements that are worked on at a time.
 CHUNK = 1 << 22
@@ -28,10 +26,11 @@ WIDEN: Mapping[str, Callable[[bytes], Floats]] = {
     "F32": lambda data: np.frombuffer(data, dtype="<f4"),
 }
 
-Parts = Mapping[str, Tensor]
+# The data of a linear's scale tensors, by the last part of their names.
+Scales = Mapping[str, bytes]
 # Values of some rows, and a factor that all of them have.
 Read = tuple[Floats, float]
-Rows = Callable[[Parts, str, range, int], Read]
+Rows = Callable[[bytes, Scales, range, int], Read]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,30 +52,7 @@ class Error:
         return sqrt(self.squared_error / self.squared_norm)
 
 
-def measure(plan: Plan, base: Parts, stored: Parts, loader: Loader) -> list[Error]:
-    """The error of every quantized linear, sorted by module; all of their tensors must be there.
-
-    Args:
-        plan: says which linears, where their weights lie in the base, and in what they are stored.
-        base: the base's tensors by name.
-        stored: the result's.
-        loader: whose formats these are.
-    """
-    linears = sorted(plan.linears.values(), key=lambda one: one.module)
-    with (
-        console.count_bar("errors", len(linears)) as advance,
-        ThreadPoolExecutor(max_workers=2) as pool,
-    ):
-
-        def one(linear: Linear) -> Error:
-            error = of(linear, base, stored, loader)
-            advance(1)
-            return error
-
-        return list(pool.map(one, linears))
-
-
-def lines(errors: list[Error]) -> str:
+def lines(errors: Iterable[Error]) -> str:
     """A line of canonical JSON a linear."""
     return "".join(
         canonical.dumps(
@@ -97,17 +73,46 @@ def parse(text: str) -> list[Error]:
     return [Error(**canonical.loads(line.encode())) for line in text.splitlines()]
 
 
-def of(linear: Linear, base: Parts, stored: Parts, loader: Loader) -> Error:
-    """The error of one linear, whose tensors are all there."""
+def steps(linear: Linear) -> Iterator[range]:
+    """The rows of a linear in parts, in the order in which their squares are added up."""
     rows, columns = linear.place.shape
-    read = _ROWS[loader, linear.format.name]
     step = max(1, CHUNK // columns)
-    error = norm = 0.0
     for start in range(0, rows, step):
-        part = range(start, min(rows, start + step))
-        exact = _weight(linear, base[linear.place.tensor], part)
-        sums = loops.squares(*read(stored, linear.module, part, columns), exact)
-        error, norm = error + sums[0], norm + sums[1]
+        yield range(start, min(rows, start + step))
+
+
+def squares(  # noqa: PLR0917 - what a linear is, and three kinds of bytes of some of its rows
+    linear: Linear,
+    loader: Loader,
+    rows: range,
+    codes: bytes,
+    scales: Scales,
+    exact: bytes,
+    dtype: str,
+) -> tuple[float, float]:
+    """|Q - W|^2 and |W|^2 of some rows.
+
+    Args:
+        linear: whose rows they are.
+        loader: whose format it is stored in.
+        rows: which they are.
+        codes: what is stored for them in the first tensor of the format.
+        scales: all of the other tensors, none zero or NaN.
+        exact: the weights of the base.
+        dtype: theirs.
+    """
+    columns = linear.place.shape[1]
+    weights = WIDEN[dtype](exact).reshape(len(rows), columns)
+    read = _ROWS[loader, linear.format.name]
+    found: tuple[float, float] = loops.squares(*read(codes, scales, rows, columns), weights)
+    return found
+
+
+def total(linear: Linear, parts: Iterable[tuple[float, float]]) -> Error:
+    """The error of a linear, of the squares of its parts in their order."""
+    error = norm = 0.0
+    for squared_error, squared_norm in parts:
+        error, norm = error + squared_error, norm + squared_norm
     return Error(
         module=linear.module,
         format=linear.format.name,
@@ -116,34 +121,25 @@ def of(linear: Linear, base: Parts, stored: Parts, loader: Loader) -> Error:
     )
 
 
-def _weight(linear: Linear, weight: Tensor, rows: range) -> Floats:
-    columns = linear.place.shape[1]
-    size = DTYPE_BYTES[weight.dtype]
-    start = linear.place.start + rows.start * columns
-    data = _bytes(weight, start * size, len(rows) * columns * size)
-    return WIDEN[weight.dtype](data).reshape(len(rows), columns)
+def _modelopt_nvfp4(codes: bytes, scales: Scales, rows: range, columns: int) -> Read:
+    return _nvfp4(codes, scales, rows, columns), _scalar(scales["weight_scale_2"])
 
 
-def _modelopt_nvfp4(stored: Parts, module: str, rows: range, columns: int) -> Read:
-    values = _nvfp4(stored, f"{module}.weight", f"{module}.weight_scale", rows, columns)
-    return values, _scalar(stored[f"{module}.weight_scale_2"])
+def _compressed_nvfp4(codes: bytes, scales: Scales, rows: range, columns: int) -> Read:
+    return _nvfp4(codes, scales, rows, columns), 1 / _scalar(scales["weight_global_scale"])
 
 
-def _compressed_nvfp4(stored: Parts, module: str, rows: range, columns: int) -> Read:
-    values = _nvfp4(stored, f"{module}.weight_packed", f"{module}.weight_scale", rows, columns)
-    return values, 1 / _scalar(stored[f"{module}.weight_global_scale"])
-
-
-def _nvfp4(stored: Parts, codes: str, scales: str, rows: range, columns: int) -> Floats:
-    packed = _rows(stored[codes], rows, columns // 2)
-    blocks = _rows(stored[scales], rows, columns // BLOCK)
+def _nvfp4(codes: bytes, scales: Scales, rows: range, columns: int) -> Floats:
+    packed = np.frombuffer(codes, dtype=np.uint8).reshape(len(rows), columns // 2)
+    width = columns // BLOCK
+    blocks = _part(scales["weight_scale"], rows, width).reshape(len(rows), width)
     return nvfp4.dequantize(packed, blocks, np.float32(1))
 
 
-def _fp8(stored: Parts, module: str, rows: range, columns: int) -> Read:
-    codes = _rows(stored[f"{module}.weight"], rows, columns)
-    scales = _bytes(stored[f"{module}.weight_scale"], rows.start * 2, len(rows) * 2)
-    return E4M3_VALUES[codes] * WIDEN["BF16"](scales)[:, None], 1.0
+def _fp8(codes: bytes, scales: Scales, rows: range, columns: int) -> Read:
+    packed = np.frombuffer(codes, dtype=np.uint8).reshape(len(rows), columns)
+    factors = WIDEN["BF16"](_part(scales["weight_scale"], rows, 2).tobytes())
+    return E4M3_VALUES[packed] * factors[:, None], 1.0
 
 
 _ROWS: Mapping[tuple[str, str], Rows] = {
@@ -153,17 +149,10 @@ _ROWS: Mapping[tuple[str, str], Rows] = {
 }
 
 
-def _rows(tensor: Tensor, rows: range, width: int) -> Bytes:
-    data = _bytes(tensor, rows.start * width, len(rows) * width)
-    return np.frombuffer(data, dtype=np.uint8).reshape(len(rows), width)
+def _part(data: bytes, rows: range, width: int) -> Bytes:
+    """The bytes of some rows that are `width` bytes long."""
+    return np.frombuffer(data, np.uint8, len(rows) * width, rows.start * width)
 
 
-def _scalar(tensor: Tensor) -> float:
-    return float(np.frombuffer(tensor.read(), dtype="<f4")[0])
-
-
-def _bytes(tensor: Tensor, start: int, count: int) -> bytes:
-    """A part of a tensor's bytes; the header has promised that they are there."""
-    with tensor.file.open("rb") as file:
-        file.seek(tensor.offset + start)
-        return file.read(count)
+def _scalar(data: bytes) -> float:
+    return float(np.frombuffer(data, dtype="<f4")[0])

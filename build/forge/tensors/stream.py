@@ -1,6 +1,7 @@
 """Bytes on their way from base files to shards: read once, worked on in parallel, written once.
 
-One thread reads and one hashes what it read, two pack, one writes and one hashes what it writes.
+One thread reads and one hashes what it read, two pack, one writes and two hash what it writes: the
+file, and each tensor for itself.
 sha256, numba's loops and file access all release the interpreter lock. What lies between reader
 and writer is bounded.
 """
@@ -8,19 +9,22 @@ and writer is bounded.
 import io
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from forge.core.errors import QuantizeError
+from forge.manifest.tensor_list import TensorLine
 from forge.tensors import tensorfile
 from forge.tensors.buffers import Memory, Pool
 from forge.tensors.pagecache import ReadBehind, WriteBehind
+from forge.tensors.tensor_list import NewHash, Passing
 from forge.tensors.tensorfile import Spec, Tensor
 
 T = TypeVar("T")
@@ -30,19 +34,6 @@ _SMALL = 1 << 20  # what is hashed where it is written, as handing it on would g
 # Bytes that may be in memory between reader and writer. A group of linears that is larger than
 # this still passes, alone.
 IN_FLIGHT = 448 << 20
-
-
-class Hash(Protocol):
-    """A digest that grows with the bytes it is given, as hashlib's do."""
-
-    def update(self, data: memoryview, /) -> None:
-        """Takes the next bytes."""
-
-    def hexdigest(self) -> str:
-        """The digest of all bytes so far."""
-
-
-NewHash = Callable[[], Hash]
 
 
 class Reader:
@@ -124,6 +115,19 @@ class Reader:
         self._hash.update(memory)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """Shards that were written: the digest of each by file name, and what passed into them."""
+
+    files: dict[str, str]
+    passed: Sequence[Passing]
+
+    @property
+    def tensors(self) -> list[TensorLine]:
+        """Their tensors, with the digest of each."""
+        return [line for passing in self.passed for line in passing.lines()]
+
+
 class Conveyor:
     """Packs on two threads and writes on one, in the order in which it was given the work."""
 
@@ -165,15 +169,11 @@ class Conveyor:
             if lent is not None:
                 self._pool.give_back(lent)
 
-    def finish(self) -> dict[str, str]:
-        """Waits for all writes.
-
-        Returns:
-            The sha256 of each shard, by file name.
-        """
+    def finish(self) -> "Written":
+        """Waits for all writes; returns what was written."""
         while self._writes:
             self._writes.popleft().result()
-        return self._shards.digests
+        return Written(files=self._shards.digests, passed=self._shards.passed)
 
 
 class _ShardWriter:
@@ -181,11 +181,12 @@ class _ShardWriter:
 
     def __init__(self, shards: Mapping[str, list[Spec]], out: Path, new_hash: NewHash) -> None:
         self.digests: dict[str, str] = {}
+        self.passed: list[Passing] = []
         self._pending = deque(shards.items())
         self._out = out
         self._new_hash = new_hash
         self._file: io.FileIO | None = None
-        self._hashing = ThreadPoolExecutor(1, "digest")
+        self._hashing = ThreadPoolExecutor(2, "digest")
 
     def write(self, data: Bytes) -> None:
         """Appends bytes of the tensor that is due; no call crosses the end of a tensor."""
@@ -194,6 +195,7 @@ class _ShardWriter:
         if file.tell() == self._size:
             self._behind.finish()
             self.digests[self._name] = self._hash.hexdigest()
+            self.passed.append(self._passing)
             file.close()
             self._file = None
 
@@ -208,21 +210,25 @@ class _ShardWriter:
         header = tensorfile.header_bytes(specs)
         self._size = len(header) + sum(spec.nbytes for spec in specs)
         self._hash = self._new_hash()
+        self._passing = Passing(self._name, len(header), specs, self._new_hash)
         self._file = file = io.FileIO(self._out / self._name, "x")
         self._behind = WriteBehind(file.fileno())
         self._put(file, header)
         return file
 
     def _put(self, file: io.FileIO, data: Bytes) -> None:
-        """Writes the data while another thread hashes it."""
+        """Writes the data while other threads hash it."""
         view = np.frombuffer(data, dtype=np.uint8).data
+        hashes = (self._hash.update, self._passing.update)
         if len(view) <= _SMALL:
-            self._hash.update(view)
+            for update in hashes:
+                update(view)
             self._write(file, view)
         else:
-            hashing = self._hashing.submit(self._hash.update, view)
+            hashing = [self._hashing.submit(update, view) for update in hashes]
             self._write(file, view)
-            hashing.result()
+            for one in hashing:
+                one.result()
 
     def _write(self, file: io.FileIO, view: memoryview) -> None:
         while view:

@@ -8,6 +8,7 @@ Source: https://github.com/huggingface/safetensors#format
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -24,6 +25,8 @@ DTYPE_BYTES = {
     "U32": 4, "I32": 4, "F32": 4,
     "U64": 8, "I64": 8, "F64": 8,
 }  # fmt: skip
+# What a file begins with: the length of its header.
+LENGTH_BYTES = 8
 # The limit that the safetensors library sets as well.
 MAX_HEADER_BYTES = 100_000_000
 
@@ -64,15 +67,26 @@ class Tensor:
         Raises:
             TensorFileError: the file ends before the tensor does.
         """
-        with self.file.open("rb") as file:
-            file.seek(self.offset)
+        with self.file.open("rb", buffering=0) as file:
             for start in range(0, self.nbytes, size):
-                data = file.read(min(size, self.nbytes - start))
-                if len(data) != min(size, self.nbytes - start):
-                    raise TensorFileError(
-                        f"{self.file}: ends within tensor {self.name!r}; fetch the file again."
-                    )
-                yield data
+                yield self.part(file.fileno(), start, min(size, self.nbytes - start))
+
+    def part(self, descriptor: int, start: int, count: int) -> bytes:
+        """Some of the tensor's bytes, from an open descriptor of its file.
+
+        Raises:
+            TensorFileError: the file ends before they do.
+        """
+        pieces = []
+        while count:
+            data = os.pread(descriptor, count, self.offset + start)
+            if not data:
+                raise TensorFileError(
+                    f"{self.file}: ends within tensor {self.name!r}; fetch the file again."
+                )
+            pieces.append(data)
+            start, count = start + len(data), count - len(data)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def read(self) -> bytes:
         """The tensor's bytes at once."""
@@ -87,14 +101,29 @@ def read_header(path: Path) -> list[Tensor]:
             unknown dtype, a size that is not its shape's, gaps, overlaps, or trailing bytes.
     """
     size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-            raise TensorFileError(
-                f"{path}: the header claims {length} bytes, the file has {max(size - 8, 0)} "
-                "after the length; it is truncated or no safetensors file. Fetch it again."
-            )
-        raw = file.read(length)
+    with path.open("rb", buffering=0) as file:
+        prefix = file.read(LENGTH_BYTES)
+        return parse_header(path, size, file.read(header_length(path, size, prefix)))
+
+
+def header_length(path: Path, size: int, prefix: bytes) -> int:
+    """The bytes of a header, by those before it.
+
+    Raises:
+        TensorFileError: there cannot be so many in a file of this size.
+    """
+    length = int.from_bytes(prefix, "little")
+    if size < LENGTH_BYTES or length > min(size - LENGTH_BYTES, MAX_HEADER_BYTES):
+        raise TensorFileError(
+            f"{path}: the header claims {length} bytes, the file has "
+            f"{max(size - LENGTH_BYTES, 0)} after the length; it is truncated or no safetensors "
+            "file. Fetch it again."
+        )
+    return length
+
+
+def parse_header(path: Path, size: int, raw: bytes) -> list[Tensor]:
+    """As :func:`read_header`, of the bytes of the header that a file of this size has."""
     try:
         header = canonical.loads(raw)
     except ValueError as error:
@@ -102,9 +131,10 @@ def read_header(path: Path) -> list[Tensor]:
     if not isinstance(header, dict):
         raise TensorFileError(f"{path}: the header is no JSON object.")
     header.pop("__metadata__", None)
-    tensors = [_parse(path, name, entry, 8 + length) for name, entry in header.items()]
+    start = LENGTH_BYTES + len(raw)
+    tensors = [_parse(path, name, entry, start) for name, entry in header.items()]
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
-    _check_contiguous(path, tensors, start=8 + length, end=size)
+    _check_contiguous(path, tensors, start=start, end=size)
     return tensors
 
 

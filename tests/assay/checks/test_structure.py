@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from assay_edits import edit_json, failed, flip_a_bit, poke, rewrite, set_nan
+from assay_edits import edit_json, failed, flip_a_bit, listed, poke, rewrite, set_nan
 
 from assay.checks import structure
 from forge.tensors import tensorfile
@@ -20,9 +20,11 @@ def checkpoint(built, tmp_path):
 
 
 def test_the_real_artifact_passes(built, checkpoint):
-    checks = structure.run(built.made, checkpoint, built.inputs)
+    found = structure.run(built.made, checkpoint, built.results["fetch"], listed(checkpoint))
+    checks = found.checks
     assert not failed(built, checkpoint)
-    assert len(checks) == 10
+    assert len(checks) == 12
+    assert [error.module for error in found.errors] == sorted(built.made.plan.linears)
     assert all(check.measured for check in checks)
 
 

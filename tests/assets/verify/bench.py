@@ -6,6 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from conftest import write_list
+
 from forge.core import canonical, files
 from forge.manifest import names, release_list
 from forge.manifest.names import BUNDLES, CONTENTS, DOCUMENTS, PROVENANCE, SIGNATURES
@@ -106,8 +108,7 @@ class Bench:
         }
         (provenance / names.SUMS).write_text(attest.sum_lines(built))
         if tensors:
-            stored = tensorfile.read_checkpoint(self.folder)
-            (provenance / names.TENSORS).write_text(attest.tensor_lines(stored))
+            write_list(provenance / names.TENSORS, tensorfile.read_checkpoint(self.folder))
 
         def change(statement):
             listed = [f"{PROVENANCE}/{name}" for name in (names.SUMS, names.TENSORS)]

@@ -9,7 +9,7 @@ from forge.checkpoint import dress
 from forge.core import canonical
 from forge.core.errors import DressError
 from forge.pipeline import work_on
-from forge.tensors import configs, tensorfile
+from forge.tensors import configs, tensor_list, tensorfile
 
 
 def read(built, name):
@@ -18,6 +18,17 @@ def read(built, name):
 
 def edit_base(built, name, data):
     canonical.write(built.inputs / "base" / name, data)
+
+
+def fetched_again(built):
+    """What the step is given, had the inputs been fetched as they are now."""
+    digests = {
+        path.relative_to(built.inputs).as_posix(): canonical.sha256_file(path)
+        for path in built.inputs.rglob("*")
+        if path.is_file()
+    }
+    fetched = replace(built.results["fetch"], digests=digests)
+    return work_on(built.job, {**built.results, "fetch": fetched})
 
 
 def test_both_ignore_lists_are_equal(built):
@@ -43,7 +54,7 @@ def test_template_and_stripped_keys(built):
 
 def test_shards_are_shared_with_the_store(built):
     for step in ("quantize", "graft"):
-        for name in built.results[step].digests:
+        for name in built.results[step].digests.keys() - {tensor_list.FILE}:
             assert (built.checkpoint / name).samefile(built.results[step].files / name)
 
 
@@ -73,7 +84,32 @@ def test_modelopt_reads_the_config_as_its_own(built):
 def test_unfit_base(built, tmp_path, config, message):
     edit_base(built, "config.json", config)
     with pytest.raises(DressError, match=message):
+        dress.run(fetched_again(built), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "base/vocab.json",
+        "base/config.json",
+        "base/tokenizer_config.json",
+        "template/chat_template.jinja",
+    ],
+)
+def test_file_that_changed_since_it_was_fetched(built, tmp_path, name):
+    """Carried over, edited, stripped or put in place of the base's: each is held to its digest."""
+    path = built.inputs / name
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(DressError, match=rf"{path.name}: has sha256 .*, fetched was "):
         dress.run(work_on(built.job, built.results), tmp_path / "out")
+
+
+def test_digests_of_all_files_are_taken_while_they_are_written(built, tmp_path):
+    (tmp_path / "out").mkdir()
+    found = dress.run(work_on(built.job, built.results), tmp_path / "out")
+    assert found == {
+        path.name: canonical.sha256_file(path) for path in (tmp_path / "out").iterdir()
+    }
 
 
 @pytest.mark.parametrize(
@@ -96,7 +132,7 @@ def test_ignore_list_that_vllm_misreads(built, tmp_path, ignore, layer):
 def test_malformed_json_names_the_file(built, tmp_path):
     (built.inputs / "base" / "tokenizer_config.json").write_text("{")
     with pytest.raises(DressError, match=r"tokenizer_config\.json: cannot be read as JSON"):
-        dress.run(work_on(built.job, built.results), tmp_path / "out")
+        dress.run(fetched_again(built), tmp_path / "out")
 
 
 def test_strip_of_a_file_that_is_not_there(built, tmp_path):

@@ -23,7 +23,7 @@ def run(recipe, base, out, shard_bytes=5_000_000_000, digests=None):
     maxima = {name: np.float32(1 + number) for number, name in enumerate(plan.quantized)}
     out.mkdir()
     digests = digests or {path.name: canonical.sha256_file(path) for path in base.iterdir()}
-    return quantize.quantize(tensors, digests, plan, maxima, shard_bytes, out)
+    return quantize.quantize(tensors, digests, plan, maxima, shard_bytes, out).files
 
 
 def stored(folder):
@@ -76,7 +76,7 @@ def test_another_hash_is_used_for_what_is_read_and_what_is_written(flagship, bas
     (tmp_path / "md5").mkdir()
     digests = quantize.quantize(
         tensors, md5_digests(base), plan, maxima, 4000, tmp_path / "md5", new_hash=hashlib.md5
-    )
+    ).files
     assert digests == md5_digests(tmp_path / "md5")
     run(flagship, base, tmp_path / "sha256", shard_bytes=4000)
     assert digests == md5_digests(tmp_path / "sha256")

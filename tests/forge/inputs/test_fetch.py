@@ -16,20 +16,22 @@ from pyarrow import parquet
 
 from forge import pipeline
 from forge.core import canonical
-from forge.core.errors import FetchError, NotReadyError, UnpinnedError
+from forge.core.errors import FetchError, NotReadyError, TensorFileError, UnpinnedError
 from forge.core.store import Store
 from forge.inputs import fetch
 from forge.inputs.mirror import SUMS
 from forge.pipeline import Job, work_on
 from forge.recipes.recipe import Donor, Mtp, Recipe
 from forge.recipes.sources import Unresolved
+from forge.tensors import tensor_list
 
-from .test_standin import make_standins
+from .test_standin import WEIGHTS, holding, make_standins
 
 ROWS = ["One line.\n", "\n", " Two — lines.\n"]
 TEXT = "".join(ROWS)
 CHATS = [[{"role": "user", "content": f"Question {n}?", "name": "x"}] for n in range(3)]
 TEMPLATE = "{{ messages }}"
+MINE = holding(b"mine")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -42,7 +44,7 @@ def table(column: str, rows: list) -> bytes:
 
 # Every pinned input, by kind and repository.
 INPUTS = {
-    ("model", "acme/base"): {"config.json": b"{}", "a.safetensors": b"weights", "README.md": b""},
+    ("model", "acme/base"): {"config.json": b"{}", "a.safetensors": WEIGHTS, "README.md": b""},
     ("model", "acme/template"): {"a.jinja": TEMPLATE.encode()},
     ("dataset", "acme/chats"): {"chats.parquet": table("messages", CHATS)},
     ("dataset", "acme/text"): {"text.parquet": table("text", ROWS)},
@@ -165,8 +167,12 @@ def test_a_rehearsal_needs_nothing_but_the_standin(job, tmp_path):
         "inputs.json",
         "perplexity/text.txt",
         "template/chat_template.jinja",
+        "tensors/base.jsonl",
     ]
     assert (out / "base/model.safetensors").is_symlink()
+    (line,) = tensor_list.read(out / "tensors/base.jsonl").values()
+    assert (line.name, line.nbytes, line.file) == ("x", 7, "model.safetensors")
+    assert line.sha256 == canonical.sha256_text("weights")
     assert [chat[0]["content"][-7:] for chat in samples(out)] == ["Title 0", "Title 1"]
     assert (out / "perplexity/text.txt").read_text().count("Title") == 3
 
@@ -190,7 +196,7 @@ def test_parameters_follow_the_pins(job, standins):
     assert before == fetch.parameters(work_on(job(rehearsal=True), {}))
 
     card = standins / "qwen36-dense/standin.toml"
-    card.write_text(card.read_text().replace(canonical.sha256_text("weights"), "0" * 64))
+    card.write_text(card.read_text().replace(hashlib.sha256(WEIGHTS).hexdigest(), "0" * 64))
     assert before != fetch.parameters(work_on(job(rehearsal=True), {}))
 
 
@@ -235,36 +241,53 @@ def test_a_wrong_small_input_shows_before_the_large_ones(job, small, hub, tmp_pa
 def test_a_local_base_is_taken_and_named_by_its_content(job, tmp_path):
     base = tmp_path / "some folder"
     base.mkdir()
-    (base / "a.safetensors").write_bytes(b"mine")
+    (base / "a.safetensors").write_bytes(MINE)
     inputs = run(job(rehearsal=True, base=base), tmp_path / "out")
 
     assert kinds(inputs) == STANDIN_ONLY | {"base": "local"}
     assert inputs["sources"]["base"]["revision"] == "sha256:" + canonical.sha256_text(
-        f"{canonical.sha256_text('mine')}  a.safetensors\n"
+        f"{hashlib.sha256(MINE).hexdigest()}  a.safetensors\n"
     )
     assert "some folder" not in json.dumps(inputs)
-    assert (tmp_path / "out/base/a.safetensors").read_bytes() == b"mine"
+    assert (tmp_path / "out/base/a.safetensors").read_bytes() == MINE
 
 
 def test_a_local_base_that_changes_is_refused(job, tmp_path):
     """Between the key and the work, by a stamp that a file of the same size has as well."""
     base = tmp_path / "base"
     base.mkdir()
-    (base / "a.safetensors").write_bytes(b"mine")
+    (base / "a.safetensors").write_bytes(MINE)
     asked = work_on(job(rehearsal=True, base=base), {})
     fetch.parameters(asked)
-    (base / "a.safetensors").write_bytes(b"Mine")
+    (base / "a.safetensors").write_bytes(holding(b"Mine"))
     os.utime(base / "a.safetensors", ns=(1, 1))
 
     with pytest.raises(FetchError, match="changed since this build began"):
         fetch.run(asked, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (MINE[:5], "is truncated"),
+        (MINE[:20], "the header claims"),
+        (MINE[:-1], r"offsets|the tensors end at"),
+        (b"\xff" * 100, "the header claims"),
+        ((2).to_bytes(8, "little") + b"{x", "the header is not valid JSON"),
+    ],
+)
+def test_a_base_that_is_no_safetensors_file(job, tmp_path, data, message):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "a.safetensors").write_bytes(data)
+    with pytest.raises(TensorFileError, match=message):
+        run(job(rehearsal=True, base=tmp_path / "base"), tmp_path / "out")
+
+
 def test_a_rehearsal_takes_the_donor_from_the_standin(job, small, tmp_path):
     inputs = run(job(donated(small), rehearsal=True), tmp_path / "out")
 
     assert kinds(inputs)["donor"] == "standin"
-    assert (tmp_path / "out/donor/model.safetensors").read_bytes() == b"weights"
+    assert (tmp_path / "out/donor/model.safetensors").read_bytes() == WEIGHTS
 
 
 def donated(small: Recipe, lends: tuple[str, ...] = ()) -> Recipe:
@@ -276,7 +299,7 @@ def donated(small: Recipe, lends: tuple[str, ...] = ()) -> Recipe:
 
 def test_the_donor_lends_what_the_base_lacks(job, small, mirror, tmp_path):
     """It lies in `base/`, and inputs.json tells that it is the donor's."""
-    donor = {"mtp.safetensors": b"head", "processor.json": b"lent", "config.json": b"no"}
+    donor = {"mtp.safetensors": holding(b"head"), "processor.json": b"lent", "config.json": b"no"}
     put(mirror, "acme/donor", donor)
     recipe = donated(small, ("processor.json",))
     inputs = run(job(recipe, rehearsal=False, mirror=mirror), tmp_path / "out")
@@ -291,7 +314,7 @@ def test_the_donor_lends_what_the_base_lacks(job, small, mirror, tmp_path):
 def test_a_base_of_a_rehearsal_keeps_what_the_donor_would_lend(job, small, standins, tmp_path):
     base = tmp_path / "base"
     base.mkdir()
-    (base / "a.safetensors").write_bytes(b"mine")
+    (base / "a.safetensors").write_bytes(MINE)
     (base / "README.md").write_bytes(b"mine")
     recipe = donated(small, ("README.md",))
     run(job(recipe, rehearsal=True, base=base), tmp_path / "own")
@@ -304,7 +327,7 @@ def test_a_base_of_a_rehearsal_keeps_what_the_donor_would_lend(job, small, stand
 
 
 def test_what_neither_base_nor_donor_has_is_refused(job, small, mirror, tmp_path):
-    put(mirror, "acme/donor", {"mtp.safetensors": b"head"})
+    put(mirror, "acme/donor", {"mtp.safetensors": holding(b"head")})
     recipe = donated(small, ("processor.json",))
     with pytest.raises(FetchError, match=r"has no file 'processor\.json'"):
         run(job(recipe, rehearsal=False, mirror=mirror), tmp_path / "real")
@@ -373,7 +396,7 @@ def test_a_wrong_text_on_the_hub_is_no_reason_to_look_elsewhere(job, hub, tmp_pa
 def check_real(inputs: dict, out: Path, kind: str) -> None:
     """Every input from one kind of source, its bytes the pinned ones."""
     assert set(kinds(inputs).values()) == {kind}
-    assert (out / "base/a.safetensors").read_bytes() == b"weights"
+    assert (out / "base/a.safetensors").read_bytes() == WEIGHTS
     assert (out / "template/chat_template.jinja").read_text() == TEMPLATE
     assert samples(out) == [[{"role": "user", "content": f"Question {n}?"}] for n in range(2)]
     assert (out / "perplexity/text.txt").read_bytes() == TEXT.encode()

@@ -1,6 +1,7 @@
 """A stand-in, its template and its corpus are exactly the files that the repository pins."""
 
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,21 @@ from forge.core import canonical
 from forge.core.errors import FetchError
 from forge.inputs import standin
 from forge.recipes import recipe
+from forge.tensors import tensorfile
+from forge.tensors.tensorfile import Spec
 
 ARCHITECTURE = "Qwen3_5ForConditionalGeneration"
+
+
+def holding(data: bytes) -> bytes:
+    """A safetensors file with one tensor, `x`, of these bytes."""
+    return tensorfile.header_bytes([Spec(name="x", dtype="U8", shape=(len(data),))]) + data
+
+
+WEIGHTS = holding(b"weights")
 CHECKPOINT = {
     "config.json": b"{}",
-    "model.safetensors": b"weights",
+    "model.safetensors": WEIGHTS,
     "tokenizer.json": b"{}",
     "README.md": b"not taken",
 }
@@ -63,7 +74,7 @@ def test_a_byte_changed_is_refused(root):
     file.write_bytes(b"Weights")
     with pytest.raises(FetchError, match=r"model\.safetensors: has sha256") as caught:
         checkpoint(root).take()
-    assert canonical.sha256_text("weights") in str(caught.value)
+    assert sha256(WEIGHTS).hexdigest() in str(caught.value)
     assert canonical.sha256_text("Weights") in str(caught.value)
 
 

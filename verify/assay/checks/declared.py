@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from forge.core import canonical
+from forge.core.store import Result
 from forge.manifest.names import DOCUMENTS, PROVENANCE
 from forge.manifest.verification import Check
 from forge.recipes.recipe import Recipe
@@ -77,14 +78,28 @@ def check_config(recipe: Recipe, checkpoint: Path) -> Check:
     )
 
 
-def check_files(recipe: Recipe, checkpoint: Path, inputs: Path) -> Check:
-    """The files beside the weights are the base's, edited as the recipe says and no further."""
-    base = inputs / "base"
-    stored = {
+def files_of(checkpoint: Path) -> list[str]:
+    """The files of a checkpoint by path, the provenance left out."""
+    return sorted(
         path.relative_to(checkpoint).as_posix()
         for path in checkpoint.rglob("*")
         if path.is_file() and path.relative_to(checkpoint).parts[0] != PROVENANCE
-    }
+    )
+
+
+def check_files(
+    recipe: Recipe, checkpoint: Path, fetched: Result, digests: Mapping[str, str]
+) -> Check:
+    """The files beside the weights are the base's, edited as the recipe says and no further.
+
+    Args:
+        recipe: says what is edited.
+        checkpoint: the folder.
+        fetched: the inputs.
+        digests: the sha256 of the checkpoint's files, by path.
+    """
+    base = fetched.files / "base"
+    stored = set(files_of(checkpoint))
     made = configs.made_files(recipe)
     weights = {path for path in stored if path.endswith(".safetensors")}
     carried = {path.name for path in base.iterdir() if path.suffix != ".safetensors"}
@@ -100,11 +115,11 @@ def check_files(recipe: Recipe, checkpoint: Path, inputs: Path) -> Check:
             edited.pop(QUANTIZATION, None)
         if edited != original:
             wrong.append(f"{path} is not the base's without {', '.join(keys)}")
-    sources = {path: base / path for path in carried - made - edits.keys()}
+    sources = {path: f"base/{path}" for path in carried - made - edits.keys()}
     if TEMPLATE in made:
-        sources[TEMPLATE] = inputs / "template" / TEMPLATE
+        sources[TEMPLATE] = f"template/{TEMPLATE}"
     for path in sorted(sources.keys() & stored):
-        if (checkpoint / path).read_bytes() != sources[path].read_bytes():
+        if digests[path] != fetched.digests[sources[path]]:
             wrong.append(f"{path} is not {'the recipe' if path in made else 'the base'}'s")
     template = "the recipe's template" if TEMPLATE in made else "its template"
     return Check(

@@ -1,57 +1,81 @@
 """Checks what is stored, tensor by tensor, against the base and the recipe's rules.
 
 Nothing here trusts the build: names, dtypes and shapes are read from the result's own headers,
-bytes from its own files. What the files beside the tensors declare is checked in
-:mod:`assay.checks.declared`.
+bytes from its own files, once (:mod:`assay.checks.reading`). What the files beside the tensors
+declare is checked in :mod:`assay.checks.declared`.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-import numpy as np
-
-from assay.checks import declared
+from assay.checks import declared, reading
 from assay.checks.declared import first, json_object
+from assay.checks.reading import Reading
 from forge.core.errors import TensorFileError
+from forge.core.store import Result
+from forge.manifest.names import DOCUMENTS
 from forge.manifest.verification import Check
 from forge.recipes.recipe import Recipe
-from forge.tensors import quantization_error, tensorfile
+from forge.tensors import tensorfile
 from forge.tensors.checkpoint import Checkpoint
-from forge.tensors.formats import Loader
 from forge.tensors.plan import MTP, Plan
+from forge.tensors.quantization_error import Error
 from forge.tensors.tensorfile import Tensor
 
 Tensors = Mapping[str, Tensor]
 
 
-def run(made: Checkpoint, folder: Path, inputs: Path) -> list[Check]:
-    """Every structural check, in order.
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """The sha256 that a checkpoint's files and tensors had when they were written."""
+
+    files: Mapping[str, str]
+    tensors: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Every structural check, in order, and the error of each linear, if they got so far."""
+
+    checks: list[Check]
+    errors: Sequence[Error] = ()
+
+
+def run(made: Checkpoint, folder: Path, fetched: Result, listed: Listed) -> Found:
+    """Reads the checkpoint and what it was made from once, and judges.
 
     Args:
         made: the checkpoint that the recipe makes of the base.
         folder: the checkpoint that is there.
-        inputs: what the fetch step left.
+        fetched: the inputs.
+        listed: what was written.
     """
-    recipe, plan, base = made.recipe, made.plan, made.base
+    recipe, plan = made.recipe, made.plan
     try:
         stored = tensorfile.read_checkpoint(folder)
     except TensorFileError as error:
-        return [Check(name="structure.index", passed=False, detail=str(error))]
+        return Found(checks=[Check(name="structure.index", passed=False, detail=str(error))])
+    files = declared.files_of(folder)
+    weights = {tensor.file.name for tensor in stored.values()}
+    seen = reading.read(made, folder, stored, [name for name in files if name not in weights])
     checks = [
         check_index(folder, stored),
         check_names(plan, recipe.mtp.tensors if made.head_source else (), stored),
-        check_mtp(recipe, made.head_source, made.head, stored),
-        check_kept(plan, base, stored),
+        check_digests(seen, listed),
+        check_sources(seen),
+        check_mtp(recipe, made.head_source, seen, stored),
+        check_kept(plan, seen, stored),
         check_quantized(plan, stored),
-        check_scales(plan, stored),
+        check_scales(seen),
         declared.check_ignore(recipe, plan, folder, stored),
         declared.check_config(recipe, folder),
-        declared.check_files(recipe, folder, inputs),
+        declared.check_files(recipe, folder, fetched, seen.files),
     ]
     if all(check.passed for check in checks):  # then there are weights to look at
-        checks.append(check_weights(plan, base, stored, recipe.layout.loader))
-    return checks
+        checks.append(check_weights(plan, seen))
+    return Found(checks=checks, errors=seen.errors)
 
 
 def check_index(checkpoint: Path, stored: Tensors) -> Check:
@@ -84,10 +108,40 @@ def check_names(plan: Plan, head: Collection[str], stored: Tensors) -> Check:
     )  # fmt: skip
 
 
-def check_mtp(recipe: Recipe, source: str | None, head: Tensors, stored: Tensors) -> Check:
+def check_digests(seen: Reading, listed: Listed) -> Check:
+    """Files and tensors have the digests that were taken while they were written."""
+    # A release has documents beside what was written.
+    files = {name: digest for name, digest in seen.files.items() if name not in DOCUMENTS}
+    files |= {name: seen.files[name] for name in listed.files.keys() & seen.files.keys()}
+    wrong = [
+        name
+        for found, written in ((files, listed.files), (seen.tensors, listed.tensors))
+        for name in sorted(found.keys() | written.keys())
+        if found.get(name) != written.get(name)
+    ]
+    return Check(
+        name="structure.digests",
+        passed=not wrong,
+        detail=f"{len(wrong)} files and tensors are not what was written{first(wrong)}",
+        measured={"files": len(files), "tensors": len(seen.tensors)},
+    )
+
+
+def check_sources(seen: Reading) -> Check:
+    """What the result is compared with is what was fetched."""
+    return Check(
+        name="structure.sources",
+        passed=not seen.moved,
+        detail=f"{len(seen.moved)} of {seen.sources} tensors of base and donor changed since they "
+        f"were fetched{first([*seen.moved])}",
+        measured={"tensors": seen.sources},
+    )
+
+
+def check_mtp(recipe: Recipe, source: str | None, seen: Reading, stored: Tensors) -> Check:
     """The MTP head is there, whole, and byte-equal to its source, or nowhere if it is dropped."""
     if source is not None:
-        return _check_equal("structure.mtp", recipe.mtp.tensors, head, stored)
+        return _check_equal("structure.mtp", recipe.mtp.tensors, seen, stored)
     left = sorted(name for name in stored if name.startswith(MTP))
     return Check(
         name="structure.mtp",
@@ -97,9 +151,9 @@ def check_mtp(recipe: Recipe, source: str | None, head: Tensors, stored: Tensors
     )
 
 
-def check_kept(plan: Plan, base: Tensors, stored: Tensors) -> Check:
+def check_kept(plan: Plan, seen: Reading, stored: Tensors) -> Check:
     """Vision tower, head, embeddings, norms, convolutions: byte-equal to the base."""
-    return _check_equal("structure.kept", plan.keep, base, stored)
+    return _check_equal("structure.kept", plan.keep, seen, stored)
 
 
 def check_quantized(plan: Plan, stored: Tensors) -> Check:
@@ -120,38 +174,24 @@ def check_quantized(plan: Plan, stored: Tensors) -> Check:
     )
 
 
-def check_scales(plan: Plan, stored: Tensors) -> Check:
+def check_scales(seen: Reading) -> Check:
     """Every scale is finite and positive; one zero or NaN silences or poisons a block."""
-    wrong = []
-    count = 0
-    for linear in plan.linears.values():
-        for suffix, read in linear.format.scales.items():
-            tensor = stored.get(f"{linear.module}.{suffix}")
-            if tensor is None:
-                wrong.append(f"{linear.module}.{suffix}")
-                continue
-            for chunk in tensor.chunks():
-                values = read(chunk)
-                count += values.size
-                if not np.all(np.isfinite(values) & (values > 0)):
-                    wrong.append(tensor.name)
-                    break
     return Check(
         name="structure.scales",
-        passed=not wrong,
-        detail=f"{len(wrong)} scale tensors that are missing, or not finite and positive"
-        f"{first(wrong)}",
-        measured={"scales": count},
+        passed=not seen.bad,
+        detail=f"{len(seen.bad)} scale tensors that are missing, or not finite and positive"
+        f"{first([*seen.bad])}",
+        measured={"scales": seen.scales},
     )
 
 
-def check_weights(plan: Plan, base: Tensors, stored: Tensors, loader: Loader) -> Check:
+def check_weights(plan: Plan, seen: Reading) -> Check:
     """Every quantized linear stands for the base's weight, but for what its format rounds.
 
     Codes in another order, scales of another block, linears or experts that changed places: all of
     them are off by as much as the weight itself, however little a perplexity shows of it.
     """
-    errors = quantization_error.measure(plan, base, stored, loader)
+    errors = seen.errors
     wrong = [
         f"{error.module} by {error.relative:.2g}"
         for error in errors
@@ -160,7 +200,7 @@ def check_weights(plan: Plan, base: Tensors, stored: Tensors, loader: Loader) ->
     worst = max(errors, key=lambda error: error.relative)
     return Check(
         name="structure.weights",
-        passed=not wrong,
+        passed=not wrong and len(errors) == len(plan.linears),
         detail=f"{len(wrong)} of {len(errors)} linears off by more than rounding explains"
         f"{first(wrong)}; the worst by {worst.relative:.2g} of its norm",
         measured={
@@ -172,9 +212,9 @@ def check_weights(plan: Plan, base: Tensors, stored: Tensors, loader: Loader) ->
     )
 
 
-def _check_equal(name: str, names: Iterable[str], source: Tensors, stored: Tensors) -> Check:
+def _check_equal(name: str, names: Iterable[str], seen: Reading, stored: Tensors) -> Check:
     names = list(names)
-    wrong = [tensor for tensor in names if not _same(source.get(tensor), stored.get(tensor))]
+    wrong = [tensor for tensor in names if tensor in seen.unequal]
     size = sum(stored[tensor].nbytes for tensor in names if tensor in stored)
     return Check(
         name=name,
@@ -183,11 +223,3 @@ def _check_equal(name: str, names: Iterable[str], source: Tensors, stored: Tenso
         f"{first(wrong)}",
         measured={"tensors": len(names), "equal": len(names) - len(wrong), "bytes": size},
     )
-
-
-def _same(source: Tensor | None, stored: Tensor | None) -> bool:
-    if source is None or stored is None:
-        return False
-    if (source.dtype, source.shape) != (stored.dtype, stored.shape):
-        return False
-    return all(a == b for a, b in zip(source.chunks(), stored.chunks(), strict=True))

@@ -8,6 +8,7 @@ hub adds.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, Literal
 
 from assay.rebuild import difference
@@ -91,8 +92,16 @@ class Matched(Generic[Content]):
 Measure = Callable[[Entry[Content], Entry[Content]], Difference | None]
 
 
-def folders(before: Path, after: Path) -> Comparison:
+def folders(
+    before: Path, after: Path, written: Mapping[str, str] = MappingProxyType({})
+) -> Comparison:
     """Compares stored bytes; files that differ are read twice, to say in which tensors.
+
+    Args:
+        before: a checkpoint.
+        after: another.
+        written: digests that files of the first had when they were written; of these files, only
+            the second's are read, unless they differ.
 
     Raises:
         FetchError: one of them is no folder.
@@ -102,7 +111,7 @@ def folders(before: Path, after: Path) -> Comparison:
     if not one.files or not other.files:
         empty = after if one.files else before
         raise DifferenceError(f"{empty}: holds no file to compare; name a checkpoint folder.")
-    equal = _equal_files(before, after, sorted({*one.files} & {*other.files}))
+    equal = _equal_files(before, after, sorted({*one.files} & {*other.files}), written)
 
     def measure(left: Entry[Tensor], right: Entry[Tensor]) -> Difference | None:
         # The tensors of equal files are not read once more.
@@ -143,16 +152,23 @@ def _entry(file: str, tensor: Tensor) -> Entry[Tensor]:
     )
 
 
-def _equal_files(before: Path, after: Path, names: Sequence[str]) -> set[str]:
+def _equal_files(
+    before: Path, after: Path, names: Sequence[str], written: Mapping[str, str]
+) -> set[str]:
     """Those of the files of both that have the same bytes."""
     total = sum((before / name).stat().st_size for name in names)
     with console.bytes_bar("compare", total) as advance:
-        return {name for name in names if _same(before / name, after / name, advance)}
+        return {
+            name for name in names if _same(before / name, after / name, written.get(name), advance)
+        }
 
 
-def _same(one: Path, other: Path, advance: Callable[[int], None]) -> bool:
+def _same(one: Path, other: Path, written: str | None, advance: Callable[[int], None]) -> bool:
+    """Whether two files have the same bytes; of the first the digest may be known."""
     if one.stat().st_size != other.stat().st_size:
         return False
+    if written is not None:
+        return files.sha256_of(other, advance=advance) == written
     with one.open("rb") as left, other.open("rb") as right:
         while chunk := left.read(files.CHUNK):
             if right.read(files.CHUNK) != chunk:

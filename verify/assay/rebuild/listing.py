@@ -1,16 +1,15 @@
-"""A checkpoint by its digests: those that a release lists, or those of the stored bytes."""
+"""A checkpoint by its digests: those that a release lists, or those taken while it was written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from assay.rebuild.difference import Entry
 from assay.release import sums
-from forge.manifest import document
+from forge.core.errors import ManifestError, TensorFileError
+from forge.core.store import Result
 from forge.manifest.names import SUMS, TENSORS
-from forge.manifest.tensor_list import TensorLine
-from forge.release import attest
-from forge.tensors import tensorfile
+from forge.tensors import tensor_list
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,22 +26,29 @@ def of_release(provenance: Path) -> Listing:
     Raises:
         ManifestError: one of them is malformed.
     """
-    text = sums.text(provenance / TENSORS)
-    return Listing(files=sums.read(provenance / SUMS), tensors=_tensors(text, TENSORS))
+    tensors = _tensors(provenance / TENSORS)
+    return Listing(files=sums.read(provenance / SUMS), tensors=tensors)
 
 
-def of_checkpoint(folder: Path, digests: Mapping[str, str]) -> Listing:
-    """What they would say of a checkpoint whose files have these digests; reads every tensor."""
-    text = attest.tensor_lines(tensorfile.read_checkpoint(folder))
-    return Listing(files=digests, tensors=_tensors(text, str(folder)))
+def of_rebuild(digests: Mapping[str, str], steps: Iterable[Result]) -> Listing:
+    """A checkpoint by the digests that its steps took while they wrote it.
+
+    Args:
+        digests: those of its files.
+        steps: the results of the steps that wrote tensors.
+    """
+    lists = (step.files / tensor_list.FILE for step in steps)
+    # A recipe that drops the head has no shard of it.
+    tensors = [one for path in lists if path.is_file() for one in _tensors(path)]
+    return Listing(files=digests, tensors=tensors)
 
 
-def _tensors(text: str, where: str) -> list[Entry[str]]:
-    lines = (
-        document.parse(TensorLine, line.encode(), f"{where}, line {number}")
-        for number, line in enumerate(text.splitlines(), start=1)
-    )
+def _tensors(path: Path) -> list[Entry[str]]:
+    try:
+        lines = tensor_list.read(path)
+    except TensorFileError as error:
+        raise ManifestError(f"{error} Fetch it again.") from error
     return [
         Entry(name=one.name, dtype=one.dtype, shape=one.shape, file=one.file, content=one.sha256)
-        for one in lines
+        for one in lines.values()
     ]

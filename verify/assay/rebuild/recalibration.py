@@ -18,7 +18,6 @@ from forge.core import console
 from forge.core.errors import CalibrationError
 from forge.core.store import Result
 from forge.pipeline import Job
-from forge.tensors import checkpoint
 
 WORST = 10
 
@@ -56,7 +55,7 @@ def compare(job: Job, fetched: Result, released: Path) -> tuple[Scale, ...]:
     records = (released, again.files / record.FILE)
     devices = [record.origin(path).get("device") for path in records]
     console.say(f"the released record is from {devices[0]}, the new one from {devices[1]}")
-    plan = checkpoint.read(job.recipe, fetched.files).plan
+    plan = pipeline.work_on(job, {"fetch": fetched}).checkpoint.plan
     then, now = (record.read(path, plan.calibrated) for path in records)
 
     def stored(module: str, maxima: Mapping[str, np.float32]) -> float:

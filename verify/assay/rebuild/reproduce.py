@@ -104,13 +104,15 @@ def run(
     digest = canonical.sha256_file(provenance / STATEMENT)
     with _apart(job, digest) as apart:
         # 4. Once more.
-        dressed = _rebuild(apart, fetched, provenance / record.FILE)
+        rebuilt = _rebuild(apart, fetched, provenance / record.FILE)
+        dressed = rebuilt["dress"]
         # 5. The same?
+        wrote = (rebuilt["quantize"], rebuilt["graft"])
         listed = compare.listings(
-            listing.of_checkpoint(dressed.files, dressed.digests), listing.of_release(provenance)
+            listing.of_rebuild(dressed.digests, wrote), listing.of_release(provenance)
         )
         whole = provenance != folder and compare.checkpoint_files(folder)
-        files = compare.folders(dressed.files, folder) if whole else None
+        files = compare.folders(dressed.files, folder, dressed.digests) if whole else None
         # 6. And on this machine?
         again = (
             recalibration.compare(apart, fetched, provenance / record.FILE) if recalibrate else None
@@ -190,7 +192,7 @@ def _apart(job: Job, key: str) -> Iterator[Job]:
         yield replace(job, store=Store(root))
 
 
-def _rebuild(job: Job, fetched: Result, recorded: Path) -> Result:
+def _rebuild(job: Job, fetched: Result, recorded: Path) -> dict[str, Result]:
     """Runs the steps after calibration, the record in the place of that step's result."""
 
     def take_over(out: Path) -> None:
@@ -198,4 +200,4 @@ def _rebuild(job: Job, fetched: Result, recorded: Path) -> Result:
 
     calibrated = job.store.make("calibrate", "released", take_over, {})
     given = {"fetch": fetched, "calibrate": calibrated}
-    return pipeline.run(job, until="dress", given=given)["dress"]
+    return pipeline.run(job, until="dress", given=given)

@@ -13,8 +13,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from forge.core.errors import ReleaseError
-from forge.core.files import CHUNK
+from forge.core.files import pour
 from forge.manifest.names import PROVENANCE
+from forge.tensors.tensor_list import Arriving
 
 # tensors.jsonl of the largest checkpoints has some 30 MB.
 MOST_PROVENANCE = 1 << 28
@@ -26,10 +27,14 @@ KINDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """A file: its digest, and of those in `provenance/` the bytes that were hashed."""
+    """A file: its digest, and of those in `provenance/` the bytes that were hashed.
+
+    Of a file with tensors, `tensors` has their digests, taken of the same bytes.
+    """
 
     sha256: str
     data: bytes = b""
+    tensors: Arriving | None = None
 
 
 def read_folder(folder: Path) -> dict[str, Stored]:
@@ -101,7 +106,7 @@ def _read(path: Path, name: Path) -> Stored:
     except OSError as error:
         _require_kind(name, os.lstat(path).st_mode, stat.S_IFREG)
         raise ReleaseError(f"{str(name)!r}: cannot be read ({error.strerror}).") from error
-    with os.fdopen(file, "rb") as opened:
+    with os.fdopen(file, "rb", buffering=0) as opened:
         status = os.fstat(opened.fileno())
         _require_kind(name, status.st_mode, stat.S_IFREG)
         if status.st_nlink > 1:
@@ -111,15 +116,19 @@ def _read(path: Path, name: Path) -> Stored:
                 remedy="hard-link",
             )
         digest = sha256()
-        kept = []
+        kept: list[bytes] = []
+        tensors: Arriving | None = None
         keep = name.parts[0] == PROVENANCE
         if keep and status.st_size > MOST_PROVENANCE:
             raise ReleaseError(f"{str(name)!r}: has {status.st_size} bytes, too many to be read.")
-        while chunk := opened.read(CHUNK):
-            digest.update(chunk)
-            if keep:
-                kept.append(chunk)
-    return Stored(sha256=digest.hexdigest(), data=b"".join(kept))
+        if keep:
+            pour(opened, digest.update, kept.append)
+        elif name.suffix == ".safetensors":
+            tensors = Arriving(path, status.st_size)
+            pour(opened, digest.update, tensors.update)
+        else:
+            pour(opened, digest.update)
+    return Stored(sha256=digest.hexdigest(), data=b"".join(kept), tensors=tensors)
 
 
 def _require_kind(name: Path, mode: int, kind: int) -> None:

@@ -18,6 +18,7 @@ from forge.manifest.names import (
     BUNDLES,
     CONTENTS,
     DOCUMENTS,
+    ERRORS,
     MODEL_SIGNATURE,
     PROVENANCE,
     SIGNATURES,
@@ -31,7 +32,7 @@ from forge.manifest.provenance import Manifest
 from forge.manifest.release_list import Release
 from forge.manifest.statement import Subjects, digests
 from forge.release import attest, bundle
-from forge.tensors import tensorfile
+from forge.tensors import tensor_list, tensorfile
 
 MANIFEST = f"{PROVENANCE}/{STATEMENT}"
 LIST = f"{PROVENANCE}/{CONTENTS}"
@@ -126,7 +127,8 @@ def check_subjects(case: Case) -> str:
     built = case.checkpoint | {name: here[name] for name in listed & here.keys()}
     _require_same(MANIFEST, case.manifest.subject, built)
     results = case.manifest.results
-    for name in BESIDE:
+    errors = f"{PROVENANCE}/{ERRORS}"  # there are none of a build that was not verified
+    for name in (*BESIDE, *{errors}.intersection(results.keys() | here.keys())):
         if results.get(name) is None or results[name] != here.get(name):
             raise ReleaseError(
                 f"{name}: {MANIFEST} says sha256 {results.get(name, 'nothing')}, it is "
@@ -138,9 +140,11 @@ def check_subjects(case: Case) -> str:
 def check_listings(case: Case) -> str:
     """6."""
     tensors = tensorfile.read_checkpoint(case.folder)
+    arrived = [one.tensors for one in case.files.values() if one.tensors is not None]
+    lines = [line for one in arrived for line in one.lines()]
     for name, expected in (
         (SUMS, attest.sum_lines(case.checkpoint)),
-        (TENSORS, attest.tensor_lines(tensors)),
+        (TENSORS, tensor_list.text(lines)),
     ):
         path = f"{PROVENANCE}/{name}"
         _require_lines(path, case.data(path), expected)

@@ -1,0 +1,178 @@
+"""The tensors of files by name, each with the sha256 of its bytes: a line of JSON a tensor.
+
+The digests are taken while the bytes pass, on their way in or out, so that nothing is read for
+them alone.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from sys import maxsize
+from typing import Protocol
+
+from forge.core import canonical
+from forge.core.errors import TensorFileError
+from forge.manifest.names import TENSORS
+from forge.manifest.tensor_list import TensorLine
+from forge.tensors import tensorfile
+from forge.tensors.tensorfile import Spec
+
+FILE = TENSORS
+
+
+def of_input(role: str) -> str:
+    """Where fetch leaves the tensors of a checkpoint: `base` or `donor`."""
+    return f"tensors/{role}.jsonl"
+
+
+class Hash(Protocol):
+    """A digest that grows with the bytes it is given, as hashlib's do."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Takes the next bytes."""
+
+    def hexdigest(self) -> str:
+        """The digest of all bytes so far."""
+
+
+NewHash = Callable[[], Hash]
+
+
+class Passing:
+    """Takes the digest of each tensor of one file while the file's bytes pass, from its front on.
+
+    Args:
+        file: the file's name.
+        header: the bytes before the first tensor.
+        specs: the tensors in the order of their data.
+        new_hash: begins each digest.
+    """
+
+    def __init__(
+        self, file: str, header: int, specs: Iterable[Spec], new_hash: NewHash = sha256
+    ) -> None:
+        self._file = file
+        self._ended: list[tuple[Spec, Hash]] = []
+        self._pending = deque(specs)
+        self._new_hash = new_hash
+        self._open: tuple[Spec, Hash] | None = None
+        self._left = header  # bytes up to the end of the tensor that is open, or of the header
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Takes the next bytes of the file."""
+        view = memoryview(data)
+        while view:
+            part, view = view[: self._left], view[self._left :]
+            self._left -= len(part)
+            if self._open is not None:
+                self._open[1].update(part)
+            while not self._left:
+                self._next()
+
+    def lines(self) -> list[TensorLine]:
+        """The tensors that have passed as a whole."""
+        return [line(spec, digest.hexdigest(), self._file) for spec, digest in self._ended]
+
+    def _next(self) -> None:
+        """Puts the tensor that has ended with the others, and opens the next."""
+        if self._open is not None:
+            self._ended.append(self._open)
+        if self._pending:
+            spec = self._pending.popleft()
+            self._open, self._left = (spec, self._new_hash()), spec.nbytes
+        else:  # whatever follows is no tensor's
+            self._open, self._left = None, maxsize
+
+
+class Arriving:
+    """As :class:`Passing`, of a file whose header passes, too.
+
+    A file that breaks the format is told when its tensors are asked for: by then it is known
+    whether it is the file that was meant.
+
+    Args:
+        path: the file.
+        size: its size in bytes.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path, self._size = path, size
+        self._begin = bytearray()
+        self._passing: Passing | None = None
+        self._error: TensorFileError | None = None
+
+    def update(self, data: bytes) -> None:
+        """Takes the next bytes of the file."""
+        if self._passing is not None:
+            self._passing.update(data)
+        elif self._error is None:
+            self._begin += data
+            try:
+                self._parse()
+            except TensorFileError as error:
+                self._error = error
+
+    def lines(self) -> list[TensorLine]:
+        """The tensors of the file, when all of it has passed.
+
+        Raises:
+            TensorFileError: it breaks the format.
+        """
+        if self._passing is not None:
+            return self._passing.lines()
+        raise self._error or TensorFileError(f"{self._path}: is truncated. Fetch it again.")
+
+    def _parse(self) -> None:
+        begin, first = self._begin, tensorfile.LENGTH_BYTES
+        if len(begin) < first:
+            return
+        end = first + tensorfile.header_length(self._path, self._size, bytes(begin[:first]))
+        if len(begin) < end:
+            return
+        tensors = tensorfile.parse_header(self._path, self._size, bytes(begin[first:end]))
+        self._passing = Passing(self._path.name, end, [tensor.spec for tensor in tensors])
+        self._passing.update(bytes(begin))
+        self._begin = bytearray()
+
+
+def line(spec: Spec, digest: str, file: str) -> TensorLine:
+    """The line of a tensor."""
+    return TensorLine(
+        name=spec.name,
+        dtype=spec.dtype,
+        shape=spec.shape,
+        nbytes=spec.nbytes,
+        sha256=digest,
+        file=file,
+    )
+
+
+def text(lines: Iterable[TensorLine]) -> str:
+    """The lines in canonical JSON, sorted by name."""
+    ordered = sorted(lines, key=lambda one: one.name)
+    return b"".join(one.encoded() for one in ordered).decode()
+
+
+def write(path: Path, lines: Sequence[TensorLine]) -> str:
+    """Writes the lines; returns the file's sha256."""
+    written = text(lines)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(written, encoding="utf-8")
+    return canonical.sha256_text(written)
+
+
+def read(path: Path) -> dict[str, TensorLine]:
+    """The lines of a file by the names of the tensors.
+
+    Raises:
+        TensorFileError: it cannot be read, or a line is malformed or names a tensor again.
+    """
+    try:
+        lines = [TensorLine.parse(one) for one in path.read_bytes().splitlines()]
+    except (OSError, ValueError) as error:
+        raise TensorFileError(f"{path}: is no list of tensors: {error}.") from error
+    found = {one.name: one for one in lines}
+    if len(found) != len(lines):
+        raise TensorFileError(f"{path}: names a tensor twice.")
+    return found
