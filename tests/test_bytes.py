@@ -123,9 +123,11 @@ def test_sha256(counts):
         "reproduce: graft": 2 * head,
         "reproduce: dress": 2 * tokenizer,
     }
-    # The rest are headers, configs, listings and, of verify-release, the source tree.
+    # The rest are headers, configs, listings and, of verify-release, the source tree: less than
+    # the head, or half of the release.
     for when, number in expected.items():
-        assert 0 <= counts["hashed"].get(when, 0) - number < 1_000_000, when
+        most = stored // 2 if when == "verify-release" else head
+        assert 0 <= counts["hashed"].get(when, 0) - number < most, when
 
 
 @pytest.mark.libraries
@@ -140,7 +142,7 @@ def test_with_the_real_calibration(tmp_path):
         "graft": head,
         "verify": weights,
     }
-    assert 0 <= counts["hashed"]["calibrate"] - weights < 1_000_000
+    assert 0 <= counts["hashed"]["calibrate"] - weights < head
 
 
 def test_page(counts):

@@ -41,7 +41,7 @@ def test_nothing_passed_by_default(checks):
     assert {
         "structure.mtp", "structure.kept", "structure.quantized", "structure.scales",
         "structure.ignore", "structure.config", "structure.index", "structure.names",
-        "structure.files", "structure.weights",
+        "structure.files", "structure.weights", "structure.digests", "structure.sources",
         "perplexity", "smoke.profiles", "smoke.health",
         "smoke.chat.thinking_on", "smoke.chat.thinking_off",
         "smoke.tool_call", "smoke.tool_parser", "smoke.image", "smoke.mtp",

@@ -117,6 +117,14 @@ def test_release_made_again_keeps_signatures_while_nothing_changed(bench):
     assert signatures(bench.folder) == {}
 
 
+@pytest.mark.parametrize("name", ["model-mtp.safetensors", "config.json"])
+def test_checkpoint_that_is_not_what_was_built_is_not_released(bench, name):
+    """Otherwise a file that rotted in the store would be signed."""
+    bench.flip(name, 5)
+    with pytest.raises(ReleaseError, match=f"{name}: has sha256 .* is not what was built"):
+        assemble.assemble(bench.folder)
+
+
 @pytest.mark.parametrize("name", ["key.pem", "provenance/key", ".DS_Store"])
 def test_what_is_no_file_of_the_build_is_not_released(bench, name):
     (bench / name).write_text("x")

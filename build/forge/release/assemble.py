@@ -8,7 +8,6 @@ the folder by digest, so that nothing in it is outside a signature.
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from forge.calibration import record
 from forge.core import console
@@ -48,8 +47,8 @@ def assemble(folder: Path) -> None:
     Raises:
         FetchError: the folder is no build.
         RecipeError: the recipe here is not the one that it was built from.
-        ReleaseError: a file of the checkpoint has the name of a document, or there is a file that
-            neither a build nor a release puts there.
+        ReleaseError: a file of the checkpoint has the name of a document or is not what was
+            built, or there is a file that neither a build nor a release puts there.
     """
     folder = folder.resolve()
     provenance = provenance_of(folder)
@@ -61,7 +60,9 @@ def assemble(folder: Path) -> None:
     for name, text in _documents(found).items():
         (folder / name).write_text(text, encoding="utf-8")
         known.pop(name, None)
-    listed = contents(folder, known)
+    digests = _digests(folder, known)
+    _require_as_built(provenance, digests)
+    listed = _contents(folder, digests)
     if not (provenance / CONTENTS).is_file() or (provenance / CONTENTS).read_bytes() != listed:
         (provenance / CONTENTS).write_bytes(listed)
         for name in SIGNATURES:
@@ -71,15 +72,9 @@ def assemble(folder: Path) -> None:
         console.say("the build was not verified, so the error by layer is not in the report")
 
 
-def contents(folder: Path, known: Mapping[str, str] = MappingProxyType({})) -> bytes:
-    """`release.json` of a folder as it is now: every file, but for itself and the signatures.
-
-    Files whose digest is `known` are not read.
-    """
-    names = _listed(folder)
-    paths = {name: folder / name for name in names if name not in known}
-    read = {name: file.sha256 for name, file in hash_files(paths, stamps(paths)).items()}
-    return _contents(folder, {name: known.get(name) or read[name] for name in names})
+def contents(folder: Path) -> bytes:
+    """`release.json` of a folder as it is now: every file, but for itself and the signatures."""
+    return _contents(folder, _digests(folder, {}))
 
 
 def require_current(folder: Path) -> dict[str, File]:
@@ -109,6 +104,14 @@ def require_current(folder: Path) -> dict[str, File]:
     return files
 
 
+def _digests(folder: Path, known: Mapping[str, str]) -> dict[str, str]:
+    """The sha256 of what is listed; files whose digest is `known` are not read."""
+    names = _listed(folder)
+    paths = {name: folder / name for name in names if name not in known}
+    read = {name: file.sha256 for name, file in hash_files(paths, stamps(paths)).items()}
+    return {name: known.get(name) or read[name] for name in names}
+
+
 def _listed(folder: Path) -> list[str]:
     apart = {f"{PROVENANCE}/{CONTENTS}", *SIGNATURES}
     return [name for name in names_in(folder) if name not in apart]
@@ -130,10 +133,20 @@ def _documents(found: Facts) -> dict[str, str]:
     return {name: made[name] for name in DOCUMENTS}
 
 
-def _built(provenance: Path) -> list[str]:
-    """The files that `SHA256SUMS` lists."""
+def _built(provenance: Path) -> dict[str, str]:
+    """The files that `SHA256SUMS` lists, with their digests."""
     lines = (provenance / SUMS).read_text(encoding="utf-8").splitlines()
-    return [line.partition("  ")[2] for line in lines]
+    return {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
+
+
+def _require_as_built(provenance: Path, digests: Mapping[str, str]) -> None:
+    """Refuses a checkpoint that is not the one that was built, such as one on a failing disk."""
+    for name, built in _built(provenance).items():
+        if digests.get(name) != built:
+            raise ReleaseError(
+                f"{name}: has sha256 {digests.get(name, 'nothing')}, {SUMS} says {built}; "
+                "it is not what was built. Build it again."
+            )
 
 
 def _require_nothing_else(folder: Path) -> None:

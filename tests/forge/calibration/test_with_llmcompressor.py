@@ -110,7 +110,15 @@ def batches(samples):
 
 def made(wanted, plan):
     """As far as a calibration looks at it."""
-    return Checkpoint(recipe=wanted, base={}, plan=plan, head={}, head_source=None)
+    return Checkpoint(
+        recipe=wanted,
+        base={},
+        digests={},
+        plan=plan,
+        head={},
+        head_digests={},
+        head_source=None,
+    )
 
 
 def calibrated(wanted, plan, base):
