@@ -18,7 +18,7 @@ RUN --mount=type=tmpfs,target=/tmp --mount=type=bind,source=build/image,target=/
     --mount=type=secret,id=certificates,target=/tmp/certificates \
     /mnt/layer installer
 
-# fetch, calibrate, quantize, graft, dress; with less than the full assay, all steps.
+# calibrate, quantize, graft, dress; with less than the full assay, verify and attest as well.
 FROM system AS build
 ARG SOURCE_DATE_EPOCH
 RUN --mount=type=tmpfs,target=/tmp --mount=type=bind,source=build/image,target=/mnt \

@@ -6,6 +6,7 @@ this checkout. It is made again when what it installs changes, and only then. No
 puts behind the packages of the environment that is tested.
 """
 
+import argparse
 import hashlib
 import json
 import shutil
@@ -90,8 +91,12 @@ def stamp(name: str) -> str:
 
 
 def verify_environment() -> str:
-    """The engine for this machine: with a GPU the CUDA build, without one the CPU build."""
-    return "verify" if Path("/dev/nvidiactl").exists() else "verify-cpu"
+    """The engine for this machine: with a GPU the CUDA build, without one the CPU build.
+
+    A GPU is what `forge.core.machine` takes for one; a test compares the two.
+    """
+    gpu = Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
+    return "verify" if gpu else "verify-cpu"
 
 
 def uv(session: nox.Session, *arguments: str) -> None:
@@ -128,13 +133,15 @@ def pytest(session: nox.Session, name: str, *arguments: str) -> None:
 @nox.session
 def build(session: nox.Session) -> None:
     """A build or a rehearsal: the driver, and on this machine the environments of its steps."""
-    options = session.posargs
-    if "--runner=image" not in options:
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--runner", default="host")
+    options.add_argument("--verify", default="all")
+    chosen, _ = options.parse_known_args(session.posargs)
+    if chosen.runner == "host":
         environment(session, "build")
-        level = options[options.index("--verify") + 1] if "--verify" in options else "all"
-        if level == "all":
+        if chosen.verify == "all":
             environment(session, verify_environment())
-    python(session, "host", "-m", "forge", "build", *options)
+    python(session, "host", "-m", "forge", "build", *session.posargs)
 
 
 @nox.session

@@ -28,7 +28,7 @@ import os, sys
 if "--target" in sys.argv:
     os.mkdir(sys.argv[sys.argv.index("--target") + 1])
 """
-VERIFY = "verify" if Path("/dev/nvidiactl").exists() else "verify-cpu"
+VERIFY = checkout.environment_name("verify")
 GIVEN = ("one", "two words")
 LEDGER = "a file"
 PYTEST = ("tests", "-p", "no:cacheprovider")

@@ -9,7 +9,8 @@ import typer
 
 from forge import driver, pipeline, remedies
 from forge import ledger as ledgers
-from forge.core import checkout, console, exit_codes
+from forge.core import checkout, commandline, console, exit_codes
+from forge.core.model import Level
 from forge.core.store import Store
 from forge.inputs import pins
 from forge.manifest import schemas
@@ -24,9 +25,7 @@ Base = Annotated[
     Path | None, typer.Option(help="A local checkpoint of the same architecture to rehearse on.")
 ]
 Mirror = Annotated[Path | None, typer.Option(help="A folder with the inputs, instead of the hub.")]
-Level = Annotated[
-    Literal["none", "structure", "all"], typer.Option(help="How far the result is verified.")
-]
+Verify = Annotated[Level, typer.Option(help="How far the result is verified.")]
 Rehearse = Annotated[
     bool, typer.Option(help="Use the stand-in, or --base, instead of the recipe's base.")
 ]
@@ -42,7 +41,7 @@ def build(
     base: Base = None,
     mirror: Mirror = None,
     out: Out = None,
-    verify: Level = "all",
+    verify: Verify = "all",
     store: Kept = checkout.STORE,
     runner: Annotated[
         Literal["host", "image"], typer.Option(help="On this machine, or in the pinned image.")
@@ -74,8 +73,8 @@ def build(
     if runner == "host":
         running: AbstractContextManager[driver.Runner] = driver.on_this_machine(job)
     else:
-        from forge.container import build as contained
         from forge.container import requirements
+        from forge.container.build import in_the_image
 
         gib = requirements.GIB
         limits = requirements.Limits(
@@ -83,7 +82,7 @@ def build(
             shared=int((shared or (1 if rehearse else 8)) * gib),
             seconds=hours * 3600,
         )
-        running = contained.in_the_image(job, limits)
+        running = in_the_image(job, limits)
     raise typer.Exit(driver.build(job, (out or folder_for(job)).resolve(), running))
 
 
@@ -219,7 +218,7 @@ def write_schemas(
 def main() -> None:
     """Runs the command line."""
     # The steps of an environment are a process of a build, which exits with their code.
-    console.command(app, remedies.remedy, tell_code=sys.argv[1:2] != ["steps"])
+    commandline.run(app, remedies.remedy, tell_code=sys.argv[1:2] != ["steps"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the processes of one build tell each other in a file: the job, and the keys of its results.
+"""Hands a job and its results from one process of a build to the next, in a file.
 
 The driver writes it when it has decided where each input comes from, and every process adds what it
 made. So no process asks the hub or the clock what an earlier one has decided, and each is told of
@@ -9,25 +9,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from forge.core.errors import StoreError
-from forge.core.files import Kind
-from forge.core.model import Model, mistake
+from forge.core import checkout
+from forge.core.errors import SourceError, StoreError
+from forge.core.model import mistake
 from forge.core.store import Result, Store
-from forge.pipeline import Job, Level, Needed
+from forge.manifest.ledger import Ledger
+from forge.pipeline import Job, Needed
 from forge.recipes import recipe
-
-
-class Ledger(Model):
-    """The file: a job in words, and the keys of the results that it has, by step."""
-
-    variant: str
-    rehearsal: bool
-    base: str | None
-    mirror: str | None
-    level: Level
-    store: str
-    origins: dict[str, Kind]
-    results: dict[str, str]
 
 
 def write(path: Path, job: Job, results: Needed) -> None:
@@ -39,6 +27,7 @@ def write(path: Path, job: Job, results: Needed) -> None:
         mirror=None if job.mirror is None else str(job.mirror),
         level=job.level,
         store=str(job.store.root),
+        source=checkout.source_digests(),
         origins=dict(job.origins),
         results={step: result.key for step, result in results.items()},
     )
@@ -50,6 +39,7 @@ def read(path: Path) -> tuple[Job, dict[str, Result]]:
 
     Raises:
         StoreError: the file is no ledger, or a result is not in the store, or not intact.
+        SourceError: the source is not that of the process which began the build.
         RecipeError: the recipe is not there any more.
     """
     try:
@@ -57,6 +47,13 @@ def read(path: Path) -> tuple[Job, dict[str, Result]]:
     except (OSError, ValueError) as error:
         why = mistake(error) if isinstance(error, ValidationError) else str(error)
         raise StoreError(f"{path}: is no ledger of a build: {why}.") from error
+    here = checkout.source_digests()
+    changed = (n for n in found.source | here if found.source.get(n) != here.get(n))
+    if (name := next(changed, None)) is not None:
+        raise SourceError(
+            f"{name}: was changed since this build began, so its result would be of two trees. "
+            "Finished steps are kept; run again."
+        )
     job = Job(
         recipe=recipe.find(found.variant),
         store=Store(Path(found.store)),
@@ -68,7 +65,8 @@ def read(path: Path) -> tuple[Job, dict[str, Result]]:
     )
     results = {}
     for step, key in found.results.items():
-        result = job.store.get(step, key)
+        with job.store.lock(step, key):
+            result = job.store.get(step, key)
         if result is None:
             raise StoreError(f"{path}: the store has no intact result of {step!r}. Run again.")
         results[step] = result

@@ -14,9 +14,9 @@ store has a result under the key, the step is skipped; so an unchanged build doe
 one goes on in the step that it was in, and a change to a report leaves a calibration where it is.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from forge.core import canonical, closure, console, machine
 from forge.core.files import Kind
+from forge.core.model import Level
 from forge.core.store import Result, Store
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 GROUP = "hallmark.steps"
 Needed = Mapping[str, Result]
-Level = Literal["none", "structure", "all"]
 Environment = Literal["host", "build", "verify"]
 
 
@@ -78,7 +78,11 @@ STEPS = (
         needs=("fetch",),
         reads={"fetch": ("base/", "donor/", "tensors/")},
     ),
-    Step(name="dress", needs=("fetch", "quantize", "graft")),
+    Step(
+        name="dress",
+        needs=("fetch", "quantize", "graft"),
+        reads={"fetch": ("base/", "donor/", "template/", "tensors/")},
+    ),
     Step(
         name="verify",
         needs=("fetch", "quantize", "graft", "dress"),
@@ -170,15 +174,71 @@ def run(
     """
     results = dict(given)
     work = work_on(job, results)
+    steps = list(_due(job, within, until, given))
+    # Before any of them works: a source file that is edited meanwhile is not the one that runs.
+    modules = {step.name: module_of(step.name) for step in steps}
+    deciding = {name: code_of(module.__name__) for name, module in modules.items()}
+    for step in steps:
+        needed = {name: results[name] for name in step.needs}
+        ready, module = replace(work, needed=needed), modules[step.name]
+        results[step.name] = kept(
+            job.store,
+            step.name,
+            {
+                **deciding[step.name],
+                "parameters": module.parameters(ready),
+                "needs": step.inputs(needed),
+            },
+            partial(module.run, ready),
+        )
+    return results
+
+
+def kept(
+    store: Store,
+    step: str,
+    facts: Mapping[str, Any],
+    make: Callable[[Path], Mapping[str, str] | None],
+) -> Result:
+    """The result of a step under the hash of all that decides it; made if the store has none.
+
+    Args:
+        store: where results are kept.
+        step: its name.
+        facts: parameters, digests of what it needs, and what :func:`code_of` gives.
+        make: leaves the files in a folder; may return the digests of those that it hashed.
+    """
+    key = canonical.sha256_text(canonical.dumps({"step": step, **facts}))
+    with store.lock(step, key):
+        found = store.get(step, key)
+        if found is not None:
+            console.skipped(step)
+            return found
+        with console.running(step):
+            return store.make(step, key, make, facts)
+
+
+def code_of(module: str) -> dict[str, Any]:
+    """What decides a result besides its parameters and needs: what a module reaches, the system."""
+    reached = closure.of(module)
+    return {
+        "code": reached.code(),
+        "distributions": reached.distributions(),
+        "system": machine.system(),
+    }
+
+
+def _due(
+    job: Job, within: Sequence[Environment], until: str, given: Container[str]
+) -> Iterator[Step]:
+    """The steps that are to be made here, up to the first that this process may not run."""
     for step in STEPS:
         if step.name not in given:
             if environment_of(step, job) not in within:
-                break
-            needed = {name: results[name] for name in step.needs}
-            results[step.name] = _run_step(step, replace(work, needed=needed))
+                return
+            yield step
         if step.name == until:
-            break
-    return results
+            return
 
 
 def environment_of(step: Step, job: Job) -> Environment:
@@ -190,10 +250,15 @@ def module_of(step: str) -> Module:
     """The module that is registered for a step.
 
     Raises:
-        LookupError: none is: the package that has it is not installed here.
+        LookupError: none is, or several are: this checkout is not installed here as it is now.
     """
-    (entry,) = entry_points(group=GROUP, name=step)
-    module: Module = entry.load()
+    found = entry_points(group=GROUP, name=step)
+    if len(found) != 1:
+        raise LookupError(
+            f"{len(found)} modules are registered for the step {step!r} in {GROUP!r}: this "
+            "environment has not installed pyproject.toml as it is now. Make it again."
+        )
+    module: Module = next(iter(found)).load()
     return module
 
 
@@ -207,23 +272,3 @@ def work_on(job: Job, results: Needed) -> Work:
         return checkpoint.read(job.recipe, results["fetch"].files)
 
     return Work(job=job, needed=results, read=read)
-
-
-def _run_step(step: Step, work: Work) -> Result:
-    module, store = module_of(step.name), work.job.store
-    reached = closure.of(module.__name__)
-    facts = {
-        "parameters": module.parameters(work),
-        "needs": step.inputs(work.needed),
-        "code": reached.code(),
-        "distributions": reached.distributions(),
-        "system": machine.system(),
-    }
-    key = canonical.sha256_text(canonical.dumps({"step": step.name, **facts}))
-    with store.lock(step.name, key):
-        found = store.get(step.name, key)
-        if found is not None:
-            console.skipped(step.name)
-            return found
-        with console.running(step.name):
-            return store.make(step.name, key, lambda out: module.run(work, out), facts)

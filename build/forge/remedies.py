@@ -9,7 +9,7 @@ import os
 import shlex
 from collections.abc import Mapping
 
-from forge.core.console import INTERFACE
+from forge.core.commandline import INTERFACE
 from forge.core.errors import HallmarkError
 
 # By code: with GNU make, and with the commands themselves. In braces: facts that the error carries.

@@ -96,10 +96,10 @@ def test_success(start):
 
 
 BROKEN = """
-from forge.core import console
+from forge.core import commandline
 def app():
     {statement}
-console.command(app, lambda error: None)
+commandline.run(app, lambda error: None)
 """
 
 
@@ -141,13 +141,13 @@ def test_ctrl_c(tmp_path):
     (tmp_path / "noxfile.py").write_text(NOXFILE)
     waiting = f"""
 import os, time, typer
-from forge.core import console
+from forge.core import commandline
 app = typer.Typer()
 @app.command()
 def wait():
     open({str(tmp_path / "begun")!r}, "w").close()
     time.sleep(60)
-console.command(app, lambda error: None)
+commandline.run(app, lambda error: None)
 """
     for command in ([sys.executable, "-c"], [*NOX, "-s", "command", "--", "-c"]):
         # A shell in the background hands on that SIGINT is ignored; here it must not be.

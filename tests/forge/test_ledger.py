@@ -7,7 +7,7 @@ import pytest
 
 from forge import ledger as ledgers
 from forge.core import canonical
-from forge.core.errors import StoreError
+from forge.core.errors import SourceError, StoreError
 
 ORIGINS = {"base": "local", "perplexity": "standin"}
 
@@ -31,6 +31,14 @@ def test_job_and_results_come_back(written, built, tmp_path):
 def test_a_result_that_is_gone_is_named(written, built):
     shutil.rmtree(built.job.store.root / "graft")
     with pytest.raises(StoreError, match="no intact result of 'graft'"):
+        ledgers.read(written)
+
+
+def test_source_that_was_changed_meanwhile_is_named(written):
+    """A manifest names one tree; what began in another is begun again."""
+    source = canonical.read(written)["source"] | {"build/forge/driver.py": "0" * 64}
+    canonical.write(written, canonical.read(written) | {"source": source})
+    with pytest.raises(SourceError, match=r"build/forge/driver\.py: was changed since this build"):
         ledgers.read(written)
 
 

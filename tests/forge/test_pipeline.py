@@ -5,16 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from conftest import FLAGSHIP
+from conftest import FACTS, FLAGSHIP
 
 from forge import pipeline
-from forge.core import checkout, closure, machine
+from forge.core import canonical, checkout
 from forge.core.store import Result, Store
-from forge.pipeline import STEPS, Job
+from forge.inputs import fetch
+from forge.pipeline import STEPS, Job, work_on
 from forge.recipes import recipe
 
 FETCHED = {
@@ -44,7 +45,10 @@ def inputs(name, **changes):
         ("calibrate", {"base/model.safetensors", "calibration/llm/samples.jsonl"}),
         ("quantize", {"base/model.safetensors"}),
         ("graft", {"base/model.safetensors", "donor/model.safetensors"}),
-        ("dress", FETCHED.keys()),
+        (
+            "dress",
+            {"base/model.safetensors", "donor/model.safetensors", "template/chat_template.jinja"},
+        ),
         ("verify", FETCHED.keys()),
         ("attest", FETCHED.keys()),
     ],
@@ -64,26 +68,33 @@ def test_another_record_is_another_quantization():
 
 # What a change leaves in the store, by the file that is changed. Fetch is not asked about: it may
 # run again, it only looks at what is there.
+REPORTS = {"calibrate", "quantize", "graft", "dress", "verify"}
 LEFT = {
-    "build/forge/release/card.py": {"calibrate", "quantize", "graft", "dress", "verify"},
-    "build/forge/release/report.py": {"calibrate", "quantize", "graft", "dress", "verify"},
-    "build/forge/release/templates/README.md.jinja": {
-        "calibrate", "quantize", "graft", "dress", "verify",
-    },
-    "build/forge/container/sandbox.py": {"calibrate", "quantize", "graft", "dress", "verify"},
-    "build/forge/driver.py": {"calibrate", "quantize", "graft", "dress", "verify"},
+    "build/forge/release/card.py": REPORTS,
+    "build/forge/release/report.py": REPORTS,
+    "build/forge/release/templates/README.md.jinja": REPORTS,
+    "build/forge/container/sandbox.py": REPORTS,
+    "build/forge/driver.py": REPORTS,
+    "build/forge/remedies.py": REPORTS,
+    "build/forge/core/commandline.py": REPORTS,
+    "verify/assay/rebuild/compare.py": REPORTS,
     "build/forge/pipeline.py": {"calibrate", "quantize", "graft", "dress"},
-    "verify/assay/rebuild/compare.py": {"calibrate", "quantize", "graft", "dress", "verify"},
     "verify/assay/checks/declared.py": {"calibrate", "quantize", "graft", "dress"},
     "verify/assay/serving/smoke.py": {"calibrate", "quantize", "graft", "dress"},
-    "build/forge/tensors/loops.py": {"calibrate", "graft"},
+    "verify/assay/serving/cpu_plugin.py": {"calibrate", "quantize", "graft", "dress"},
+    "verify/assay/serving/cpu_kernels.py": {"calibrate", "quantize", "graft", "dress"},
+    "build/forge/tensors/loops.py": {"calibrate"},
+    "build/forge/tensors/formats.py": {"calibrate"},
+    "build/forge/tensors/plan.py": {"calibrate"},
+    "build/forge/tensors/checkpoint.py": {"calibrate"},
     "build/forge/tensors/packing.py": {"calibrate", "graft", "dress", "verify"},
-    "build/forge/tensors/formats.py": {"calibrate", "graft"},
-    "build/forge/tensors/plan.py": {"calibrate", "graft"},
     "build/forge/checkpoint/graft.py": {"calibrate", "quantize", "dress", "verify"},
+    "build/forge/inputs/samples.py": REPORTS,
     "build/forge/calibration/with_modelopt.py": {"quantize", "graft", "dress", "verify"},
     "build/forge/calibration/with_llmcompressor.py": {"quantize", "graft", "dress", "verify"},
+    # What everything stands on.
     "build/forge/core/canonical.py": set(),
+    "build/forge/core/errors.py": set(),
 }  # fmt: skip
 
 
@@ -127,42 +138,118 @@ def test_what_a_change_leaves_in_the_store(tree, before, changed):
         after = codes(tree)
     finally:
         path.write_bytes(text)
-    steps = {"calibrate", "quantize", "graft", "dress", "verify"}
-    assert {name for name in steps if before[name] == after[name]} == LEFT[changed]
+    assert {name for name in REPORTS if before[name] == after[name]} == LEFT[changed]
 
 
-def test_the_key_holds_all_that_decides(tmp_path, monkeypatch):
-    """Parameters, needs, code, distributions and system, each of which moves it."""
-    facts = {
-        "code": "a", "distributions": {"numpy": "1"}, "system": {"python": "3.11"},
-        "parameters": {"x": 1},
-    }  # fmt: skip
-    asked = []
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"parameters": {"x": 2}},
+        {"needs": {"fetch": {"base/a": "1" * 64}}},
+        {"code": "1" * 64},
+        {"distributions": {"numpy": "1"}},
+        {"system": {"python": "3.11"}},
+    ],
+)
+def test_the_key_holds_all_that_decides(tmp_path, change):
+    """Each of the facts moves it; with the same ones nothing is made again."""
+    made = []
 
-    class Recorder(Store):
-        def get(self, step, key):
-            asked.append(key)
-            return result(step, {})
+    def key(facts):
+        return pipeline.kept(Store(tmp_path), "step", facts, made.append).key
 
-    def key(**changes):
-        now = facts | changes
-        reached = SimpleNamespace(
-            code=lambda: now["code"], distributions=lambda: now["distributions"]
-        )
-        module = SimpleNamespace(__name__="x", parameters=lambda _: now["parameters"])
-        monkeypatch.setattr(closure, "of", lambda _: reached)
-        monkeypatch.setattr(machine, "system", lambda: now["system"])
-        monkeypatch.setattr(pipeline, "module_of", lambda _: module)
-        job = Job(recipe=recipe.find(FLAGSHIP), store=Recorder(tmp_path), rehearsal=True)
-        pipeline.run(job, until="fetch")
-        return asked[-1]
+    assert key(FACTS) == key(dict(reversed(FACTS.items())))
+    assert len(made) == 1
+    assert key(FACTS) != key({**FACTS, **change})
+    assert len(made) == 2
 
-    assert key() == key()
-    changes = {
-        "code": "b", "distributions": {"numpy": "2"}, "system": {"python": "3.12"},
-        "parameters": {"x": 2},
-    }  # fmt: skip
-    assert len({key(), *(key(**{name: value}) for name, value in changes.items())}) == 5
+
+# The steps whose parameters move with a part of a recipe; what is fetched moves others' needs.
+MOVED = {
+    "title": {"attest"},
+    "published": {"attest"},
+    "keep.why": {"attest"},
+    "keep.tensors": {"quantize", "verify", "attest"},
+    "quantize.modules": {"calibrate", "quantize", "dress", "verify", "attest"},
+    "calibration.attention": {"calibrate", "verify", "attest"},
+    "layout.shard_bytes": {"quantize", "dress", "verify", "attest"},
+    "layout.kv_cache": {"dress", "verify", "attest"},
+    "strip": {"dress", "verify", "attest"},
+    "perplexity.max_ratio": {"verify", "attest"},
+    "perplexity.text_sha256": {"fetch", "verify", "attest"},
+    "serve.acceptance_floor": {"verify", "attest"},
+    "template.sha256": {"fetch", "verify", "attest"},
+    "base.revision": {"verify", "attest"},
+}
+
+
+def changed(flagship, part):
+    """The flagship with one part of its recipe changed to another value that it can have."""
+    data = flagship.model_dump(mode="json")
+    edits = {
+        "title": lambda: data.update(title="another"),
+        "published": lambda: data.update(
+            published=[{"figure": "x", "value": 1.0, "source": "a card"}]
+        ),
+        "keep.why": lambda: data["keep"][0].update(why="another reason"),
+        "keep.tensors": data["keep"][1]["tensors"].reverse,
+        "quantize.modules": lambda: (
+            data["quantize"].pop(1)
+            and data["keep"][0]["tensors"].append(
+                "model.language_model.layers.*.self_attn.o_proj.weight"
+            )
+        ),
+        "calibration.attention": lambda: data["calibration"].update(attention="eager"),
+        "layout.shard_bytes": lambda: data["layout"].update(shard_bytes=1),
+        "layout.kv_cache": lambda: data["layout"].update(kv_cache="fp8"),
+        "strip": lambda: data.update(strip={}),
+        "perplexity.max_ratio": lambda: data["perplexity"].update(max_ratio=1.2),
+        "perplexity.text_sha256": lambda: data["perplexity"].update(text_sha256="0" * 64),
+        "serve.acceptance_floor": lambda: data["serve"].update(acceptance_floor=[0.7]),
+        "template.sha256": lambda: data["template"].update(sha256="0" * 64),
+        "base.revision": lambda: data["base"].update(revision="0" * 40),
+    }
+    edits[part]()
+    return recipe.Recipe.model_validate_json(json.dumps(data))
+
+
+@pytest.mark.parametrize("part", MOVED)
+def test_which_parameters_move_with_a_recipe(built, flagship, part):
+    """Prose moves no step that works for hours; what the assay compares with moves verify."""
+
+    def parameters(wanted):
+        job = fetch.choose(replace(built.job, recipe=wanted))
+        work = work_on(job, built.results)
+        return {
+            step.name: canonical.dumps(pipeline.module_of(step.name).parameters(work))
+            for step in STEPS
+        }
+
+    before, after = parameters(flagship), parameters(changed(flagship, part))
+    assert {name for name in before if before[name] != after[name]} == MOVED[part]
+
+
+def test_a_step_that_nobody_registered():
+    with pytest.raises(LookupError, match="0 modules are registered for the step 'polish'"):
+        pipeline.module_of("polish")
+
+
+def test_source_that_is_edited_while_a_step_works_is_not_what_ran(built, monkeypatch):
+    """The digests are those of the source as it was when the process began to work."""
+    now = ["before"]
+    codes = []
+    monkeypatch.setattr(pipeline, "code_of", lambda module: {"code": f"{now[0]} {module}"})
+
+    def kept(store, step, facts, make):
+        del store, make
+        codes.append(facts["code"])
+        now[0] = "after"
+        return built.results[step]
+
+    monkeypatch.setattr(pipeline, "kept", kept)
+    given = {name: built.results[name] for name in ("fetch", "calibrate")}
+    pipeline.run(built.job, until="dress", given=given)
+    assert [code.split()[0] for code in codes] == ["before"] * 3
 
 
 def test_every_step_is_registered():

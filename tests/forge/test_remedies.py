@@ -11,7 +11,7 @@ import typer
 from assay import __main__ as assay_main
 from forge import __main__ as forge_main
 from forge import remedies
-from forge.core import checkout, console, errors
+from forge.core import checkout, commandline, errors
 from forge.core.errors import (
     HallmarkError,
     NoEnvironmentError,
@@ -146,15 +146,15 @@ def test_errors_of_a_class_with_a_remedy_have_its_facts():
 
 def test_words_of_the_interface(monkeypatch):
     error = UnpinnedError("x.toml: base is open.", variant="x")
-    monkeypatch.setenv(console.INTERFACE, "make")
+    monkeypatch.setenv(commandline.INTERFACE, "make")
     assert remedies.remedy(error).startswith("Run `make lock VARIANT=x`")
-    monkeypatch.delenv(console.INTERFACE)
+    monkeypatch.delenv(commandline.INTERFACE)
     assert remedies.remedy(error).startswith("Run `python -m forge lock x`")
     assert remedies.remedy(HallmarkError("no remedy")) is None
 
 
 def test_facts_are_quoted_for_a_shell(monkeypatch):
-    monkeypatch.setenv(console.INTERFACE, "make")
+    monkeypatch.setenv(commandline.INTERFACE, "make")
     error = ReleaseError("no release", remedy="not-released", folder=Path("a folder/it's"))
     assert remedies.remedy(error) == """Run `make release DIR='a folder/it'"'"'s'`."""
 

@@ -10,7 +10,7 @@ from assay.rebuild import compare, tables
 from assay.release import sums
 from forge import ledger as ledgers
 from forge import pipeline, remedies
-from forge.core import canonical, console
+from forge.core import canonical, commandline, console
 from forge.core import checkout as here
 from forge.core.errors import DifferenceError, ReleaseError, VerificationError
 from forge.core.store import Store
@@ -158,7 +158,7 @@ def verify_a_release(
 
 def main() -> None:
     """Runs the command line."""
-    console.command(app, remedies.remedy)
+    commandline.run(app, remedies.remedy)
 
 
 if __name__ == "__main__":

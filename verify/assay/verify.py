@@ -26,14 +26,18 @@ if TYPE_CHECKING:
 
 
 def parameters(work: "Work") -> dict[str, Any]:
-    """How far to verify, and the gates."""
-    job = work.job
-    return {
-        "variant": job.recipe.name,  # stands in the report
-        "level": job.level,
-        "perplexity": job.recipe.perplexity.model_dump(mode="json"),
-        "serve": job.recipe.serve.model_dump(mode="json"),
-    }
+    """How far to verify, and the recipe that the result is compared with, but for its prose."""
+    prose = {"why": True}
+    recipe = work.recipe.model_dump(
+        mode="json",
+        exclude={
+            "title": True,
+            "published": True,
+            "keep": {"__all__": prose},
+            "remove": {"__all__": prose},
+        },
+    )
+    return {"level": work.job.level, "recipe": recipe}
 
 
 def run(work: "Work", out: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.core import canonical
 from forge.core.errors import CalibrationError
-from forge.inputs import samples
+from forge.inputs import sample_files
 
 if TYPE_CHECKING:
     import torch
@@ -66,11 +66,11 @@ def read(recipe: "Recipe", inputs: Path) -> list[Batch]:
     batches: list[Batch] = []
     for name, wanted in recipe.calibration.sets.items():
         folder, base = inputs / "calibration" / name, inputs / "base"
-        if (folder / samples.ROWS).is_file():
-            batches += _joined(name, wanted, folder / samples.ROWS, _Text(base, wanted))
+        if (folder / sample_files.ROWS).is_file():
+            batches += _joined(name, wanted, folder / sample_files.ROWS, _Text(base, wanted))
         else:
             make = _Pictures if wanted.content == "image-text" else _Text
-            batches += _single(name, wanted, folder / samples.FILE, make(base, wanted))
+            batches += _single(name, wanted, folder / sample_files.FILE, make(base, wanted))
     return batches
 
 
@@ -135,7 +135,7 @@ def _single(
         )
 
 
-def _lines(path: Path) -> Iterator[tuple[str, samples.Sample]]:
+def _lines(path: Path) -> Iterator[tuple[str, sample_files.Sample]]:
     """Each line's messages, and where it lies."""
     # Not splitlines(): a text may hold U+2028 and others that it takes for ends of lines.
     with path.open(encoding="utf-8", newline="\n") as lines:
@@ -169,13 +169,13 @@ class _Text:
 
     def inputs(
         self,
-        messages: samples.Sample,
+        messages: sample_files.Sample,
         folder: Path,  # noqa: ARG002 - as the other takes it
     ) -> Inputs:
         """The arguments of the forward pass."""
         return _tensor(self.ids(messages)[: self._wanted.max_tokens])
 
-    def ids(self, messages: samples.Sample) -> list[int]:
+    def ids(self, messages: sample_files.Sample) -> list[int]:
         """A row's tokens, rendered by itself, uncut."""
         if self._wanted.chat_template:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False)
@@ -192,8 +192,9 @@ class _Pictures:
 
         self._processor = AutoProcessor.from_pretrained(base, trust_remote_code=False)
 
-    def inputs(self, messages: samples.Sample, folder: Path) -> Inputs:
+    def inputs(self, messages: sample_files.Sample, folder: Path) -> Inputs:
         """The arguments of the forward pass."""
+        import torchvision  # noqa: F401 - resizes for the processor; imported, it is in the key
         from PIL import Image
 
         pictures = [Image.open(path).convert("RGB") for path in _files(messages, folder)]
@@ -201,7 +202,7 @@ class _Pictures:
         return dict(self._processor(text=[text], images=pictures, return_tensors="pt"))
 
 
-def _files(messages: samples.Sample, folder: Path) -> Iterator[Path]:
+def _files(messages: sample_files.Sample, folder: Path) -> Iterator[Path]:
     """The pictures of a sample, in order."""
     for message in messages:
         if isinstance(message["content"], list):

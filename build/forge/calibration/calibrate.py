@@ -43,7 +43,9 @@ FOREIGN_KERNELS = ("fla", "causal_conv1d", "flash_attn")
 def parameters(work: "Work") -> dict[str, Any]:
     """The samples, the engine, and of the plan what an engine is told."""
     made = work.checkpoint
-    told = {"linears": _watched(made.plan), "quantization": made.quantization}
+    told: dict[str, Any] = {"linears": _watched(made.plan)}
+    if work.recipe.calibration.engine == "llm-compressor":
+        told["config_groups"] = made.quantization["config_groups"]
     return _decides(work.recipe) | {
         "fused": [rule.model_dump(mode="json") for rule in work.recipe.fused],
         # Tens of thousands of names, in a mixture of experts.
@@ -176,7 +178,7 @@ def _origin(recipe: "Recipe", plan: "Plan", batches: Sequence[Batch]) -> dict[st
 
     wanted = recipe.calibration
     _, distribution = ENGINES[wanted.engine]
-    decides = {**_decides(recipe), "groups": plan.groups}
+    decides = {**_decides(recipe), "groups": _watched(plan)}
     return {
         "calibration_sha256": canonical.sha256_text(canonical.dumps(decides)),
         "engine": {"name": wanted.engine, "version": version(distribution)},

@@ -2,5 +2,5 @@
 
 In: base, calibration record, recipe. Out: body shards, the MTP shard, configs and tokenizer, the
 same bytes on any machine. May import calibration (the record alone), the pipeline, tensors,
-recipes and core.
+manifest, recipes and core.
 """

@@ -16,6 +16,7 @@ from forge.core import store
 from forge.core.errors import DressError
 from forge.recipes.recipe import Recipe
 from forge.tensors import configs, tensor_list, tensorfile, vllm_names
+from forge.tensors.checkpoint import Checkpoint  # by which what makes it counts in the key
 from forge.tensors.configs import CONFIG, QUANT_CONFIG, TEMPLATE
 from forge.tensors.plan import Plan
 from forge.tensors.tensorfile import Tensor
@@ -64,7 +65,8 @@ def run(work: "Work", out: Path) -> Mapping[str, str]:
     read = _parse(base, _read(base, fetched.get(f"base/{CONFIG}")))
     config = _config(recipe, base, read, configs.quantization_config(recipe, ignore))
     stored = [tensor for _, tensor in placed]
-    _require_understood(recipe, config["quantization_config"], work.checkpoint.plan, stored)
+    made_of: Checkpoint = work.checkpoint
+    _require_understood(recipe, config["quantization_config"], made_of.plan, stored)
     into.write(CONFIG, _json(config))
     return into.digests
 

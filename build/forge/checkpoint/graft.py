@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from forge.core.errors import GraftError
 from forge.manifest.tensor_list import TensorLine
 from forge.tensors import tensor_list, tensorfile
+from forge.tensors.checkpoint import Checkpoint  # by which what makes it counts in the key
 from forge.tensors.tensorfile import Tensor
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def parameters(work: "Work") -> dict[str, Any]:
 
 def run(work: "Work", out: Path) -> Mapping[str, str]:
     """Writes the head's shard and the list of its tensors; returns the digests of both."""
-    made = work.checkpoint
+    made: Checkpoint = work.checkpoint
     if made.head_source is None:
         return {}
     digest, lines = graft(made.head, made.head_digests, work.recipe.mtp.tensors, out / FILE)

@@ -19,6 +19,7 @@ import numpy as np
 from forge.calibration import record
 from forge.core import console
 from forge.tensors import packing, stream, tensor_list
+from forge.tensors.checkpoint import Checkpoint  # by which what makes it counts in the key
 from forge.tensors.plan import Linear, Plan
 from forge.tensors.stream import Bytes, Conveyor, Reader, Written
 from forge.tensors.tensor_list import NewHash
@@ -31,20 +32,25 @@ if TYPE_CHECKING:
 def parameters(work: "Work") -> dict[str, Any]:
     """The rules and the layout; base and record count through their digests."""
     recipe = work.recipe
-    rules_ = {"fused": recipe.fused, "quantize": recipe.quantize, "keep": recipe.keep}
+    rules = {
+        "fused": recipe.fused, "quantize": recipe.quantize, "keep": recipe.keep,
+        "remove": recipe.remove,
+    }  # fmt: skip
     return {
         **{
-            key: [rule.model_dump(mode="json") for rule in group]
-            for key, group in {**rules_, "remove": recipe.remove}.items()
+            key: [rule.model_dump(mode="json", exclude={"why"}) for rule in group]
+            for key, group in rules.items()
         },
         "mtp": list(recipe.mtp.tensors),
-        "layout": recipe.layout.model_dump(mode="json"),
+        "loader": recipe.layout.loader,
+        "shard_bytes": recipe.layout.shard_bytes,
     }
 
 
 def run(work: "Work", out: Path) -> Mapping[str, str]:
     """Writes the body's shards and the list of their tensors; returns the digests of all."""
-    base, plan = work.checkpoint.base, work.checkpoint.plan
+    made: Checkpoint = work.checkpoint
+    base, plan = made.base, made.plan
     maxima = record.read(work.needed["calibrate"].files / record.FILE, plan.calibrated)
     # The donor's files are called like the base's.
     digests = {

@@ -75,8 +75,8 @@ def inputs(fetched: Result) -> frozenset[Path]:
 @contextmanager
 def _scratch(job: Job) -> Iterator[Path]:
     """A folder for what the containers leave besides results."""
-    with job.store.lock("contained", "run"):
-        folder = job.store.root / "tmp" / "contained"
+    with job.store.lock("image", "run"):
+        folder = job.store.root / "tmp" / "image"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:

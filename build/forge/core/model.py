@@ -1,6 +1,6 @@
 """The base of every pydantic model, and the strings that many of them hold."""
 
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +16,9 @@ from pydantic import (
 from forge.core import canonical
 
 T = TypeVar("T")
+
+# How far a build is verified, from nothing to a real server.
+Level = Literal["none", "structure", "all"]
 
 Commit = Annotated[
     str, StringConstraints(pattern=r"^[0-9a-f]{40}$"), Field(description="A git commit.")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from forge.core import canonical, console
 from forge.core.errors import FetchError
 from forge.core.files import Feed, File, Kind, Origin, Watch, unwatched
-from forge.inputs import hub, mirror, samples, standin
+from forge.inputs import hub, mirror, sample_files, samples, standin
 from forge.manifest import document
 from forge.manifest.inputs import InputFile, Inputs, InputSource
 from forge.manifest.names import INPUTS
@@ -82,6 +82,7 @@ def parameters(work: "Work") -> dict[str, Any]:
         },
         "perplexity": [recipe.perplexity.column, recipe.perplexity.text_sha256],
         "template": recipe.template and recipe.template.sha256,
+        "lent": list(recipe.lent),
     }
 
 
@@ -246,7 +247,7 @@ def _samples(
             f"{wanted.samples} samples; no row is used twice. Lower the set's samples."
         )
     joined = wanted.rows == "joined" and origin.kind != "standin"
-    samples.write(found, folder / (samples.ROWS if joined else samples.FILE))
+    sample_files.write(found, folder / (sample_files.ROWS if joined else sample_files.FILE))
 
 
 def _text(job: "Job", origins: Mapping[str, Origin], taken: Taken) -> bytes:

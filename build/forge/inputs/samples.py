@@ -1,11 +1,4 @@
-"""Calibration samples, read from the files of a data set into one form.
-
-A row is one line of JSON: `{"messages": [{"role": ..., "content": ...}, ...]}`. Content is
-text, or a list of parts `{"type": "text", "text": ...}` and `{"type": "image", "image": <path>}`;
-the path is relative to the lines' file, and named by the picture's sha256. In a set's
-`samples.jsonl` each row is a sample. Instead of that a set has `rows.jsonl` where calibration
-joins rows into samples, since only a tokenizer tells how many fill one.
-"""
+"""Reads calibration samples from the files of a data set into the form of `sample_files`."""
 
 import json
 import tarfile
@@ -15,27 +8,15 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from forge.core import canonical
 from forge.core.errors import FetchError
+from forge.inputs.sample_files import Sample
 
 if TYPE_CHECKING:
     from forge.recipes.recipe import CalibrationSet
 
-FILE = "samples.jsonl"
-ROWS = "rows.jsonl"
 PICTURES = "images"
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 MAX_PICTURE_BYTES = 64 << 20
-
-Message = dict[str, Any]
-Sample = list[Message]
-
-
-def write(samples: Iterable[Sample], path: Path) -> None:
-    """Writes the samples' lines into a file, in a folder of their own."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [canonical.dumps({"messages": sample}) + "\n" for sample in samples]
-    path.write_text("".join(lines), encoding="utf-8")
 
 
 def read_text(path: Path, wanted: "CalibrationSet") -> list[Sample]:

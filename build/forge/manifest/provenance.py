@@ -21,7 +21,7 @@ from pydantic import (
 from forge.core import canonical
 from forge.core.files import Kind
 from forge.core.machine import Machine
-from forge.core.model import Model, RelativePath, Sha256, Timestamp
+from forge.core.model import Level, Model, RelativePath, Sha256, Timestamp
 from forge.manifest import document
 from forge.manifest.document import FormerError
 from forge.manifest.inputs import InputFile
@@ -36,7 +36,6 @@ from forge.manifest.statement import (
     subjects,
     unique,
 )
-from forge.manifest.verification import Level
 
 PREDICATE_TYPE: Final = "https://slsa.dev/provenance/v1"
 BUILD_TYPE: Final = "urn:hallmark:build:v2"

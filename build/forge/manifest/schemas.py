@@ -11,6 +11,7 @@ from forge.core import checkout
 from forge.core.model import NOT_NULL, Model
 from forge.core.store import Record
 from forge.manifest.inputs import Inputs
+from forge.manifest.ledger import Ledger
 from forge.manifest.policy import Policy
 from forge.manifest.provenance import Manifest
 from forge.manifest.release_list import Release
@@ -22,6 +23,7 @@ FOLDER = checkout.ROOT / "docs" / "schemas"
 SUFFIX = ".schema.json"
 MODELS: Mapping[str, type[Model]] = {
     "inputs": Inputs,
+    "ledger": Ledger,
     "policy": Policy,
     "provenance": Manifest,
     "record": Record,
@@ -57,7 +59,7 @@ def text(name: str) -> str:
 
 
 def write(folder: Path) -> list[Path]:
-    """Writes every schema; removes those of documents that are no more."""
+    """Writes every schema, and removes those of documents that are gone."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = {folder / f"{name}{SUFFIX}": text(name) for name in MODELS}
     for old in folder.glob(f"*{SUFFIX}"):

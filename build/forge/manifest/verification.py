@@ -1,14 +1,12 @@
 """`verification.json`: what the assay found, and the rule that nothing measured is a failure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from forge.core.model import Model
+from forge.core.model import Level, Model
 
-# How far a build was verified, from nothing to a real server.
-Level = Literal["none", "structure", "all"]
 LEVELS = ("none", "structure", "all")
 
 

@@ -2,5 +2,5 @@
 
 In: the results of all steps. Out: `dist/<variant>/` with `provenance/`, then the card, the report,
 signatures, a repository on the hub. May import calibration (the record alone), the pipeline,
-tensors, recipes and core.
+tensors, manifest, recipes and core.
 """

@@ -1,11 +1,12 @@
 """vLLM on a CPU has the NVFP4 kernels that the plugin lists there, once, or says what is wrong; and
 they compute what plain torch computes from decoded weights and rounded activations."""
 
+from importlib.metadata import entry_points
 from types import SimpleNamespace
 
 import pytest
 
-from assay.serving import cpu_plugin
+from assay.serving import cpu_plugin, engine
 from forge.core.errors import EngineError
 
 pytestmark = pytest.mark.engine
@@ -217,3 +218,9 @@ def test_experts_are_what_plain_torch_computes(seeded, weighted_input):
         assert torch.allclose(
             output[token].float(), expected, rtol=0.02, atol=0.02 * expected.abs().max()
         )
+
+
+def test_the_name_that_counts_is_the_one_that_is_registered():
+    """What vLLM loads by its entry point is among what decides the figures."""
+    (entry,) = entry_points(group="vllm.general_plugins", name="hallmark")
+    assert entry.value == f"{engine.PLUGIN}:register"

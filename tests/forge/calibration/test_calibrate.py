@@ -12,7 +12,7 @@ from forge.calibration import batches, calibrate, record, with_modelopt
 from forge.core import canonical
 from forge.core.errors import CalibrationError
 from forge.core.store import Store
-from forge.inputs import fetch, samples
+from forge.inputs import fetch, sample_files, samples
 from forge.pipeline import Job, work_on
 from forge.recipes import recipe
 from forge.tensors import checkpoint
@@ -100,8 +100,8 @@ def short_rows(fetched, tmp_path, count, tokens):
     ]
     parquet.write_table(pa.table({llm.column: rows}), tmp_path / "llm.parquet")
     folder = inputs / "calibration/llm"
-    (folder / samples.FILE).unlink()
-    samples.write(samples.read_text(tmp_path / "llm.parquet", llm), folder / samples.ROWS)
+    (folder / sample_files.FILE).unlink()
+    sample_files.write(samples.read_text(tmp_path / "llm.parquet", llm), folder / sample_files.ROWS)
     return wanted, inputs
 
 
@@ -117,7 +117,7 @@ def test_short_rows_are_joined_into_full_samples(fetched, tmp_path):
 
     # A sample is what its rows' own tokens are, one after the other, cut.
     folder = inputs / "calibration/llm"
-    (folder / samples.ROWS).rename(folder / samples.FILE)
+    (folder / sample_files.ROWS).rename(folder / sample_files.FILE)
     rows = [batch.ids for batch in batches.read(wanted, inputs)]
     for sample in told:
         first, last = sample["rows"]

@@ -46,7 +46,7 @@ def test_killed_run_leaves_nothing(left, tmp_path, number):
     assert not (tmp_path / "store/calibrate").exists()
     assert not (tmp_path / "out").exists()
     if number != signal.SIGKILL:
-        assert not (scratch / "contained").exists()
+        assert not (scratch / "image").exists()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from forge.container import sandbox
 from forge.container.requirements import GIB, Limits
-from forge.core import checkout, console, machine
+from forge.core import checkout, commandline, machine
 from forge.core.errors import ContainerError, NoGpuError
 from forge.core.machine import Graphics
 
@@ -136,8 +136,8 @@ def test_knows_its_image(box, found, capfd):
 
 def test_knows_the_interface(box, monkeypatch, capfd):
     """What an error inside says to do is said in the words of the interface in use."""
-    monkeypatch.setenv(console.INTERFACE, "make")
-    code = f"import os; print(os.environ[{console.INTERFACE!r}])"
+    monkeypatch.setenv(commandline.INTERFACE, "make")
+    code = f"import os; print(os.environ[{commandline.INTERFACE!r}])"
     assert box.run([PYTHON, "-c", code]) == 0
     assert capfd.readouterr().out == "make\n"
 

@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 
 from forge.core.errors import FetchError
-from forge.inputs import samples, standin
+from forge.inputs import sample_files, samples, standin
 
 SUBSET = standin.ROOT / "corpus" / "images" / "plotqa_cot"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -45,8 +45,8 @@ def test_the_corpus_has_the_form_of_the_data_set(tmp_path):
     """The first samples with their pictures, and no others, named by their bytes."""
     media = sorted(SUBSET.glob("media/*.tar"))
     found = samples.read_pictures(SUBSET / "plotqa_cot.jsonl", media, 3, tmp_path)
-    samples.write(found, tmp_path / samples.FILE)
-    lines = (tmp_path / samples.FILE).read_text().splitlines()
+    sample_files.write(found, tmp_path / sample_files.FILE)
+    lines = (tmp_path / sample_files.FILE).read_text().splitlines()
     named = [
         part["image"]
         for line in lines

@@ -8,7 +8,8 @@ from typing import Any
 
 from assay.serving import engine, flags
 from assay.serving.perplexity import Perplexity, Text, score
-from forge.core import canonical, closure, machine
+from forge import pipeline
+from forge.core import canonical
 from forge.core.errors import EngineError
 from forge.core.store import Result, Store
 
@@ -32,8 +33,8 @@ def perplexity(
     Raises:
         EngineError: the engine does not serve the base, or computes nothing finite of it.
     """
-    reached = closure.of(__name__)
     facts = {
+        **pipeline.code_of(__name__),
         "parameters": {
             "text": canonical.sha256_text(text.content),
             "window": text.window,
@@ -42,9 +43,6 @@ def perplexity(
             "env": dict(env),
         },
         "needs": {"base": {n: d for n, d in fetched.digests.items() if n.startswith("base/")}},
-        "code": reached.code(),
-        "distributions": reached.distributions(),
-        "system": machine.system(),
     }
 
     def work(out: Path) -> None:
@@ -55,8 +53,6 @@ def perplexity(
             raise EngineError(f"{base}: its perplexity is {figures.value}; the base is damaged.")
         canonical.write(out / FILE, asdict(figures))
 
-    key = canonical.sha256_text(canonical.dumps({"step": STEP, **facts}))
-    with store.lock(STEP, key):
-        found = store.get(STEP, key) or store.make(STEP, key, work, facts)
+    found = pipeline.kept(store, STEP, facts, work)
     figures: dict[str, Any] = canonical.read(found.files / FILE)
     return Perplexity(**figures)

@@ -1,0 +1,48 @@
+"""Runs a command line: what it says of an error, and the code that it exits with."""
+
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from forge.core.console import say
+from forge.core.errors import HallmarkError
+
+# The variable that names the interface in use: `make`, or nothing for the commands themselves.
+INTERFACE = "HALLMARK_INTERFACE"
+
+
+def run(
+    app: Callable[[], None],
+    remedy: Callable[[HallmarkError], str | None],
+    *,
+    tell_code: bool = True,
+) -> NoReturn:
+    """Runs a command line and exits with its code; `remedy` says what to do about an error.
+
+    An exit code other than 0 is the last line on standard error as well, `hallmark: exit 41`:
+    GNU make answers 2 for each of them. A process whose parent tells the code leaves it out.
+    """
+    code = _outcome(app, remedy)
+    if code and tell_code:
+        say(f"hallmark: exit {code}")
+    sys.exit(code)
+
+
+def _outcome(app: Callable[[], None], remedy: Callable[[HallmarkError], str | None]) -> int:
+    """The exit code of a command line, after it has said what went wrong, if anything did."""
+    try:
+        app()
+    except HallmarkError as error:
+        say(f"error: {error}")
+        if (help_ := remedy(error)) is not None:
+            say(f"help: {help_}")
+        return error.code
+    except SystemExit as ended:
+        if isinstance(ended.code, int):
+            return ended.code
+        raise  # without a code or with a message, which Python prints
+    except Exception:  # a bug: said as Python says it, since the exit code comes after it
+        traceback.print_exc()
+        return 1
+    return 0

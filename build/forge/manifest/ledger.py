@@ -1,0 +1,22 @@
+"""What the processes of one build tell each other in a file: a job, and the keys of its results."""
+
+from pydantic import Field
+
+from forge.core.files import Kind
+from forge.core.model import Level, Model, RelativePath, Sha256
+
+
+class Ledger(Model):
+    """The ledger of a build."""
+
+    variant: str
+    rehearsal: bool
+    base: str | None = Field(description="A local checkpoint in place of the base, if any.")
+    mirror: str | None = Field(description="A folder with inputs, if any.")
+    level: Level = Field(description="How far the result is verified.")
+    store: str = Field(description="The folder of the store.")
+    source: dict[RelativePath, Sha256] = Field(
+        description="Every file of the packages that build: SHA-256 by path."
+    )
+    origins: dict[str, Kind] = Field(description="Where each input comes from, by its role.")
+    results: dict[str, str] = Field(description="The keys of the results so far, by step.")
