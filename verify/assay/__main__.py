@@ -7,14 +7,13 @@ from typing import Annotated
 import typer
 
 from assay.rebuild import compare, tables
-from assay.release import sums
 from forge import ledger as ledgers
 from forge import pipeline, remedies
 from forge.core import canonical, commandline, console
 from forge.core import checkout as here
 from forge.core.errors import DifferenceError, ReleaseError, VerificationError
 from forge.core.store import Store
-from forge.manifest import document, verification
+from forge.manifest import document, sums, verification
 from forge.manifest.names import SUMS, TENSORS
 from forge.release.folder import provenance_of
 from forge.tensors import tensor_list

@@ -15,7 +15,7 @@ from forge.core import store as stores
 from forge.core.errors import ReleaseError
 from forge.core.files import File, hash_files, names_in, stamps
 from forge.manifest import provenance as manifests
-from forge.manifest import release_list
+from forge.manifest import release_list, sums
 from forge.manifest.names import (
     ADDED,
     CONTENTS,
@@ -133,15 +133,9 @@ def _documents(found: Facts) -> dict[str, str]:
     return {name: made[name] for name in DOCUMENTS}
 
 
-def _built(provenance: Path) -> dict[str, str]:
-    """The files that `SHA256SUMS` lists, with their digests."""
-    lines = (provenance / SUMS).read_text(encoding="utf-8").splitlines()
-    return {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
-
-
 def _require_as_built(provenance: Path, digests: Mapping[str, str]) -> None:
     """Refuses a checkpoint that is not the one that was built, such as one on a failing disk."""
-    for name, built in _built(provenance).items():
+    for name, built in sums.read(provenance / SUMS).items():
         if digests.get(name) != built:
             raise ReleaseError(
                 f"{name}: has sha256 {digests.get(name, 'nothing')}, {SUMS} says {built}; "
@@ -154,13 +148,13 @@ def _require_nothing_else(folder: Path) -> None:
     provenance = folder / PROVENANCE
     listed = (STATEMENT, SUMS, TENSORS, VERIFICATION, ERRORS, record.FILE)
     beside = {f"{PROVENANCE}/{name}" for name in listed}
-    known = {*_built(provenance), *ADDED, *beside}
+    known = {*sums.read(provenance / SUMS), *ADDED, *beside}
     if extra := sorted({*names_in(folder)} - known):
         raise ReleaseError(f"{folder / extra[0]}: is no file of this build. Move it elsewhere.")
 
 
 def _require_free_names(provenance: Path) -> None:
-    for name in _built(provenance):
+    for name in sums.read(provenance / SUMS):
         if name in DOCUMENTS:
             raise ReleaseError(
                 f"{name}: is a file of the checkpoint, and a release puts one of its own there. "

@@ -6,14 +6,13 @@ outside `provenance/`, `tensors.jsonl` every stored tensor; the digests in both 
 bytes were written. No tensor is read here.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.calibration import record
 from forge.core import canonical, checkout, machine, store
 from forge.core.store import Result
-from forge.manifest import document, provenance
+from forge.manifest import document, provenance, sums
 from forge.manifest.inputs import Inputs
 from forge.manifest.names import (
     ERRORS,
@@ -71,17 +70,12 @@ def run(work: "Work", out: Path) -> None:
     """Writes everything that goes into `provenance/`."""
     job, needed = work.job, work.needed
     dress = needed["dress"]
-    (out / SUMS).write_text(sum_lines(dress.digests), encoding="utf-8")
+    sums.write(out / SUMS, dress.digests)
     tensor_list.write(out / TENSORS, _tensors(needed))
     store.link(needed["calibrate"].files / record.FILE, out / record.FILE)
     for name in _verified(needed):
         store.link(needed["verify"].files / name, out / name)
     document.write(out / STATEMENT, _manifest(job, needed, out))
-
-
-def sum_lines(digests: Mapping[str, str]) -> str:
-    """A line a file, sorted by path, as sha256sum writes it."""
-    return "".join(f"{digest}  {path}\n" for path, digest in sorted(digests.items()))
 
 
 def _tensors(needed: "Needed") -> list[TensorLine]:

@@ -23,6 +23,7 @@ from forge.recipes import recipe
 from forge.recipes.recipe import Recipe
 from forge.release.folder import provenance_of
 from forge.tensors import parts as tensors
+from forge.tensors import tensor_list
 from forge.tensors.parts import Part
 from forge.tensors.quantization_error import Error, parse
 
@@ -91,7 +92,6 @@ def read(folder: Path) -> Facts:
     stated = manifests.read(provenance)
     report = document.read(Report, provenance / VERIFICATION)
     variant = _recipe(stated)
-    lines = (provenance / TENSORS).read_text(encoding="utf-8").splitlines()
     errors = provenance / ERRORS
     return Facts(
         recipe=variant,
@@ -103,7 +103,7 @@ def read(folder: Path) -> Facts:
         level=report.level,
         passed=report.passed,
         checks=report.checks,
-        parts=tensors.of(variant, [canonical.loads(line.encode()) for line in lines]),
+        parts=tensors.of(variant, tensor_list.read(provenance / TENSORS).values()),
         inputs=_inputs(stated),
         base_nbytes=stated.base_bytes,
         calibrated=record.origin(provenance / record.FILE),

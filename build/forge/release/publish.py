@@ -15,9 +15,9 @@ from forge.core import console
 from forge.core.errors import UploadError
 from forge.core.files import File, hash_files, names_in, stamps
 from forge.core.hub_client import LOGIN, ClientError, api
-from forge.manifest import provenance
+from forge.manifest import provenance, sums
 from forge.manifest.names import ADDED, BUNDLES, PROVENANCE, SIGNATURES
-from forge.release import assemble, attest, remote
+from forge.release import assemble, remote
 from forge.release.remote import Plan
 from forge.release.summary import size
 
@@ -153,7 +153,7 @@ def _write_list(folder: Path, files: dict[str, File]) -> Path:
         if name in ADDED or name.partition("/")[0] == PROVENANCE
     }
     path = folder.with_name(f"{folder.name}.files")
-    path.write_text(attest.sum_lines(chosen), encoding="utf-8")
+    sums.write(path, chosen)
     return path
 
 

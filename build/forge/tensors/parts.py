@@ -1,11 +1,11 @@
 """What the tensors of a result are, by its recipe: quantized linears, what is kept, the head."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
+from forge.manifest.tensor_list import TensorLine
 from forge.recipes.recipe import Recipe
 from forge.tensors.plan import compile_pattern
 
@@ -29,33 +29,33 @@ class Part:
         return 8 * self.nbytes / self.weights
 
 
-def of(variant: Recipe, lines: list[Mapping[str, Any]]) -> tuple[Part, ...]:
+def of(variant: Recipe, lines: Collection[TensorLine]) -> tuple[Part, ...]:
     """The lines of `tensors.jsonl` by what they are, largest first."""
-    names = {line["name"] for line in lines}
+    names = {line.name for line in lines}
     kept = [
         (compile_pattern(pattern), rule.what) for rule in variant.keep for pattern in rule.tensors
     ]
     head = set(variant.mtp.tensors)
     # Of a quantized linear, one tensor holds the weights and says how they are stored.
     codes = {
-        line["name"].rpartition(".")[0]: line
+        line.name.rpartition(".")[0]: line
         for line in lines
-        if line["dtype"] in STORED_AS and line["name"].endswith((".weight", ".weight_packed"))
+        if line.dtype in STORED_AS and line.name.endswith((".weight", ".weight_packed"))
     }
     found: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
     for line in lines:
-        name, module = line["name"], line["name"].rpartition(".")[0]
-        weights = prod(line["shape"])
+        name, module = line.name, line.name.rpartition(".")[0]
+        weights = prod(line.shape)
         if f"{module}.weight_scale" in names and module in codes:
-            dtype = codes[module]["dtype"]
+            dtype = codes[module].dtype
             key = family(module), STORED_AS[dtype]
             weights = weights * WEIGHTS_PER_BYTE[dtype] if line is codes[module] else 0
         elif name in head:
-            key = "MTP head", line["dtype"]
+            key = "MTP head", line.dtype
         else:
             what = next((what for pattern, what in kept if pattern.fullmatch(name)), "other")
-            key = what, line["dtype"]
-        found[key].append((weights, line["nbytes"]))
+            key = what, line.dtype
+        found[key].append((weights, line.nbytes))
     parts = [
         Part(
             name=name,

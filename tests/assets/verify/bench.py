@@ -9,9 +9,9 @@ from pathlib import Path
 from conftest import write_list
 
 from forge.core import canonical, files
-from forge.manifest import names, release_list
+from forge.manifest import names, release_list, sums
 from forge.manifest.names import BUNDLES, CONTENTS, DOCUMENTS, PROVENANCE, SIGNATURES
-from forge.release import attest, bundle, keys
+from forge.release import bundle, keys
 from forge.tensors import tensorfile
 
 BODY = "model-00001-of-00001.safetensors"
@@ -106,7 +106,7 @@ class Bench:
             for path in self.folder.iterdir()
             if path.is_file() and path.name not in DOCUMENTS
         }
-        (provenance / names.SUMS).write_text(attest.sum_lines(built))
+        sums.write(provenance / names.SUMS, built)
         if tensors:
             write_list(provenance / names.TENSORS, tensorfile.read_checkpoint(self.folder))
 

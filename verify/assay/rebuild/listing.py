@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.rebuild.difference import Entry
-from assay.release import sums
 from forge.core.errors import ManifestError, TensorFileError
 from forge.core.store import Result
+from forge.manifest import sums
 from forge.manifest.names import SUMS, TENSORS
 from forge.tensors import tensor_list
 

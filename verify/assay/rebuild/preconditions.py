@@ -7,11 +7,11 @@ release, so each of these is an error, which names the file, both digests and th
 from collections.abc import Sequence
 from pathlib import Path
 
-from assay.release import sums
 from assay.release.known import BESIDE
 from forge import pipeline
 from forge.core import canonical, checkout, closure
 from forge.core.errors import ManifestError
+from forge.manifest import sums
 from forge.manifest.inputs import InputFile
 from forge.manifest.names import PROVENANCE, STATEMENT, SUMS
 from forge.manifest.provenance import Manifest, SourceTree

@@ -8,11 +8,10 @@ import datetime
 from collections.abc import Sequence
 from pathlib import Path
 
-from assay.release import sums
 from assay.release.trust import Key
 from forge.core import canonical, checkout, machine
 from forge.core.errors import DifferenceError, ManifestError, ReleaseError, SigningError
-from forge.manifest import document
+from forge.manifest import document, sums
 from forge.manifest import provenance as manifests
 from forge.manifest.names import STATEMENT, SUMS
 from forge.manifest.provenance import Builder

@@ -13,7 +13,7 @@ from assay.release.files import Stored, check_name, check_twins, read_folder
 from assay.release.known import BESIDE
 from assay.release.trust import Key, Trust
 from forge.core.errors import ReleaseError
-from forge.manifest import document, release_list
+from forge.manifest import document, release_list, sums
 from forge.manifest.names import (
     BUNDLES,
     CONTENTS,
@@ -31,7 +31,7 @@ from forge.manifest.policy import Policy
 from forge.manifest.provenance import Manifest
 from forge.manifest.release_list import Release
 from forge.manifest.statement import Subjects, digests
-from forge.release import attest, bundle
+from forge.release import bundle
 from forge.tensors import tensor_list, tensorfile
 
 MANIFEST = f"{PROVENANCE}/{STATEMENT}"
@@ -143,7 +143,7 @@ def check_listings(case: Case) -> str:
     arrived = [one.tensors for one in case.files.values() if one.tensors is not None]
     lines = [line for one in arrived for line in one.lines()]
     for name, expected in (
-        (SUMS, attest.sum_lines(case.checkpoint)),
+        (SUMS, sums.lines(case.checkpoint)),
         (TENSORS, tensor_list.text(lines)),
     ):
         path = f"{PROVENANCE}/{name}"

@@ -1,11 +1,22 @@
-"""`SHA256SUMS`, read strictly."""
+"""`SHA256SUMS`: a line a file, as sha256sum writes it; read strictly."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from forge.core.errors import ManifestError
 
 _SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+
+
+def lines(digests: Mapping[str, str]) -> str:
+    """A line a file, sorted by path."""
+    return "".join(f"{digest}  {path}\n" for path, digest in sorted(digests.items()))
+
+
+def write(path: Path, digests: Mapping[str, str]) -> None:
+    """Writes the lines."""
+    path.write_text(lines(digests), encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, str]:
