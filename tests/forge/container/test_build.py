@@ -110,5 +110,6 @@ def test_every_step_but_fetch_ran_in_the_image(statement, found):
         for item in statement["runDetails"]["byproducts"]
         if item["name"].startswith("step/")
     }
-    assert steps.pop("fetch")["image"] is None
-    assert {step["image"] for step in steps.values()} == {found.layers}
+    base = found.labels["org.opencontainers.image.base.digest"]
+    assert steps.pop("fetch")["system"]["base"] is None
+    assert {step["system"]["base"] for step in steps.values()} == {base}
