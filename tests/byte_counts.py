@@ -146,6 +146,7 @@ def main():
     from forge.pipeline import Job
     from forge.recipes import recipe
     from forge.release.folder import place
+    from forge.tensors import tensorfile
 
     root, real = Path(sys.argv[1]), "--calibrate" in sys.argv
     find = pipeline.module_of
@@ -182,7 +183,14 @@ def main():
     if not real:
         publish(release, root)
         folders["release"] = release
-    report(sizes(folders), results["fetch"].files / "inputs.json")
+    with during("before"):
+        stored = tensorfile.read_checkpoint(results["dress"].files)
+    packed = sum(
+        stored[spec.name].nbytes
+        for linear in plan.linears.values()
+        for spec in linear.format.specs(linear.module, linear.place.shape)
+    )
+    report(sizes(folders), results["fetch"].files / "inputs.json", packed)
 
 
 def publish(release, root):
@@ -227,7 +235,7 @@ def sizes(folders):
     return found
 
 
-def report(files, inputs):
+def report(files, inputs, packed):
     """How many bytes of each file were read in each phase, and how many were hashed."""
     found = defaultdict(Counter)
     for name, file in files.items():
@@ -241,6 +249,7 @@ def report(files, inputs):
                 "sizes": {name: file["bytes"] for name, file in files.items()},
                 "read": {name: dict(+counts) for name, counts in found.items()},
                 "hashed": dict(hashed),
+                "packed": packed,
                 "inputs": sum(one["bytes"] for one in json.loads(inputs.read_text())["files"]),
             }
         )

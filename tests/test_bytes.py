@@ -103,13 +103,16 @@ def test_release(counts, suffix):
 
 
 def test_sha256(counts):
-    """What is read or written is hashed once as a file, and a tensor's bytes once as a tensor's."""
+    """What is read or written is hashed once as a file, and a tensor's bytes once as a tensor's.
+
+    A copied tensor has the digest of its arrival.
+    """
     base, head = total(counts, "base", ".safetensors"), head_of(counts)
     stored, tokenizer = total(counts, "result", ".safetensors"), total(counts, "base", ".json")
     body = stored - head
     expected = {
         "fetch": counts["inputs"] + base,
-        "quantize": base + 2 * body,
+        "quantize": base + body + counts["packed"],
         "graft": 2 * head,
         "dress": 2 * tokenizer,
         "verify": base + 2 * stored + tokenizer,
@@ -119,7 +122,7 @@ def test_sha256(counts):
         "sign": stored + tokenizer,
         "verify-release": 2 * stored + tokenizer,
         "reproduce": stored + tokenizer,
-        "reproduce: quantize": base + 2 * body,
+        "reproduce: quantize": base + body + counts["packed"],
         "reproduce: graft": 2 * head,
         "reproduce: dress": 2 * tokenizer,
     }

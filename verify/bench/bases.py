@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from forge.core import canonical
+from forge.core.files import sha256_of
 from forge.recipes import recipe
-from forge.tensors import tensorfile
+from forge.tensors import tensor_list, tensorfile
+from forge.tensors.tensor_list import Arriving
 from forge.tensors.tensorfile import INDEX, Spec
 
 VARIANT = "qwen36-27b-vlm-mtp"
@@ -91,5 +93,10 @@ def write_base(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
         placed += [(name, spec) for spec in specs]
     canonical.write(folder / INDEX, tensorfile.index_json(placed))
     canonical.write(folder / "config.json", {"architectures": ["x"], "model_type": "llama"})
-    digests = {path.name: canonical.sha256_file(path) for path in folder.glob("*.safetensors")}
+    digests, lines = {}, []
+    for path in sorted(folder.glob("*.safetensors")):
+        arriving = Arriving(path, path.stat().st_size)
+        digests[path.name] = sha256_of(path, arriving.update)
+        lines += arriving.lines()
     canonical.write(folder / DIGESTS, digests)
+    tensor_list.write(folder / tensor_list.FILE, lines)

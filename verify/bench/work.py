@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from bench.bases import DIGESTS, SHARD_BYTES, VARIANT
 from forge.checkpoint import quantize
 from forge.core import canonical
 from forge.recipes import recipe
-from forge.tensors import formats, nvfp4, tensorfile
+from forge.tensors import formats, nvfp4, tensor_list, tensorfile
 from forge.tensors.plan import WEIGHT, Linear, Place, Plan, make_plan
 from forge.tensors.tensor_list import NewHash
 
@@ -19,7 +20,10 @@ from forge.tensors.tensor_list import NewHash
 def rebuild(base: Path, out: Path) -> None:
     """What a rebuild does with a base: every byte checked, packed or copied, hashed, written."""
     plan = make_plan(recipe.find(VARIANT), tensorfile.read_checkpoint(base))
-    _quantize(base, plan, canonical.read(base / DIGESTS), out)
+    arrived = {
+        name: line.sha256 for name, line in tensor_list.read(base / tensor_list.FILE).items()
+    }
+    _quantize(base, plan, canonical.read(base / DIGESTS), out, arrived=arrived)
 
 
 def hashed(base: Path, out: Path) -> None:
@@ -30,7 +34,7 @@ def hashed(base: Path, out: Path) -> None:
 def unhashed(base: Path, out: Path) -> None:
     """The same without sha256, which the libraries do not compute either."""
     digests = dict.fromkeys(canonical.read(base / DIGESTS), _NoDigest().hexdigest())
-    _quantize(base, _mlp_plan(base), digests, out, _NoDigest)
+    _quantize(base, _mlp_plan(base), digests, out, new_hash=_NoDigest)
 
 
 class _NoDigest:
@@ -64,12 +68,16 @@ def _quantize(
     plan: Plan,
     digests: Mapping[str, str],
     out: Path,
+    *,
+    arrived: Mapping[str, str] = MappingProxyType({}),
     new_hash: NewHash = sha256,
 ) -> None:
     maxima = dict.fromkeys(plan.quantized, np.float32(1))
     out.mkdir()
     tensors = tensorfile.read_checkpoint(base)
-    quantize.quantize(tensors, digests, plan, maxima, SHARD_BYTES, out, new_hash=new_hash)
+    quantize.quantize(
+        tensors, digests, plan, maxima, SHARD_BYTES, out, arrived=arrived, new_hash=new_hash
+    )
 
 
 def modelopt(base: Path, out: Path) -> None:

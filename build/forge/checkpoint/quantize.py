@@ -12,6 +12,7 @@ from functools import partial
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,7 +59,8 @@ def run(work: "Work", out: Path) -> Mapping[str, str]:
         for path, digest in work.needed["fetch"].digests.items()
         if path.startswith("base/")
     }
-    written = quantize(base, digests, plan, maxima, work.recipe.layout.shard_bytes, out)
+    size, arrived = work.recipe.layout.shard_bytes, work.checkpoint.digests
+    written = quantize(base, digests, plan, maxima, size, out, arrived=arrived)
     listed = tensor_list.write(out / tensor_list.FILE, written.tensors)
     return written.files | {tensor_list.FILE: listed}
 
@@ -71,6 +73,7 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
     shard_bytes: int,
     out: Path,
     *,
+    arrived: Mapping[str, str] = MappingProxyType({}),
     new_hash: NewHash = sha256,
 ) -> Written:
     """Streams a base into quantized shards.
@@ -82,6 +85,9 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
         maxima: the largest input magnitudes of the calibrated linears, by module name.
         shard_bytes: the largest shard; a larger tensor gets a shard of its own.
         out: an empty folder.
+        arrived: the digests that the base's tensors had on arrival, by name. A tensor that is
+            copied has the same, since its file must have the same digest in this very pass; so it
+            is not hashed once more for itself.
         new_hash: begins each digest, of what is read and of what is written.
 
     Returns:
@@ -94,12 +100,13 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
     group_of = {module: group for group in plan.groups for module in group}
     parts = plan.by_tensor()
     shards = _fill_shards(list(_emitted(base, plan, parts, group_of)), shard_bytes)
+    copied = {name: arrived[name] for name in plan.keep if name in arrived}
     passed_over = {*plan.mtp, *plan.removed}
     waiting: dict[tuple[str, ...], list[packing.Member]] = defaultdict(list)
     total = sum(tensor.nbytes for tensor in base.values())
     with (
         console.bytes_bar("quantize", total) as advance,
-        Conveyor(shards, out, new_hash) as conveyor,
+        Conveyor(shards, out, copied, new_hash) as conveyor,
     ):
         for path, tensors in groupby(base.values(), key=lambda tensor: tensor.file):
             with Reader(path, digests, advance, new_hash) as reader:

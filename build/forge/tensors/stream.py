@@ -1,7 +1,7 @@
 """Bytes on their way from base files to shards: read once, worked on in parallel, written once.
 
 One thread reads and one hashes what it read, two pack, one writes and two hash what it writes: the
-file, and each tensor for itself.
+file, and each tensor for itself whose digest is not known.
 sha256, numba's loops and file access all release the interpreter lock. What lies between reader
 and writer is bounded.
 """
@@ -132,11 +132,15 @@ class Conveyor:
     """Packs on two threads and writes on one, in the order in which it was given the work."""
 
     def __init__(
-        self, shards: Mapping[str, list[Spec]], out: Path, new_hash: NewHash = sha256
+        self,
+        shards: Mapping[str, list[Spec]],
+        out: Path,
+        known: Mapping[str, str],
+        new_hash: NewHash = sha256,
     ) -> None:
         self._packers = ThreadPoolExecutor(2, "pack")
         self._writer = ThreadPoolExecutor(1, "write")
-        self._shards = _ShardWriter(shards, out, new_hash)
+        self._shards = _ShardWriter(shards, out, known, new_hash)
         self._writes: deque[Future[None]] = deque()
         self._pool = Pool(CHUNK, IN_FLIGHT)
         self.lend = self._pool.lend
@@ -179,11 +183,18 @@ class Conveyor:
 class _ShardWriter:
     """Writes the shards one after the other from a stream of tensor bytes, hashing on the way."""
 
-    def __init__(self, shards: Mapping[str, list[Spec]], out: Path, new_hash: NewHash) -> None:
+    def __init__(
+        self,
+        shards: Mapping[str, list[Spec]],
+        out: Path,
+        known: Mapping[str, str],
+        new_hash: NewHash,
+    ) -> None:
         self.digests: dict[str, str] = {}
         self.passed: list[Passing] = []
         self._pending = deque(shards.items())
         self._out = out
+        self._known = known
         self._new_hash = new_hash
         self._file: io.FileIO | None = None
         self._hashing = ThreadPoolExecutor(2, "digest")
@@ -210,7 +221,7 @@ class _ShardWriter:
         header = tensorfile.header_bytes(specs)
         self._size = len(header) + sum(spec.nbytes for spec in specs)
         self._hash = self._new_hash()
-        self._passing = Passing(self._name, len(header), specs, self._new_hash)
+        self._passing = Passing(self._name, len(header), specs, self._known, self._new_hash)
         self._file = file = io.FileIO(self._out / self._name, "x")
         self._behind = WriteBehind(file.fileno())
         self._put(file, header)

@@ -5,10 +5,11 @@ them alone.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from sys import maxsize
+from types import MappingProxyType
 from typing import Protocol
 
 from forge.core import canonical
@@ -46,17 +47,24 @@ class Passing:
         file: the file's name.
         header: the bytes before the first tensor.
         specs: the tensors in the order of their data.
+        known: digests of tensors that need not be taken, by name.
         new_hash: begins each digest.
     """
 
     def __init__(
-        self, file: str, header: int, specs: Iterable[Spec], new_hash: NewHash = sha256
+        self,
+        file: str,
+        header: int,
+        specs: Iterable[Spec],
+        known: Mapping[str, str] = MappingProxyType({}),
+        new_hash: NewHash = sha256,
     ) -> None:
         self._file = file
-        self._ended: list[tuple[Spec, Hash]] = []
+        self._known = known
+        self._ended: list[tuple[Spec, Hash | None]] = []
         self._pending = deque(specs)
         self._new_hash = new_hash
-        self._open: tuple[Spec, Hash] | None = None
+        self._open: tuple[Spec, Hash | None] | None = None
         self._left = header  # bytes up to the end of the tensor that is open, or of the header
 
     def update(self, data: bytes | memoryview) -> None:
@@ -65,14 +73,17 @@ class Passing:
         while view:
             part, view = view[: self._left], view[self._left :]
             self._left -= len(part)
-            if self._open is not None:
+            if self._open is not None and self._open[1] is not None:
                 self._open[1].update(part)
             while not self._left:
                 self._next()
 
     def lines(self) -> list[TensorLine]:
         """The tensors that have passed as a whole."""
-        return [line(spec, digest.hexdigest(), self._file) for spec, digest in self._ended]
+        return [
+            line(spec, digest.hexdigest() if digest else self._known[spec.name], self._file)
+            for spec, digest in self._ended
+        ]
 
     def _next(self) -> None:
         """Puts the tensor that has ended with the others, and opens the next."""
@@ -80,7 +91,8 @@ class Passing:
             self._ended.append(self._open)
         if self._pending:
             spec = self._pending.popleft()
-            self._open, self._left = (spec, self._new_hash()), spec.nbytes
+            digest = None if spec.name in self._known else self._new_hash()
+            self._open, self._left = (spec, digest), spec.nbytes
         else:  # whatever follows is no tensor's
             self._open, self._left = None, maxsize
 

@@ -82,6 +82,29 @@ def test_another_hash_is_used_for_what_is_read_and_what_is_written(flagship, bas
     assert digests == md5_digests(tmp_path / "sha256")
 
 
+@pytest.mark.parametrize("shard_bytes", [4000, 1 << 30])
+def test_digests_of_tensors_are_those_of_their_bytes(flagship, base, tmp_path, shard_bytes):
+    """Whether taken on writing, or, of what is copied, on arrival."""
+    tensors = tensorfile.read_checkpoint(base)
+    plan = make_plan(flagship, tensors)
+    maxima = dict.fromkeys(plan.quantized, np.float32(1))
+    files = {path.name: canonical.sha256_file(path) for path in base.glob("*.safetensors")}
+    arrived = {name: hashlib.sha256(tensor.read()).hexdigest() for name, tensor in tensors.items()}
+    listed = []
+    for number, known in enumerate((arrived, {})):
+        out = tmp_path / str(number)
+        out.mkdir()
+        written = quantize.quantize(
+            tensors, files, plan, maxima, shard_bytes, out, arrived=known
+        ).tensors
+        stored = [t for path in sorted(out.iterdir()) for t in tensorfile.read_header(path)]
+        assert [(t.name, t.file.name, hashlib.sha256(t.read()).hexdigest()) for t in stored] == [
+            (line.name, line.file, line.sha256) for line in written
+        ]
+        listed.append(written)
+    assert listed[0] == listed[1]
+
+
 def md5_digests(folder):
     return {
         path.name: hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
