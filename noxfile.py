@@ -9,7 +9,9 @@ puts behind the packages of the environment that is tested.
 import argparse
 import hashlib
 import json
+import os
 import shutil
+import signal
 import sys
 import tempfile
 import tomllib
@@ -79,11 +81,12 @@ def is_made(folder: Path, wanted: str) -> bool:
 def stamp(name: str) -> str:
     """The digest of all that an environment installs: its lock file, and this checkout's face.
 
-    The checkout is installed editable, so its modules are no part of it; nor is the rest of
-    pyproject.toml, which configures tools.
+    The checkout is installed editable, so its modules are no part of it, but the path to them is:
+    a copied or moved clone makes environments of its own. The rest of pyproject.toml is for tools.
     """
     parts = [lock_file(name).read_text()]
     if name != "test":
+        parts.append(str(ROOT))
         stated = tomllib.loads((ROOT / "pyproject.toml").read_text())
         project = {key: stated["project"][key] for key in PROJECT if key in stated["project"]}
         parts.append(json.dumps([project, stated["build-system"], stated["tool"]["hatch"]]))
@@ -110,6 +113,7 @@ def python(session: nox.Session, name: str, *arguments: str) -> None:
     # compiles 4,500 modules, which is most of what it takes.
     env = {"PYTHONDONTWRITEBYTECODE": None}
     command = (environment(session, name), *arguments)
+    signal.signal(signal.SIGTERM, end_children)
     try:
         # Without `stderr`, nox sends standard error to standard output.
         session.run(
@@ -122,6 +126,13 @@ def python(session: nox.Session, name: str, *arguments: str) -> None:
         if code is None:  # it was not even started
             raise
         raise SystemExit(128 - code if code < 0 else code) from failed
+
+
+def end_children(number: int, _: object) -> None:
+    """Hands SIGTERM on, as make does to nox; nox then ends with the command, by its exit code."""
+    children = Path("/proc/self/task", str(os.getpid()), "children").read_text(encoding="ascii")
+    for child in children.split():
+        os.kill(int(child), number)
 
 
 def pytest(session: nox.Session, name: str, *arguments: str) -> None:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from forge import ledger as ledgers
 from forge import pipeline
-from forge.core import checkout
+from forge.core import checkout, console
 from forge.core.processes import process
 from forge.core.store import Result
 from forge.inputs import fetch
@@ -69,7 +69,13 @@ class ThisMachine:
         with process([python, "-m", "forge", "steps", str(ledger), environment]) as child:
             code = child.wait()
         # That of a process that a signal ended is negative here; in a container it is 128 + n.
-        return 128 - code if code < 0 else code
+        code = 128 - code if code < 0 else code
+        if code > 128:
+            console.say(
+                f"the process of the environment {environment!r} was ended by signal {code - 128}; "
+                "finished steps are kept"
+            )
+        return code
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from forge.core import canonical, closure, console, machine
+from forge.core.errors import NoEnvironmentError
 from forge.core.files import Kind
 from forge.core.model import Level
 from forge.core.store import Result, Store
@@ -250,13 +251,14 @@ def module_of(step: str) -> Module:
     """The module that is registered for a step.
 
     Raises:
-        LookupError: none is, or several are: this checkout is not installed here as it is now.
+        NoEnvironmentError: none is, or several are: this checkout is not installed here as it is
+            now.
     """
     found = entry_points(group=GROUP, name=step)
     if len(found) != 1:
-        raise LookupError(
+        raise NoEnvironmentError(
             f"{len(found)} modules are registered for the step {step!r} in {GROUP!r}: this "
-            "environment has not installed pyproject.toml as it is now. Make it again."
+            "environment was not made from pyproject.toml as it is now."
         )
     module: Module = next(iter(found)).load()
     return module

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,23 @@ def test_make_is_answered_in_its_words(tmp_path):
         "help: Correct MIRROR=<dir>, or leave it out.",
         "hallmark: exit 5",
     ]
+
+
+def test_sigterm_to_nox_ends_the_command(tmp_path):
+    """As make sends it when it is told to end: nothing goes on behind, and the code is 143."""
+    (tmp_path / "noxfile.py").write_text(NOXFILE)
+    waiting = (
+        f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); "
+        "time.sleep(60)"
+    )
+    child = subprocess.Popen(
+        [*NOX, "-s", "command", "--", "-c", waiting], cwd=tmp_path,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < deadline, "never began"
+        time.sleep(0.05)
+    child.terminate()
+    assert child.wait(timeout=30) == 128 + signal.SIGTERM
+    assert not Path("/proc", (tmp_path / "pid").read_text()).exists()

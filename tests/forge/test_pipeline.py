@@ -13,6 +13,7 @@ from conftest import FACTS, FLAGSHIP
 
 from forge import pipeline
 from forge.core import canonical, checkout
+from forge.core.errors import NoEnvironmentError
 from forge.core.store import Result, Store
 from forge.inputs import fetch
 from forge.pipeline import STEPS, Job, work_on
@@ -230,7 +231,7 @@ def test_which_parameters_move_with_a_recipe(built, flagship, part):
 
 
 def test_a_step_that_nobody_registered():
-    with pytest.raises(LookupError, match="0 modules are registered for the step 'polish'"):
+    with pytest.raises(NoEnvironmentError, match="0 modules are registered for the step 'polish'"):
         pipeline.module_of("polish")
 
 

@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 
 from forge.core import canonical
 from forge.core.errors import StoreError
-from forge.core.model import Maybe, Model, Sha256, Timestamp, mistake
+from forge.core.model import Maybe, Model, RelativePath, Sha256, Timestamp, mistake
 
 RECORD = "record.json"
 
@@ -66,7 +66,7 @@ class Record(Model):
     started: Timestamp
     finished: Timestamp
     seconds: float
-    outputs: dict[str, Output] = Field(description="What was written, by path.")
+    outputs: dict[RelativePath, Output] = Field(description="What was written, by path.")
 
 
 CHUNK = 1 << 22
@@ -106,13 +106,19 @@ class Store:
         """The result under `key`, its files checked, or None if there is none that is intact.
 
         Raises:
-            StoreError: its record cannot be read.
+            StoreError: its record cannot be read, or is that of another result.
         """
         folder = self.root / step / key
         record_path = folder / RECORD
         if not record_path.is_file():
             return None
         record = _read(record_path)
+        if (record.step, record.key) != (step, key):
+            raise StoreError(
+                f"{record_path}: is the record of {record.step!r} under {record.key}; in this "
+                f"folder it must be of {step!r} under {key}. Remove {folder}, which is then made "
+                "again."
+            )
         moved: dict[str, Output] = {}
         for path, output in record.outputs.items():
             file = folder / "files" / path

@@ -264,6 +264,13 @@ def test_other_modules_of_a_step_that_writes(released, again, step):
         again(released)
 
 
+def test_a_module_of_a_writing_step_that_the_manifest_leaves_out(released, again):
+    module = "build/forge/tensors/loops.py"
+    edit(released, lambda s: source(s).pop(module))
+    with pytest.raises(ManifestError, match=f"{module}: the manifest says sha256 nothing"):
+        again(released)
+
+
 def test_modules_that_were_reached_then_and_are_not_now(released, again):
     edit(released, lambda s: record_of(s, "graft").update(code="0" * 64))
     with pytest.raises(ManifestError, match="step/graft: its modules have the digest 0000.*others"):
@@ -301,11 +308,12 @@ def test_other_code_and_locks_are_told_and_gone_on_with(released, again, said):
         source(statement)[card] = "0" * 64
         source(statement)["build/forge/release/gone.py"] = "0" * 64
         dependency(statement, "lockfiles/build.txt").update(digest={"sha256": "0" * 64})
+        record_of(statement, "graft")["system"]["python"] = "3.99"
 
     edit(released, change)
     assert again(released).identical
-    (told,) = [line for line in said if "other files differ" in line]
-    assert told.startswith(f"3 other files differ, first {card};")
+    (told,) = [line for line in said if "other things differ" in line]
+    assert told.startswith(f"4 other things differ, first {card};")
 
 
 def source(statement):

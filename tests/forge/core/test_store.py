@@ -123,6 +123,14 @@ def test_record_of_another_form(store, old, new, reason):
     assert reason in str(e.value)
 
 
+def test_record_of_another_result(store):
+    """A record that was copied or edited does not stand for what it is not."""
+    path = make(store).files.parent / "record.json"
+    path.write_bytes(path.read_bytes().replace(b'"key":"key"', b'"key":"other"'))
+    with pytest.raises(StoreError, match=r"is the record of 'step' under other.*Remove "):
+        store.get("step", "key")
+
+
 def test_missing_file_is_noticed(store):
     (make(store).files / "file").unlink()
     assert store.get("step", "key") is None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from assay.release.known import BESIDE
 from forge import pipeline
-from forge.core import canonical, checkout, closure
+from forge.core import canonical, checkout, closure, machine
 from forge.core.errors import ManifestError
 from forge.manifest import sums
 from forge.manifest.inputs import InputFile
@@ -47,7 +47,7 @@ def require_checkout(manifest: Manifest) -> list[str]:
     and the versions of the distributions that those import.
 
     Returns:
-        The other source files and lock files that are not the manifest's, by path.
+        What else is not the manifest's: source files and lock files by path, and the systems.
 
     Raises:
         ManifestError: naming the first of them that is not the manifest's, and what is here.
@@ -60,7 +60,9 @@ def require_checkout(manifest: Manifest) -> list[str]:
     locks = {name: digest for name, digest in manifest.dependencies.items() if _is_lock(name)}
     here = {name: _sha256(checkout.ROOT / name) for name in locks} | checkout.source_digests()
     stated = {**locks, **manifest.source}
-    return sorted(n for n in stated.keys() | here.keys() if stated.get(n) != here.get(n))
+    others = sorted(n for n in stated.keys() | here.keys() if stated.get(n) != here.get(n))
+    systems = {name: manifest.steps[name].annotations.system for name in WRITERS}
+    return others + [f"the system of {n}" for n, one in systems.items() if one != machine.system()]
 
 
 def _require_step(name: str, manifest: Manifest, why: str) -> None:
@@ -69,9 +71,9 @@ def _require_step(name: str, manifest: Manifest, why: str) -> None:
     if step is None:
         raise ManifestError(f"step/{name}: the manifest has no record of it.{why}")
     record, here = step.annotations, closure.of(pipeline.module_of(name).__name__)
+    for path, digest in here.digests().items():
+        _require(path, manifest.source.get(path), digest, why)
     if record.code != here.code():
-        for path, digest in here.digests().items():
-            _require(path, manifest.source.get(path), digest, why)
         raise ManifestError(
             f"step/{name}: its modules have the digest {record.code} in the manifest, here "
             f"{here.code()}, though each of them is equal: it reached others then.{why}"

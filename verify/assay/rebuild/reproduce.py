@@ -161,7 +161,9 @@ def _tell_source(stated: Manifest, others: Sequence[str]) -> None:
             "distributions that write the checkpoint, are equal"
         )
     if others:
-        console.say(f"{len(others)} other files differ, first {others[0]}; no byte depends on them")
+        console.say(
+            f"{len(others)} other things differ, first {others[0]}; no byte depends on them"
+        )
 
 
 def _job(folder: Path, store: Store, base: Path | None, mirror: Path | None) -> Job:
