@@ -1,0 +1,144 @@
+"""Every subcommand of both packages, as a real process: what it does, and the code of a refusal."""
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import released
+from conftest import FLAGSHIP
+
+from forge.core.errors import (
+    DifferenceError,
+    EngineError,
+    NoEngineError,
+    RecipeError,
+    ReleaseError,
+    SigningError,
+    StoreError,
+    UploadError,
+    VerificationError,
+)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A small build with its base and its store, which no test changes."""
+    root = tmp_path_factory.mktemp("commands")
+    released.build(root, released.local_base(root / "base"))
+    return root
+
+
+@pytest.fixture
+def bench(built, tmp_path):
+    """A build of one's own."""
+    return shutil.copytree(built, tmp_path / "bench", symlinks=True)
+
+
+def command(package, *arguments, code=0, **env):
+    """Runs a subcommand offline; returns what it said, and printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", package, *map(str, arguments)],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **env},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert (f"hallmark: exit {code}" in done.stderr.splitlines()) == (code != 0)
+    return done.stderr, done.stdout
+
+
+def test_forge_list():
+    _, printed = command("forge", "list")
+    assert f"{FLAGSHIP}  ready; " in printed
+
+
+def test_forge_exit_codes():
+    _, printed = command("forge", "exit-codes")
+    assert f"| {ReleaseError.code} |" in printed
+
+
+def test_forge_schemas():
+    """It writes what is there: another test fails if that is stale."""
+    said, _ = command("forge", "schemas")
+    assert "provenance.schema.json is written" in said
+
+
+def test_forge_build():
+    said, _ = command("forge", "build", "nonesuch", "--rehearse", code=RecipeError.code)
+    assert "no variant 'nonesuch'" in said
+
+
+def test_forge_lock():
+    said, _ = command("forge", "lock", "nonesuch", code=RecipeError.code)
+    assert "no variant 'nonesuch'" in said
+
+
+def test_forge_image(tmp_path):
+    nowhere = f"unix://{tmp_path}/none.sock"
+    command("forge", "image", code=NoEngineError.code, DOCKER_HOST=nowhere)
+
+
+def test_forge_steps(tmp_path):
+    """Its parent tells the code, so it does not."""
+    done = subprocess.run(
+        [sys.executable, "-m", "forge", "steps", tmp_path / "ledger.json", "build"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == StoreError.code
+    assert "is no ledger of a build" in done.stderr
+    assert "hallmark: exit" not in done.stderr
+
+
+def test_forge_fetch_and_assay_check(bench):
+    """The first writes the ledger that the second reads; an edited file fails the second."""
+    release, ledger = bench / "release", bench / "ledger.json"
+    where = ("--base", bench / "base", "--store", bench / "store")
+    command("forge", "fetch", release, ledger, *where)
+    # What is stored passes, so the engine is asked for, which this environment does not have.
+    command("assay", "check", release, ledger, code=EngineError.code)
+    (release / "config.json").write_text("{}")
+    said, printed = command("assay", "check", release, ledger, code=VerificationError.code)
+    assert "FAIL  structure.config" in said
+    assert not json.loads(printed)["passed"]
+
+
+def test_from_a_build_to_a_verified_reproduced_release(bench):
+    """release, keygen, sign, verify-release, publish, reproduce, attest-reproduction, compare."""
+    release, key, out = bench / "release", bench / "key", bench / "statements"
+    where = ("--base", bench / "base", "--store", bench / "store")
+    command("forge", "sign", release, "--key", key, code=SigningError.code)
+    command("forge", "keygen", key)
+    command("forge", "keygen", key, code=SigningError.code)
+    command("forge", "sign", release, "--key", key, code=ReleaseError.code)
+    command("forge", "release", release)
+    command("forge", "publish", release, "owner/name", code=UploadError.code)
+    command("forge", "sign", release, "--key", key)
+    _, printed = command("assay", "verify-release", release, "--key", f"{key}.pub")
+    assert "is verified" in printed
+    command("assay", "verify-release", release, code=ReleaseError.code)
+    said, _ = command("forge", "publish", release, "owner/name", "--rehearsal")
+    assert "nothing was sent" in said
+    report = bench / "reproduced.json"
+    _, printed = command("assay", "reproduce", release, *where, "--report", report)
+    assert "is reproduced" in printed
+    command("assay", "attest-reproduction", release, report, "--key", key, "--out", out)
+    assert len(list(out.iterdir())) == 1
+    other = shutil.copytree(release, bench / "other")
+    command("assay", "compare", release, other)
+    with (other / "model-mtp.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x7f")
+    command("assay", "compare", release, other, code=DifferenceError.code)
+
+
+@pytest.mark.parametrize("package", ["forge", "assay"])
+def test_no_subcommand_is_left_out(package):
+    """Of each there is a test above, by its name."""
+    app = importlib.import_module(f"{package}.__main__").app
+    names = {one.name or one.callback.__name__ for one in app.registered_commands}
+    text = Path(__file__).read_text(encoding="utf-8")
+    assert {name for name in names if f'"{package}", "{name}"' not in text} <= {"steps"}
