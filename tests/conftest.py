@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from forge.calibration import record
 from forge.core import canonical
+from forge.core.commandline import INTERFACE
 from forge.core.store import Result, Store
 from forge.manifest import document
 from forge.manifest.inputs import Inputs, InputSource
@@ -35,6 +36,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--mirror", type=Path, default=None, help="a folder with inputs, as MIRROR= in the Makefile"
     )
+
+
+@pytest.fixture(autouse=True)
+def plain_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors speak of the commands, also where make runs the tests."""
+    monkeypatch.delenv(INTERFACE, raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ def test_the_tree_keeps_every_contract(tree):
         ("verify/assay/rebuild/compare.py", "import torch", "no-torch"),
         ("build/forge/container/build.py", "from forge import remedies", "remedies"),
         ("verify/assay/release/recorded.py", "from forge.tensors import nvfp4", "check-no-numba"),
-        ("build/forge/release/attest.py", "from forge.tensors import loops", "check-no-numba"),
+        ("build/forge/release/bundle.py", "from forge.tensors import loops", "check-no-numba"),
         ("build/forge/calibration/calibrate.py", "import vllm", "vllm"),
         ("build/forge/inputs/hub.py", "import docker", "docker"),
         ("build/forge/tensors/nvfp4.py", "import numba", "numba"),
