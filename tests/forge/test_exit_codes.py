@@ -160,7 +160,8 @@ commandline.run(app, lambda error: None)
                 assert child.poll() is None
             (tmp_path / "begun").unlink()
             os.killpg(child.pid, signal.SIGINT)
-            assert "hallmark: exit 130" in child.stderr.read().splitlines()
+            said = child.stderr.read()
+            assert "hallmark: exit 130" in said.splitlines(), said
         assert child.returncode == 130
 
 
