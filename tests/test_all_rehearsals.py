@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
+from forge.manifest.names import SUMS
 from forge.recipes import recipe
-from forge.release.attest import SUMS
 
 pytestmark = pytest.mark.engine
 SMOKE = {
@@ -26,7 +26,7 @@ def test_a_variant(rehearse, variant):
     head = MTP if serve.speculative_tokens else set()
     picture = "smoke.image_refused" if "language-model-only" in serve.args else "smoke.image"
     assert names == {"perplexity", picture} | SMOKE | head
-    assert len(checks) == len(names) + 10
+    assert len(checks) == len(names) + 12
     sums = ["sha256sum", "--check", "--quiet", f"provenance/{SUMS}"]
     subprocess.run(sums, cwd=rehearsed.out, check=True)
     assert str(rehearsed.out) in rehearsed.said
