@@ -6,11 +6,12 @@ real one does, answers ranges, pages its history, and can be told to misbehave.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import ssl
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from hub_uploads import Uploads
@@ -46,6 +47,24 @@ class Hub:
     # What somebody else commits just before the next commit arrives.
     pushed_meanwhile: dict[str, bytes] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
+    # By a part of the path: what becomes of the next requests for it, in turn. A status with its
+    # headers, or "reset" (no answer), "hang" (none, and the connection stays), "drip" (a byte every
+    # now and then). None: answered as usual.
+    troubles: dict[str, list[tuple[int, dict[str, str]] | str | None]] = field(default_factory=dict)
+    # Sent in place of the rest of a path, where a broken download goes on.
+    forged_rest: dict[str, bytes] = field(default_factory=dict)
+    # Sent in place of a listing of files; pages that follow each other are made by a function.
+    listing: bytes | Callable[[int], bytes] | None = None
+    # The token that a repository wants, and what was sent as one: path and header.
+    tokens: dict[str, str] = field(default_factory=dict)
+    authorized: list[tuple[str, str]] = field(default_factory=list)
+    closing: Event = field(default_factory=Event)
+
+    def trouble(self, part: str, *what: tuple[int, dict[str, str]] | str | int | None) -> None:
+        """Adds to the troubles of a part of the path; a status alone has no headers."""
+        self.troubles.setdefault(part, []).extend(
+            (one, {}) if isinstance(one, int) else one for one in what
+        )
 
     def add(
         self, repo: str, files: Mapping[str, bytes], *, kind: str = "model", commit: str = ""
@@ -57,17 +76,21 @@ class Hub:
 
 
 @contextmanager
-def serve() -> Iterator[Hub]:
+def serve(certificate: ssl.SSLContext | None = None) -> Iterator[Hub]:
     """A running hub; `HF_ENDPOINT` is to be its `url`."""
     hub = Hub()
     handler = type("Handler", (_Handler,), {"hub": hub})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         hub.url = f"http://127.0.0.1:{server.server_port}"
+        if certificate is not None:
+            server.socket = certificate.wrap_socket(server.socket, server_side=True)
+            hub.url = hub.url.replace("http:", "https:")
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
             yield hub
         finally:
+            hub.closing.set()
             server.shutdown()
             thread.join()
 
@@ -81,6 +104,8 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.hub.requests.append(f"{self.command} {self.path} {self.headers.get('Range', '')}")
+        if self._is_troubled():
+            return None
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         if parts[0] == "cdn":
             return self._send_file(*self._find(*parts[1:4]), "/".join(parts[4:]))
@@ -105,6 +130,10 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
         """Answers about a commit, or says as the real hub does why not."""
         if repo in self.hub.refusals:
             return self._refuse(*self.hub.refusals[repo])
+        if f"Bearer {self.hub.tokens.get(repo)}" != self.headers.get(
+            "Authorization", "Bearer None"
+        ):
+            return self._refuse(401, "")
         commits = self.hub.repos.get((kind, repo))
         if commits is None:
             return self._refuse(401, "")  # the real hub does not tell a missing one from a private
@@ -118,7 +147,14 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
         self._send_json({"id": repo, "sha": self.hub.claimed or commit, "siblings": siblings})
 
     def _tree(self, kind, repo, commit, files):  # noqa: ARG002
-        self._send_json([self._entry(path, data) for path, data in files.items()])
+        if self.hub.listing is None:
+            return self._send_json([self._entry(path, data) for path, data in files.items()])
+        if isinstance(self.hub.listing, bytes):
+            return self._send(200, self.hub.listing)
+        address = urlsplit(self.path)
+        page = int(parse_qs(address.query).get("p", ["0"])[0])
+        link = f'<{self.hub.url}{address.path}?p={page + 1}>; rel="next"'
+        return self._send(200, self.hub.listing(page), Link=link)
 
     def _entry(self, path, data):
         entry = {"type": "file", "path": path, "size": len(data), "oid": blob_id(data)}
@@ -157,9 +193,34 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
         if given := self.headers.get("Range"):
             start = int(given.removeprefix("bytes=").split("-")[0])
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            data, status = data[start:], 206
+            data, status = self.hub.forged_rest.get(path, data[start:]), 206
         cut = self.hub.cuts.pop(path, None) if self.command == "GET" else None
         return self._send(status, data, cut=cut, **headers)
+
+    def _is_troubled(self):
+        """Makes the trouble that is due, if any."""
+        if token := self.headers.get("Authorization"):
+            self.hub.authorized.append((self.path, token))
+        waiting = [due for part, due in self.hub.troubles.items() if part in self.path and due]
+        what = waiting[0].pop(0) if waiting else None
+        if what is None:
+            return False
+        self.close_connection = isinstance(what, str)
+        if what == "hang":
+            self.hub.closing.wait(30)
+        elif what == "drip":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            while not self.hub.closing.wait(0.05):
+                try:
+                    self.wfile.write(b" ")
+                except OSError:  # the client has gone
+                    break
+        elif what != "reset":
+            status, headers = what
+            self._send(status, b"", **headers)
+        return True
 
     def _refuse(self, status, code):
         self._send(status, b"", **({"X-Error-Code": code} if code else {}))

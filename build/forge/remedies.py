@@ -44,6 +44,40 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
         "Run again when the hub can be reached, or name a mirror with MIRROR=<dir>.",
         "Run again when the hub can be reached, or name a mirror with `--mirror <dir>`.",
     ),
+    "busy": (
+        "Run again later, or name a mirror with MIRROR=<dir>. Finished files are kept.",
+        "Run again later, or name a mirror with `--mirror <dir>`. Finished files are kept.",
+    ),
+    "login": (
+        "Log in with `hf auth login`, or set HF_TOKEN to a token that is valid.",
+        "Log in with `hf auth login`, or set HF_TOKEN to a token that is valid.",
+    ),
+    "no-access": (
+        "Log in with `hf auth login`, or set HF_TOKEN, for an account that may read it.",
+        "Log in with `hf auth login`, or set HF_TOKEN, for an account that may read it.",
+    ),
+    "gated": (
+        "Accept its terms at {page}, then log in with `hf auth login` or set HF_TOKEN.",
+        "Accept its terms at {page}, then log in with `hf auth login` or set HF_TOKEN.",
+    ),
+    "no-repository": (
+        "Correct the recipe, or log in with `hf auth login` or set HF_TOKEN, for an account that "
+        "may read it.",
+        "Correct the recipe, or log in with `hf auth login` or set HF_TOKEN, for an account that "
+        "may read it.",
+    ),
+    "withdrawn": (
+        "Name a mirror that has it with MIRROR=<dir>, or choose another in the recipe.",
+        "Name a mirror that has it with `--mirror <dir>`, or choose another in the recipe.",
+    ),
+    "no-hub": (
+        "Check HF_ENDPOINT and the proxy, or name a mirror with MIRROR=<dir>.",
+        "Check HF_ENDPOINT and the proxy, or name a mirror with `--mirror <dir>`.",
+    ),
+    "certificate": (
+        "Set SSL_CERT_FILE to a file with the certificates of its authority.",
+        "Set SSL_CERT_FILE to a file with the certificates of its authority.",
+    ),
     "local-base": (
         "Name that base with BASE=<dir>.",
         "Name that base with `--base <dir>`.",
@@ -139,6 +173,10 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
     "unconfirmed": (
         "Upload with CONFIRM=1.",
         "Upload with `--confirm`.",
+    ),
+    "may-write": (
+        "Log in with `hf auth login`, or set HF_TOKEN, for an account that may write there.",
+        "Log in with `hf auth login`, or set HF_TOKEN, for an account that may write there.",
     ),
     "no-key": (
         "Name the private key with KEY=<file>.",

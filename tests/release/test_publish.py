@@ -6,6 +6,7 @@ import pytest
 from hub_server import serve
 from huggingface_hub import constants
 
+from forge.core import hub_session
 from forge.core.errors import ReleaseError, UploadError
 from forge.manifest.names import SIGNATURES
 from forge.release import publish
@@ -20,6 +21,13 @@ def hub(monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the server speaks LFS
         yield running
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch):
+    seconds = []
+    monkeypatch.setattr(hub_session, "sleep", seconds.append)
+    return seconds
 
 
 @pytest.fixture
@@ -147,8 +155,9 @@ def test_hub_that_lost_something(bench, hub, monkeypatch):
 
 def test_refused(bench, hub):
     hub.refusals[REPO] = (403, "")
-    with pytest.raises(UploadError, match="HTTP 403: log in with"):
+    with pytest.raises(UploadError, match="HTTP 403: this account may not write") as told:
         published(bench)
+    assert told.value.remedy == "may-write"
 
 
 def test_unreachable(bench, monkeypatch):
@@ -163,7 +172,7 @@ def test_dry_run_without_a_hub(bench, monkeypatch, said):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     assert published(bench, confirm=False) is None
-    assert "http://127.0.0.1:9 cannot be asked (ConnectError)" in said
+    assert "http://127.0.0.1:9 cannot be asked ([Errno 111] Connection refused 6 times)" in said
     assert sum(line.startswith("  send") for line in said) == len(release_files(bench))
 
 
@@ -202,3 +211,44 @@ def test_list_for_a_source_forge(bench):
     names = {line.partition("  ")[2] for line in listed.read_text().splitlines()}
     assert {"README.md", "report.html", *SIGNATURES[:2]} <= names
     assert not [name for name in names if name.startswith("model-")]
+
+
+def test_busy_hub_is_asked_again(bench, hub, waits):
+    """Making the repository, sending a file and committing go on after a 503 each."""
+    for part in ("api/repos/create", "/preupload/", "/lfs/", "/commit/"):
+        hub.trouble(part, 503)
+    commit = published(bench)
+    assert hub.repos["model", REPO][commit] == release_files(bench)
+    assert hub.messages == ["Release release", "Sign release"]
+    assert waits
+
+
+def test_commit_without_an_answer_is_not_sent_again(bench, hub):
+    """It may be there. The next run looks."""
+    hub.trouble("/commit/", "reset")
+    with pytest.raises(UploadError, match="the upload broke off"):
+        published(bench)
+    assert sum("/commit/" in line for line in hub.requests) == 1
+
+
+def test_long_wait_is_not_waited_for(bench, hub, waits):
+    hub.trouble("/commit/", (503, {"Retry-After": "86400"}))
+    with pytest.raises(UploadError, match="HTTP 503, and asks to come back in 86400 s"):
+        published(bench)
+    assert waits == []
+
+
+def test_listing_that_is_none_is_told(bench, hub):
+    hub.add(REPO, {"mine.txt": b"x"})
+    hub.listing = b"<html>"
+    with pytest.raises(UploadError, match="does not answer as a hub does"):
+        published(bench)
+
+
+def test_token_is_never_told(bench, hub, monkeypatch):
+    """Not even where what answers quotes it."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
+    hub.trouble("/api/models/", (400, {"X-Error-Message": "no: Bearer hf_secretsecretsecret"}))
+    with pytest.raises(UploadError, match="HTTP 400: no: Bearer <token>") as told:
+        published(bench)
+    assert "hf_secret" not in str(told.value)

@@ -8,7 +8,7 @@ from forge.core.model import Model, Sha256
 
 # How the runner tells a process in a container which image that is, in JSON.
 CONTAINER = "HALLMARK_CONTAINER"
-# What changes arithmetic, kernels or where inputs come from; none of it is a secret.
+# What changes arithmetic, kernels or where inputs come from; no secret, once `without_user`.
 ENVIRONMENT = (
     "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "HF_ENDPOINT", "HF_HUB_OFFLINE",
     "MKL_NUM_THREADS", "OMP_NUM_THREADS", "PYTHONHASHSEED", "SOURCE_DATE_EPOCH",
@@ -102,5 +102,14 @@ def machine() -> Machine:
         cores=os.cpu_count(),
         gpu=has_gpu(),
         container=container(),
-        environment={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+        environment={
+            name: without_user(os.environ[name]) for name in ENVIRONMENT if name in os.environ
+        },
     )
+
+
+def without_user(value: str) -> str:
+    """A URL without the user and password that it may hold; anything else as it is."""
+    scheme, separator, rest = value.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"

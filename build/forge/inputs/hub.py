@@ -6,7 +6,6 @@ which goes on where a connection broke off and keeps every finished file.
 """
 
 import errno
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +13,24 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import errors, try_to_load_from_cache
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from forge.core import console
 from forge.core.errors import FetchError
 from forge.core.files import File, Origin, Watch, hash_files, select, stamps, unwatched
-from forge.core.hub_client import LOGIN, ClientError, api, blob_id, endpoint
+from forge.core.hub_client import (
+    ClientError,
+    MalformedError,
+    api,
+    blob_id,
+    endpoint,
+    newest,
+    shown,
+    tree,
+)
+from forge.core.hub_session import GaveUpError, UntrustedError, within
 from forge.inputs.mirror import title
 from forge.recipes.sources import Source
 
@@ -32,14 +41,11 @@ PARALLEL = 4
 def unreachable(source: Source) -> str | None:
     """Why the hub does not give this repository's commit within seconds, or None if it does."""
     try:
-        api().repo_info(
-            source.repo,
-            repo_type=source.kind,
-            revision=str(source.revision),
-            timeout=PROBE_SECONDS,
-        )
-    except (ClientError, OSError, ValueError) as error:
-        return f"{endpoint()} does not give it ({type(error).__name__})"
+        with within(PROBE_SECONDS, tries=1):
+            newest(api(), source.repo, str(source.revision), source.kind)
+    except (ClientError, MalformedError, OSError) as error:
+        why = str(error) if isinstance(error, GaveUpError) else type(error).__name__
+        return f"{shown(endpoint())} does not give it ({why})"
     return None
 
 
@@ -47,20 +53,17 @@ def listing(source: Source) -> dict[str, RepoFile]:
     """The files of a repository at its commit, with size and digest, by path.
 
     Raises:
-        FetchError: the hub cannot be asked, refuses, or answers for another commit.
+        FetchError: the hub cannot be asked, refuses, or answers for another commit; its answer is
+            no listing, or does not end.
     """
     asked, commit = api(), str(source.revision)
     with explained(source, asked.endpoint):
-        found = asked.repo_info(source.repo, repo_type=source.kind, revision=commit).sha
+        found = newest(asked, source.repo, commit, source.kind)
         if found != commit:
             raise FetchError(
-                f"{source.uri}: {endpoint()} answers with commit {found}. It is no hub to build "
-                "from: check HF_ENDPOINT."
+                f"{source.uri}: {shown(endpoint())} answers with commit {found}.", remedy="no-hub"
             )
-        tree = asked.list_repo_tree(
-            source.repo, repo_type=source.kind, revision=commit, recursive=True
-        )
-        return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+        return tree(asked, source.repo, commit, source.kind)
 
 
 def repository(source: Source, globs: Sequence[str], cache: Path) -> Origin:
@@ -102,39 +105,79 @@ def explained(source: Source, at: str) -> Iterator[None]:
     Raises:
         FetchError: in place of theirs.
     """
+    try:
+        yield
+    # A RuntimeError is the Xet client's, or of a stream that broke.
+    except (ClientError, MalformedError, OSError, RuntimeError) as error:
+        told: BaseException = error
+        if isinstance(error, errors.LocalEntryNotFoundError):
+            # It stands for what kept huggingface_hub from asking for a file.
+            told = error.__cause__ or error
+        raise _explain(source, shown(at), told) from error
+
+
+def _explain(  # noqa: PLR0911 - one a cause
+    source: Source, at: str, error: BaseException
+) -> FetchError:
     commit = source.revision if isinstance(source.revision, str) else "an unresolved commit"
     repo = f"{source.kind} {source.repo} at {commit}"
     page = f"{at}/{'datasets/' if source.kind == 'dataset' else ''}{source.repo}"
-    try:
-        yield
-    except errors.OfflineModeIsEnabled as error:
-        raise FetchError(f"{repo}: HF_HUB_OFFLINE is set.", remedy="offline") from error
-    except errors.GatedRepoError as error:
-        raise FetchError(f"{repo} is gated: accept its terms at {page}, then {LOGIN}.") from error
-    except errors.RepositoryNotFoundError as error:
-        raise FetchError(
-            f"{repo}: {at} has no such repository, or hides it: {LOGIN}, or correct the recipe."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise FetchError(
-            f"{repo}: {page} has no such commit; it was rewritten, or the pin is wrong.",
-            remedy="no-revision",
-        ) from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        way = f"{LOGIN} with an account that may read it" if status in {401, 403} else "try later"
-        raise FetchError(f"{repo}: {at} answers HTTP {status}; {way}.") from error
-    except (ClientError, errors.LocalEntryNotFoundError) as error:
-        raise FetchError(
-            f"{repo}: {at} cannot be reached ({error}). Finished files are kept.",
-            remedy="unreachable",
-        ) from error
-    except json.JSONDecodeError as error:
-        raise FetchError(
-            f"{repo}: {at} does not answer as a hub does. Check HF_ENDPOINT and the proxy."
-        ) from error
-    except OSError as error:
-        raise FetchError(_disk_message(repo, error)) from error
+    match error:
+        case errors.OfflineModeIsEnabled():
+            return FetchError(f"{repo}: HF_HUB_OFFLINE is set.", remedy="offline")
+        case errors.GatedRepoError():
+            return FetchError(f"{repo}: {at} has it behind terms.", remedy="gated", page=page)
+        case errors.DisabledRepoError():
+            return FetchError(f"{repo}: {at} has disabled it.", remedy="withdrawn")
+        case errors.RepositoryNotFoundError():
+            return FetchError(
+                f"{repo}: {at} has no such repository, or hides it.", remedy="no-repository"
+            )
+        case errors.RevisionNotFoundError():
+            return FetchError(
+                f"{repo}: {page} has no such commit; it was rewritten, or the pin is wrong.",
+                remedy="no-revision",
+            )
+        case errors.HfHubHTTPError():
+            return _refused(f"{repo}: {at} answers HTTP", error.response.status_code)
+        case UntrustedError():
+            return FetchError(
+                f"{repo}: the certificate of {at} is not trusted here ({error}).",
+                remedy="certificate",
+            )
+        case GaveUpError(status=int()):
+            return FetchError(f"{repo}: {at} answers {error}.", remedy="busy")
+        case MalformedError():
+            return FetchError(f"{repo}: {at} {error}.", remedy="no-hub")
+        case errors.FileMetadataError():
+            return FetchError(f"{repo}: {at} does not answer as a hub does.", remedy="no-hub")
+        case ClientError() | errors.LocalEntryNotFoundError():
+            return FetchError(
+                f"{repo}: {at} cannot be reached ({error}). Finished files are kept.",
+                remedy="unreachable",
+            )
+    return FetchError(_disk_message(repo, error))
+
+
+def _refused(answer: str, status: int) -> FetchError:
+    """What a status means that asking again does not change."""
+    match status:
+        case 401:
+            return FetchError(
+                f"{answer} 401: it does not know this account, or does not take its token.",
+                remedy="login",
+            )
+        case 403:
+            return FetchError(f"{answer} 403: this account may not read it.", remedy="no-access")
+        case 404:
+            return FetchError(f"{answer} 404: it has nothing there.", remedy="no-repository")
+        case 410:
+            return FetchError(f"{answer} 410: it was deleted for good.", remedy="withdrawn")
+        case 451:
+            return FetchError(
+                f"{answer} 451: it is withheld for legal reasons.", remedy="withdrawn"
+            )
+    return FetchError(f"{answer} {status}, which no hub does.", remedy="no-hub")
 
 
 def _download(source: Source, entries: Mapping[str, RepoFile], cache: Path) -> dict[str, Path]:
@@ -148,20 +191,16 @@ def _download(source: Source, entries: Mapping[str, RepoFile], cache: Path) -> d
     total = sum(entry.size for name, entry in entries.items() if not is_there(name))
     _require_space(source, cache, total)
     disable_progress_bars()  # ours tells of all files together
+    client = api()
     with (
         console.bytes_bar(f"fetching {source.repo}", total) as advance,
-        explained(source, endpoint()),
+        explained(source, client.endpoint),
     ):
 
         def get(name: str) -> Path:
             size = 0 if is_there(name) else entries[name].size
-            path = hf_hub_download(
-                source.repo,
-                name,
-                repo_type=source.kind,
-                revision=commit,
-                cache_dir=cache,
-                endpoint=endpoint(),
+            path = client.hf_hub_download(
+                source.repo, name, repo_type=source.kind, revision=commit, cache_dir=cache
             )
             advance(size)
             return Path(path)
@@ -194,7 +233,7 @@ def _require_space(source: Source, cache: Path, needed: int) -> None:
         )
 
 
-def _disk_message(repo: str, error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
+def _disk_message(repo: str, error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"{repo}: the disk is full. Free some of it and run again; finished files are kept."
     return f"{repo}: the download broke off ({error}). Run again; finished files are kept."

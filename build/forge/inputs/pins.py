@@ -11,7 +11,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from forge.core.errors import FetchError, RecipeError
-from forge.core.hub_client import api
+from forge.core.hub_client import api, history, newest
 from forge.inputs.hub import explained
 from forge.recipes import recipe
 from forge.recipes.sources import Source, Unresolved
@@ -53,19 +53,17 @@ def _resolve(client: HfApi, source: Source, known: str) -> tuple[str, str]:
         return _complete(client, source, known), f"the one commit on main that begins {known!r}"
     branch = known or "main"
     with explained(source, client.endpoint):
-        head = client.repo_info(source.repo, repo_type=source.kind, revision=branch).sha
-    if head is None:
-        raise FetchError(f"{source.repo}: {client.endpoint} names no commit for {branch!r}.")
+        head = newest(client, source.repo, branch, source.kind)
     return head, f"the head of {branch!r} today; no commit was known"
 
 
 def _complete(client: HfApi, source: Source, known: str) -> str:
     with explained(source, client.endpoint):
-        history = client.list_repo_commits(source.repo, repo_type=source.kind)
-    found = [entry.commit_id for entry in history if entry.commit_id.startswith(known)]
+        commits = history(client, source.repo, source.kind)
+    found = [commit for commit in commits if commit.startswith(known)]
     if len(found) != 1:
         raise FetchError(
-            f"{source.kind} {source.repo}: {len(found)} of the {len(history)} commits on main "
+            f"{source.kind} {source.repo}: {len(found)} of the {len(commits)} commits on main "
             f"begin with {known!r}{': ' if found else ''}{', '.join(found)}. Put the full commit "
             "into the recipe by hand."
         )

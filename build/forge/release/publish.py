@@ -14,7 +14,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, er
 from forge.core import console
 from forge.core.errors import UploadError
 from forge.core.files import File, hash_files, names_in, stamps
-from forge.core.hub_client import LOGIN, ClientError, api
+from forge.core.hub_client import ClientError, MalformedError, api, newest, said, shown, tree
+from forge.core.hub_session import GaveUpError
 from forge.manifest import provenance, sums
 from forge.manifest.names import ADDED, BUNDLES, PROVENANCE, SIGNATURES
 from forge.release import assemble, remote
@@ -51,9 +52,10 @@ def upload(folder: Path, repo: str, *, confirm: bool, rehearsal: bool) -> str | 
         _tell(plan)
         return _send(client, plan, folder.name)
     except errors.HfHubHTTPError as error:
-        status = error.response.status_code
+        raise _refused(repo, error) from error
+    except MalformedError as error:
         raise UploadError(
-            f"{repo}: the hub answers HTTP {status}: {_reason(status, error)}."
+            f"{repo}: {shown(client.endpoint)} {error}. Check HF_ENDPOINT."
         ) from error
     # huggingface_hub wraps what its threads met in a RuntimeError.
     except (ClientError, OSError, RuntimeError) as error:
@@ -70,7 +72,8 @@ def _rehearse(client: HfApi, repo: str, files: dict[str, File]) -> None:
     except errors.HfHubHTTPError:
         raise
     except (ClientError, OSError) as error:
-        console.say(f"{client.endpoint} cannot be asked ({type(error).__name__})")
+        why = str(error) if isinstance(error, GaveUpError) else type(error).__name__
+        console.say(f"{shown(client.endpoint)} cannot be asked ({why})")
         _tell_files(files, tuple(files), ())
     console.say("nothing was sent")
 
@@ -79,13 +82,13 @@ def _send(client: HfApi, plan: Plan, name: str) -> str:
     parent = plan.parent
     if parent is None:
         client.create_repo(plan.repo, private=True)
-        parent = remote.newest(client, plan.repo)
+        parent = newest(client, plan.repo)
     signatures = [path for path in SIGNATURES if path in plan.files]
     content = [path for path in plan.changed if path not in SIGNATURES]
     stale: list[str] = [*plan.removed]
     if content or stale:
         # What was signed is about to change; a signature of before would only confuse.
-        there = remote.tree(client, plan.repo, parent)
+        there = tree(client, plan.repo, parent)
         stale += [path for path in signatures if path in there]
         parent = _commit(client, plan, parent, f"Release {name}", add=content, remove=stale)
         signed = signatures
@@ -118,7 +121,7 @@ def _commit(
 
 def _require_there(client: HfApi, plan: Plan, commit: str) -> None:
     """Holds what the hub lists at a commit to the release."""
-    there = remote.tree(client, plan.repo, commit)
+    there = tree(client, plan.repo, commit)
     wrong = [name for name, file in plan.files.items() if not remote.holds(there.get(name), file)]
     if wrong := sorted({*wrong, *(there.keys() - plan.files.keys())}):
         raise UploadError(
@@ -172,9 +175,20 @@ def _require_no_rehearsal(folder: Path, rehearsal: bool) -> None:
         raise UploadError(f"{folder}: is a rehearsal.", remedy="rehearsal")
 
 
-def _reason(status: int, error: errors.HfHubHTTPError) -> str:
-    if status in {401, 403}:
-        return f"{LOGIN} with an account that may write there"
-    if status in {409, 412}:
-        return "another commit came in between. Look at it, and run this again"
-    return error.server_message or "try later"
+def _refused(repo: str, error: errors.HfHubHTTPError) -> UploadError:
+    status = error.response.status_code
+    answer = f"{repo}: the hub answers HTTP {status}"
+    match status:
+        case 401:
+            return UploadError(f"{answer}: it does not know this account.", remedy="may-write")
+        case 403:
+            return UploadError(f"{answer}: this account may not write there.", remedy="may-write")
+        case 409 | 412:
+            return UploadError(
+                f"{answer}: another commit came in between. Look at it, and run this again."
+            )
+        case 410:
+            return UploadError(f"{answer}: the repository was deleted. Choose another.")
+        case 451:
+            return UploadError(f"{answer}: it withholds the repository for legal reasons.")
+    return UploadError(f"{answer}: {said(error.server_message or 'it gives no reason')}.")

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from huggingface_hub import HfApi, errors
 from huggingface_hub.hf_api import RepoFile
 
-from forge.core.errors import UploadError
 from forge.core.files import File
-from forge.core.hub_client import blob_id
+from forge.core.hub_client import blob_id, newest, tree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,20 +37,6 @@ def plan(client: HfApi, repo: str, files: dict[str, File]) -> Plan:
         changed=tuple(name for name in files if not holds(there.get(name), files[name])),
         removed=tuple(sorted(there.keys() - files.keys())),
     )
-
-
-def newest(client: HfApi, repo: str) -> str:
-    """The newest commit of a repository."""
-    commit = client.repo_info(repo).sha
-    if commit is None:
-        raise UploadError(f"{repo}: the hub names no commit of it. Check HF_ENDPOINT.")
-    return commit
-
-
-def tree(client: HfApi, repo: str, commit: str) -> dict[str, RepoFile]:
-    """The files of a repository at a commit, by path."""
-    entries = client.list_repo_tree(repo, revision=commit, recursive=True)
-    return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
 
 def holds(entry: RepoFile | None, file: File) -> bool:

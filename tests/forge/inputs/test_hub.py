@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from hub_server import Hub, blob_id, serve
 from huggingface_hub import constants
 
+from forge import remedies
+from forge.core import hub_session
 from forge.core.errors import FetchError
 from forge.inputs import hub
 from forge.recipes.sources import Checkpoint, Source
@@ -107,19 +110,27 @@ def test_another_commit_is_refused(server, source, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("refusal", "way_out"),
+    ("refusal", "sentences"),
     [
-        ((403, "GatedRepo"), "accept its terms at .*/acme/model"),
-        ((401, ""), "hf auth login"),
-        ((403, ""), "HTTP 403; log in"),
-        ((404, "RevisionNotFound"), "the pin is wrong"),
-        ((500, ""), "HTTP 500; try later"),
+        ((403, "GatedRepo"), ("behind terms", "Accept its terms at .*/acme/model")),
+        ((404, "RepoNotFound"), ("has no such repository, or hides it", "Correct the recipe")),
+        ((404, "RevisionNotFound"), ("the pin is wrong", "Correct the recipe's revision")),
+        ((401, ""), ("HTTP 401: it does not know this account", "a token that is valid")),
+        ((403, ""), ("HTTP 403: this account may not read", "for an account that may read it")),
+        ((404, ""), ("HTTP 404: it has nothing there", "Correct the recipe")),
+        ((410, ""), ("HTTP 410: it was deleted for good", "mirror that has it")),
+        ((451, ""), ("HTTP 451: it is withheld for legal reasons", "mirror that has it")),
+        ((418, ""), ("HTTP 418, which no hub does", "Check HF_ENDPOINT")),
     ],
 )
-def test_a_refusal_names_the_way_out(server, source, tmp_path, refusal, way_out):
+def test_a_refusal_names_the_way_out(server, source, tmp_path, refusal, sentences):
+    """Each has its own sentence and remedy, and is not asked again."""
     server.refusals[REPO] = refusal
-    with pytest.raises(FetchError, match=way_out):
+    told, way_out = sentences
+    with pytest.raises(FetchError, match=told) as caught:
         take(source, tmp_path)
+    assert re.search(way_out, remedies.remedy(caught.value))
+    assert len(server.requests) == 1
 
 
 def test_an_unknown_commit_is_refused(server, tmp_path):
@@ -176,6 +187,7 @@ def test_offline_is_told(source, tmp_path, monkeypatch):
 
 
 def test_no_hub_is_told(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub_session, "sleep", lambda _: None)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(FetchError, match="cannot be reached"):
         take(source, tmp_path)
@@ -189,7 +201,7 @@ def test_the_probe(source, monkeypatch):
     assert "OfflineModeIsEnabled" in hub.unreachable(source)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert "ConnectError" in hub.unreachable(source)
+    assert "Connection refused" in hub.unreachable(source)
 
 
 def test_a_dataset_is_asked_for_as_one(server, tmp_path):
