@@ -109,6 +109,8 @@ def _understood() -> Iterator[None]:
         raise MalformedError(
             "was not asked: the token has characters that no header can carry"
         ) from None
+    except errors.HfHubHTTPError:
+        raise  # some are ValueErrors as well
     except errors.HFValidationError as error:
         raise MalformedError(f"was not asked: {error}") from error
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:

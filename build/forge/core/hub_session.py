@@ -81,8 +81,13 @@ _allowance = ContextVar("_allowance", default=_USUAL)
 
 @contextmanager
 def within(seconds: float, *, tries: int = TRIES) -> Iterator[None]:
-    """All that is asked inside ends within these seconds, waits included; for this thread."""
-    token = _allowance.set(_Allowance(tries, monotonic() + seconds))
+    """All that is asked inside ends within these seconds, waits included; for this thread.
+
+    Inside another, the tighter of both counts.
+    """
+    outer = _allowance.get()
+    inner = _Allowance(min(tries, outer.tries), min(monotonic() + seconds, outer.ends))
+    token = _allowance.set(inner)
     try:
         yield
     finally:

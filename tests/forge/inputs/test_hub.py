@@ -201,6 +201,7 @@ def test_the_probe(source, monkeypatch):
     assert "OfflineModeIsEnabled" in hub.unreachable(source)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(hub_session, "sleep", lambda _: pytest.fail("a probe does not wait"))
     assert "Connection refused" in hub.unreachable(source)
 
 

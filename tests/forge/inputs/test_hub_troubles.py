@@ -73,10 +73,14 @@ def refused(fetch):
 
 
 def test_nothing_else_is_asked(server, fetch, monkeypatch):
-    """Neither the hub of HF_ENDPOINT nor the public one is told or asked what nobody needs."""
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    """huggingface_hub would fetch a list of coding agents from the public hub before all else."""
+    lists = []
+    monkeypatch.setattr(
+        "huggingface_hub.utils._detect_agent._load_registry", lambda: lists.append(1)
+    )
     monkeypatch.setattr("huggingface_hub.utils._detect_agent._registry", None)
     fetch()
+    assert lists == []
     assert all(any(part in request for part in PARTS) for request in server.requests)
 
 
@@ -219,9 +223,9 @@ def test_pages_without_end(server, fetch, monkeypatch):
 
 
 def test_files_without_end(server, fetch, monkeypatch):
-    monkeypatch.setattr(hub_client, "MOST_FILES", 100)
+    monkeypatch.setattr(hub_client, "MOST_FILES", 20)
     server.listing = lambda page: json.dumps([entry(f"{page}.json")]).encode()
-    assert "lists more than 100 files" in str(refused(fetch))
+    assert "lists more than 20 files" in str(refused(fetch))
 
 
 def test_a_page_beyond_the_bound(server, fetch, monkeypatch):

@@ -107,7 +107,7 @@ def test_a_donors_pin_is_completed_too(hub, file):
 def test_a_hub_that_refuses_leaves_the_file(hub, file):
     hub.refusals[REPO] = (403, "GatedRepo")
     before = file.read_bytes()
-    with pytest.raises(FetchError, match="is gated: accept its terms"):
+    with pytest.raises(FetchError, match="has it behind terms"):
         lock(hub)
     assert file.read_bytes() == before
 
