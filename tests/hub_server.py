@@ -6,7 +6,11 @@ real one does, answers ranges, pages its history, and can be told to misbehave.
 
 import hashlib
 import json
+import os
+import socket
 import ssl
+import struct
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,6 +41,8 @@ class Hub:
     forged: dict[str, bytes] = field(default_factory=dict)
     # After so many bytes of a path the connection breaks, once.
     cuts: dict[str, int] = field(default_factory=dict)
+    # Whether it is reset then, rather than closed.
+    cut_by_reset: bool = False
     # Status and X-Error-Code of every answer about a repository.
     refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
     # Claimed in place of the commit asked for.
@@ -237,6 +243,12 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data[:cut])
             self.close_connection = cut is not None
+            if cut is not None and self.hub.cut_by_reset:
+                # Closed without a farewell: the socketserver would send one.
+                time.sleep(0.1)  # what was sent is to be read before
+                now = struct.pack("ii", 1, 0)
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
+                os.close(self.connection.detach())
 
     def log_message(self, format, *args):  # noqa: A002 - the base class' name
         """Keeps the tests' output clean."""

@@ -145,6 +145,7 @@ class Client(httpx.Client):  # type: ignore[misc]
         try:
             response = super().send(request, stream=True, **options)
             if stream and not response.is_error:
+                response.stream = _Download(response.stream)
                 return response
             response.stream = _Bounded(response.stream, min(ends, monotonic() + ANSWER_SECONDS))
             try:
@@ -159,6 +160,26 @@ class Client(httpx.Client):  # type: ignore[misc]
                 raise UntrustedError(str(error)) from error
             return error
         return response
+
+
+class _Download(httpx.SyncByteStream):  # type: ignore[misc]
+    """The bytes of a download.
+
+    huggingface_hub continues one whose connection was closed or fell silent, but not one whose
+    connection was reset. So a reset is told as a close.
+    """
+
+    def __init__(self, stream: "httpx.SyncByteStream") -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._stream
+        except httpx.ReadError as error:
+            raise httpx.RemoteProtocolError(str(error)) from error
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 class _Bounded(httpx.SyncByteStream):  # type: ignore[misc]

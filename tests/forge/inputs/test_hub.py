@@ -77,10 +77,12 @@ def test_a_finished_file_is_not_downloaded_again(server, source, tmp_path):
     assert not [request for request in server.requests if "/api/" not in request]
 
 
-def test_a_broken_download_goes_on_where_it_broke(server, source, tmp_path, monkeypatch):
+@pytest.mark.parametrize("by_reset", [False, True])
+def test_a_broken_download_goes_on_where_it_broke(server, source, tmp_path, monkeypatch, by_reset):
     """The second request asks for the rest only, and the whole is right."""
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     server.cuts["model.safetensors"] = 10_000
+    server.cut_by_reset = by_reset
     files = take(source, tmp_path, "*.safetensors")
 
     assert files["model.safetensors"].path.read_bytes() == WEIGHTS

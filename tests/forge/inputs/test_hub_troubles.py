@@ -304,6 +304,13 @@ def test_a_password_in_the_address_is_not_told(server, fetch, monkeypatch):
     assert machine.machine().environment["HF_ENDPOINT"] == server.url
 
 
+def test_no_token_is_recorded_or_handed_to_a_container(monkeypatch):
+    """A manifest records, and a container gets, no variable but these."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert not [name for name in machine.ENVIRONMENT if "TOKEN" in name]
+    assert TOKEN not in machine.machine().model_dump_json()
+
+
 @pytest.mark.parametrize(
     "value", ["1", "", "a@b", ":4096:8", "https://hub.example/a@b", "http://127.0.0.1:9"]
 )
