@@ -120,7 +120,8 @@ class Client(httpx.Client):  # type: ignore[misc]
             if isinstance(answer, Exception):
                 if not _is_repeatable(request, undone=isinstance(answer, _UNSENT)):
                     raise answer
-                problem, status, asked = str(answer) or type(answer).__name__, None, None
+                problem, status, asked = str(answer).rstrip("."), None, None
+                problem = problem or type(answer).__name__
                 if monotonic() >= allowed.ends:
                     raise GaveUpError(_UNENDING) from answer
             else:

@@ -15,7 +15,7 @@ from forge.core import console
 from forge.core.errors import UploadError
 from forge.core.files import File, hash_files, names_in, stamps
 from forge.core.hub_client import ClientError, MalformedError, api, newest, said, shown, tree
-from forge.core.hub_session import GaveUpError
+from forge.core.hub_session import GaveUpError, UntrustedError
 from forge.manifest import provenance, sums
 from forge.manifest.names import ADDED, BUNDLES, PROVENANCE, SIGNATURES
 from forge.release import assemble, remote
@@ -56,6 +56,11 @@ def upload(folder: Path, repo: str, *, confirm: bool, rehearsal: bool) -> str | 
     except MalformedError as error:
         raise UploadError(
             f"{repo}: {shown(client.endpoint)} {error}. Check HF_ENDPOINT."
+        ) from error
+    except UntrustedError as error:
+        raise UploadError(
+            f"{repo}: the certificate of {shown(client.endpoint)} is not trusted here ({error}).",
+            remedy="certificate",
         ) from error
     # huggingface_hub wraps what its threads met in a RuntimeError.
     except (ClientError, OSError, RuntimeError) as error:
