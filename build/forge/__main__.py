@@ -18,7 +18,12 @@ from forge.pipeline import Job
 from forge.recipes import catalogue, recipe
 from forge.release.folder import folder_for, job_of
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog=commandline.EPILOG,
+)
 
 
 Base = Annotated[

@@ -12,6 +12,7 @@ import pytest
 from conftest import base_arrays, write_checkpoint
 
 from forge.core import checkout
+from forge.core.errors import FileSystemError
 
 NOX = (checkout.ROOT / ".venv" / "bin" / "python", "-m", "nox")
 # The real helper of the noxfile, in the environment that these tests run in.
@@ -112,6 +113,56 @@ def test_a_bug_keeps_its_traceback(start, tmp_path):
     assert "Traceback" in done.stderr
     assert "KeyError: 'of ours'" in done.stderr
     assert last(done) == "hallmark: exit 1"
+
+
+def refused(done):
+    """The one line of an error of the file system; that it is one, and no traceback."""
+    assert done.returncode == FileSystemError.code, done.stderr
+    line, code = done.stderr.splitlines()
+    assert code == f"hallmark: exit {FileSystemError.code}"
+    return line
+
+
+def test_a_file_that_the_system_refuses(tmp_path):
+    """A real one, on the way out of a command."""
+    missing = tmp_path / "missing" / "file"
+    script = tmp_path / "script.py"
+    script.write_text(BROKEN.format(statement=f"open({str(missing)!r}, 'w')"))
+    assert refused(python(script)) == f"error: {missing}: No such file or directory"
+
+
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_with_debug_the_traceback_comes_first(tmp_path, how):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n" + BROKEN.format(statement="Path('/dev/null/x').mkdir()")
+    )
+    option = ["--debug"] if how == "option" else []
+    env = {"HALLMARK_DEBUG": "1"} if how == "variable" else {}
+    assert refused(python(script)) == "error: /dev/null/x: Not a directory (mkdir)"
+    done = run(sys.executable, script, *option, **env)
+    assert done.returncode == FileSystemError.code
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.splitlines()[-2] == "error: /dev/null/x: Not a directory (mkdir)"
+
+
+@pytest.mark.parametrize(
+    ("statement", "line"),
+    [
+        ("raise OSError(28, 'No space left on device')", "error: No space left on device, the"),
+        ("raise OSError(5, 'Input/output error')", "error: Input/output error, the system does"),
+        ("import os; os.rename('/dev/null/a', '/b')", "error: /dev/null/a -> /b: Not a directory"),
+    ],
+)
+def test_lines_of_refusals(statement, line):
+    """The first two are raised as Python does when a file that is open already is written."""
+    assert refused(python("-c", BROKEN.format(statement=statement))).startswith(line)
+
+
+def test_a_lost_connection_is_no_file():
+    done = python("-c", BROKEN.format(statement="raise ConnectionResetError(104, 'reset by peer')"))
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
 
 
 @pytest.mark.parametrize(

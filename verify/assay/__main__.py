@@ -18,7 +18,12 @@ from forge.manifest.names import SUMS, TENSORS
 from forge.release.folder import provenance_of
 from forge.tensors import tensor_list
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog=commandline.EPILOG,
+)
 
 
 @app.command()

@@ -22,7 +22,7 @@ from forge.container import lifecycle
 from forge.container.image import Image
 from forge.container.requirements import Limits
 from forge.core import canonical, machine
-from forge.core.commandline import INTERFACE
+from forge.core.commandline import DEBUG, INTERFACE
 from forge.core.errors import NoGpuError
 from forge.core.machine import Container, ContainerEngine, Graphics
 
@@ -115,7 +115,7 @@ class Sandbox:
 
     def _environment(self) -> dict[str, str]:
         handed = (name for name in machine.ENVIRONMENT if name not in _NOT_HANDED_ON)
-        names = (INTERFACE, *handed)
+        names = (INTERFACE, DEBUG, *handed)
         given = {name: os.environ[name] for name in names if name in os.environ}
         if sys.stderr.isatty():
             # There is no terminal in the container, for a leash cannot be held through one; these

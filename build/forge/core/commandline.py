@@ -1,15 +1,20 @@
 """Runs a command line: what it says of an error, and the code that it exits with."""
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+from forge.core import system_errors
 from forge.core.console import say
-from forge.core.errors import HallmarkError
+from forge.core.errors import FileSystemError, HallmarkError
 
 # The variable that names the interface in use: `make`, or nothing for the commands themselves.
 INTERFACE = "HALLMARK_INTERFACE"
+# The variable that asks for the traceback of every error; the processes of a build inherit it.
+DEBUG = "HALLMARK_DEBUG"
+EPILOG = f"With any command: `--debug`, or {DEBUG}=1, prints the traceback of an error."
 
 
 def run(
@@ -22,7 +27,11 @@ def run(
 
     An exit code other than 0 is the last line on standard error as well, `hallmark: exit 41`:
     GNU make answers 2 for each of them. A process whose parent tells the code leaves it out.
+    `--debug` is taken from the arguments, wherever it stands among them.
     """
+    if "--debug" in sys.argv[1:]:
+        sys.argv.remove("--debug")
+        os.environ[DEBUG] = "1"
     code = _outcome(app, remedy)
     if code and tell_code:
         say(f"hallmark: exit {code}")
@@ -34,6 +43,7 @@ def _outcome(app: Callable[[], None], remedy: Callable[[HallmarkError], str | No
     try:
         app()
     except HallmarkError as error:
+        _trace()
         say(f"error: {error}")
         if (help_ := remedy(error)) is not None:
             say(f"help: {help_}")
@@ -42,7 +52,20 @@ def _outcome(app: Callable[[], None], remedy: Callable[[HallmarkError], str | No
         if isinstance(ended.code, int):
             return ended.code
         raise  # without a code or with a message, which Python prints
+    except OSError as error:
+        if not system_errors.concerns_files(error):
+            traceback.print_exc()
+            return 1
+        _trace()
+        say(f"error: {system_errors.told(error)}")
+        return FileSystemError.code
     except Exception:  # a bug: said as Python says it, since the exit code comes after it
         traceback.print_exc()
         return 1
     return 0
+
+
+def _trace() -> None:
+    """Prints the traceback of the error in hand, if it was asked for."""
+    if os.environ.get(DEBUG) == "1":
+        traceback.print_exc()

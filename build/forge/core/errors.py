@@ -129,6 +129,13 @@ class NotReadyError(HallmarkError):
     remedy = "not-ready"
 
 
+class FileSystemError(HallmarkError):
+    """The system refused a file or folder: it is not there, not permitted, read-only or full."""
+
+    code = 17
+    name = "no file"
+
+
 class DifferenceError(HallmarkError):
     """Two checkpoints that were to be the same are not; what differs was printed."""
 

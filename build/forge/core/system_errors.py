@@ -1,0 +1,76 @@
+"""Errors of the operating system in one line: which file, what was tried, and why it failed."""
+
+import errno
+import shutil
+import traceback
+from pathlib import Path
+
+from forge.core.errors import FileSystemError
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# What the system also says of a file that is open already, when Python no longer knows its name.
+_OF_OPEN_FILES = FULL | {errno.EIO, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE}
+_GB = 1e9
+
+
+def concerns_files(error: OSError) -> bool:
+    """Whether it is about a file, and not about a connection, a process or a library's own kind."""
+    return error.errno is not None and (error.filename is not None or error.errno in _OF_OPEN_FILES)
+
+
+def told(error: OSError, where: Path | None = None, needed: int | None = None) -> str:
+    """One line: path, reason and operation; of a full disk also the room that there is.
+
+    Args:
+        error: what the system said.
+        where: the folder that was written to, for errors that name no file.
+        needed: the bytes that were to be written there, where that is known.
+    """
+    path, operation = _path(error), _operation(error)
+    reason = error.strerror or str(error)
+    line = f"{path}: {reason}" if path else f"{reason}, the system does not say of which file"
+    if not path and where is not None:
+        line = f"{reason}, on writing to {where}"
+    if operation is not None:
+        line += f" ({operation})"
+    place = where or (None if path is None else Path(path))
+    return line if error.errno not in FULL else f"{line}. {_room(place, needed)}"
+
+
+def of_files(
+    error: OSError, what: str, where: Path | None = None, needed: int | None = None
+) -> FileSystemError:
+    """The error as one of ours: `what` was being done. Path, operation and reason are its facts."""
+    return FileSystemError(
+        f"{what}: {told(error, where, needed)}",
+        path=_path(error),
+        operation=_operation(error),
+        reason=error.strerror,
+    )
+
+
+def _path(error: OSError) -> str | None:
+    if error.filename is None:
+        return None
+    named = (error.filename, error.filename2)
+    return " -> ".join(str(Path(str(name))) for name in named if name is not None)
+
+
+def _operation(error: OSError) -> str | None:
+    """What was tried, if the call was one of pathlib's, whose functions have its name."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if not frames or frames[-1][0].f_globals.get("__name__") != "pathlib":
+        return None
+    return frames[-1][0].f_code.co_name.strip("_")
+
+
+def _room(place: Path | None, needed: int | None) -> str:
+    """How much of the disk is free; a quota may leave less than that."""
+    there = None
+    if place is not None:
+        place = place.absolute()
+        there = next((path for path in (place, *place.parents) if path.exists()), None)
+    free = "The disk is full"
+    if there is not None:
+        free += f": {shutil.disk_usage(there).free / _GB:.3f} GB are free at {there}"
+    return f"{free}." if needed is None else f"{free}, {needed / _GB:.3f} GB are needed."
