@@ -15,6 +15,7 @@ from conftest import FLAGSHIP
 from forge.core.errors import (
     DifferenceError,
     EngineError,
+    FileSystemError,
     NoEngineError,
     RecipeError,
     ReleaseError,
@@ -104,6 +105,20 @@ def test_forge_fetch_and_assay_check(bench):
     said, printed = command("assay", "check", release, ledger, code=VerificationError.code)
     assert "FAIL  structure.config" in said
     assert not json.loads(printed)["passed"]
+
+
+def test_places_that_cannot_be(built, tmp_path):
+    """Real ones, told in one line: a ledger in no folder, a store in a file or of the kernel."""
+    fetch = ("forge", "fetch", built / "release")
+    base, store = ("--base", built / "base"), ("--store", built / "store")
+    nowhere = tmp_path / "missing" / "ledger.json"
+    said, _ = command(*fetch, nowhere, *base, *store, code=FileSystemError.code)
+    assert f"error: {nowhere}: No such file or directory (open)\n" in said
+    (tmp_path / "file").touch()
+    for root in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/below")):
+        said, _ = command(*fetch, tmp_path / "l.json", *base, "--store", root, code=StoreError.code)
+        assert f"\nerror: the store {root} cannot be written: {root}" in said
+        assert "Traceback" not in said
 
 
 def test_from_a_build_to_a_verified_reproduced_release(bench):

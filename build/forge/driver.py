@@ -5,7 +5,6 @@ this machine. The other steps run in processes of their environments, which a ru
 machine, or in the pinned image. Both are told the same in the same way, by the ledger.
 """
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -88,7 +87,5 @@ def on_this_machine(job: Job) -> Iterator[ThisMachine]:
     for environment in job.environments:
         if environment != "host":
             checkout.python_of(environment)
-    scratch = job.store.root / "tmp"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="ledger-") as folder:
-        yield ThisMachine(folder=Path(folder))
+    with job.store.scratch("ledger") as folder:
+        yield ThisMachine(folder=folder)

@@ -1,6 +1,5 @@
 """Runs the environments of the pinned image; fetch has run on the host before, with its network."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -75,11 +74,5 @@ def inputs(fetched: Result) -> frozenset[Path]:
 @contextmanager
 def _scratch(job: Job) -> Iterator[Path]:
     """A folder for what the containers leave besides results."""
-    with job.store.lock("image", "run"):
-        folder = job.store.root / "tmp" / "image"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    with job.store.lock("image", "run"), job.store.scratch("image") as folder:
+        yield folder

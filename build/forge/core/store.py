@@ -1,16 +1,25 @@
 """The store: results of steps, each under the hash of all that went into it.
 
 A result is a folder `<store>/<step>/<key>/` with `files/` and `record.json`. It appears by one
-rename, so it is there whole or not at all; a killed step leaves only a folder under `tmp/`, which
-the next attempt at the same key removes. Results are shared with `dist/` by hard links, so a
-result is trusted only while each file's size and modification time are those recorded; if they
-moved, the file is hashed again, and a result whose bytes changed is dropped and made anew.
+rename and goes by one, so it is there whole or not at all. Results are shared with `dist/` by hard
+links, so a result is trusted only while each file's size and modification time are those recorded;
+if they moved, the file is hashed again, and a result whose bytes changed is made anew.
+
+Beside the results there are four folders:
+
+- `locks/`: a file for every result that somebody worked on.
+- `tmp/`: what is being made, each folder with a lock that its owner holds. The next that begins to
+  work removes those whose owner is gone.
+- `trash/`: what is being removed; the next that begins to work goes on with it.
+- `aside/`: results whose record does not stand for them. Nothing here is read or removed again.
 """
 
 import datetime
 import errno
 import os
 import shutil
+import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +27,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
-from forge.core import canonical
+from forge.core import canonical, console, system_errors
 from forge.core.errors import StoreError
 from forge.core.model import Maybe, Model, RelativePath, Sha256, Timestamp, mistake
 
@@ -70,6 +79,10 @@ class Record(Model):
 
 
 CHUNK = 1 << 22
+# In a folder under `tmp/`: held by the owner for as long as it is in use.
+OWNER = "owner"
+# A record of which the system says this is none: not there, no file, or not to be had off the disk.
+NO_RECORD = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO})
 # Two file systems; one that knows no links, or lets nobody link the files of others; a file with
 # as many names as it can have. sshfs says ENOSYS.
 CANNOT_LINK = frozenset(
@@ -96,29 +109,41 @@ class Store:
 
     @contextmanager
     def lock(self, step: str, key: str) -> Iterator[None]:
-        """Keeps others from working on the same result meanwhile."""
-        locks = self.root / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(locks / f"{step}-{key}.lock"):
+        """Keeps others from working on the same result meanwhile.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        with self._writing():
+            waiting = FileLock(self._folder("locks") / f"{step}-{key}.lock")
+            waiting.acquire()
+        try:
             yield
+        finally:
+            waiting.release()
 
     def get(self, step: str, key: str) -> Result | None:
         """The result under `key`, its files checked, or None if there is none that is intact.
 
+        What lies there and is none any more is out of the way then: set aside if its record does
+        not stand for it, removed if a file of it changed.
+
         Raises:
-            StoreError: its record cannot be read, or is that of another result.
+            StoreError: the system does not let the record be read, or the store be written.
         """
         folder = self.root / step / key
-        record_path = folder / RECORD
-        if not record_path.is_file():
+        if not os.path.lexists(folder):
             return None
-        record = _read(record_path)
+        record_path = folder / RECORD
+        try:
+            record = _read(record_path)
+        except ValueError as error:
+            self._set_aside(folder, f"{record_path}: is no record of a result: {error}")
+            return None
         if (record.step, record.key) != (step, key):
-            raise StoreError(
-                f"{record_path}: is the record of {record.step!r} under {record.key}; in this "
-                f"folder it must be of {step!r} under {key}. Remove {folder}, which is then made "
-                "again."
-            )
+            other = f"is the record of {record.step!r} under {record.key}"
+            self._set_aside(folder, f"{record_path}: {other}")
+            return None
         moved: dict[str, Output] = {}
         for path, output in record.outputs.items():
             file = folder / "files" / path
@@ -126,12 +151,13 @@ class Store:
             if now == output.stamp:
                 continue
             if now is None or not file.is_file() or canonical.sha256_file(file) != output.sha256:
-                shutil.rmtree(folder)
+                self._remove(folder)
                 return None
             moved[path] = output.model_copy(update={"stamp": now})
         if moved:
             record = record.model_copy(update={"outputs": {**record.outputs, **moved}})
-            _write(record_path, record)
+            with self._writing():
+                _write(record_path, record)
         return _result(step, key, folder, record)
 
     def make(
@@ -146,38 +172,141 @@ class Store:
         `work` may return digests that it computed while writing; other files are hashed here.
 
         Raises:
-            StoreError: the disk refused (full, read-only); nothing was published.
+            FileSystemError: the system refused a file to `work`; nothing was published.
+            StoreError: the store cannot be written; nothing was published.
         """
         folder = self.root / step / key
-        scratch = self.root / "tmp" / f"{step}-{key}"
         started = datetime.datetime.now(datetime.UTC)
-        try:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with self.scratch(f"{step}-{key}") as scratch:
             files = scratch / "files"
-            files.mkdir(parents=True)
-            known = work(files) or {}
+            with self._writing():
+                files.mkdir()
+            known = _worked(step, work, files)
             finished = datetime.datetime.now(datetime.UTC)
-            record = Record(
-                **facts,
-                step=step,
-                key=key,
-                started=started.isoformat(timespec="seconds"),
-                finished=finished.isoformat(timespec="seconds"),
-                seconds=round((finished - started).total_seconds(), 3),
-                outputs={path: _output(files / path, known.get(path)) for path in _walk(files)},
-            )
-            (scratch / RECORD).write_bytes(record.encoded())
-            _flush(scratch)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            scratch.rename(folder)
+            with self._writing():
+                record = Record(
+                    **facts,
+                    step=step,
+                    key=key,
+                    started=started.isoformat(timespec="seconds"),
+                    finished=finished.isoformat(timespec="seconds"),
+                    seconds=round((finished - started).total_seconds(), 3),
+                    outputs={path: _output(files / path, known.get(path)) for path in _walk(files)},
+                )
+                (scratch / RECORD).write_bytes(record.encoded())
+                flush(scratch)
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                scratch.rename(folder)
+                flush_entry(folder)
+        return _result(step, key, folder, record)
+
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """A new folder under `tmp/` that is removed at the end; `name` begins its parent's name.
+
+        If this process is killed, the next that asks for one removes it. What other dead processes
+        left is removed first.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        with self._writing():
+            locks, tmp = self._folder("locks"), self._folder("tmp")
+            # A folder that is being made has no owner yet, so none is looked at meanwhile.
+            with FileLock(locks / "tmp.lock"):
+                self._sweep(tmp)
+                mine = Path(tempfile.mkdtemp(dir=tmp, prefix=f"{name}-"))
+                owner = FileLock(mine / OWNER)
+                owner.acquire()
+            self._empty_trash()
+            folder = mine / "made"
+            folder.mkdir()
+        try:
+            yield folder
+        finally:
+            owner.release()
+            shutil.rmtree(mine, ignore_errors=True)
+
+    def _sweep(self, tmp: Path) -> None:
+        """Moves folders whose owner is gone to the trash."""
+        for left in sorted(tmp.iterdir()):
+            owner = FileLock(left / OWNER)
+            if (left / OWNER).exists():
+                try:
+                    owner.acquire(timeout=0)
+                except Timeout:
+                    continue
+                owner.release()
+            self._to(left, "trash")
+
+    def _remove(self, folder: Path) -> None:
+        with self._writing():
+            self._to(folder, "trash")
+            self._empty_trash()
+
+    def _empty_trash(self) -> None:
+        """Removes what is in the trash, unless somebody is at it."""
+        trash = self._folder("trash")
+        lock = FileLock(self._folder("locks") / "trash.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return
+        try:
+            for left in sorted(trash.iterdir()):
+                _delete(left)
+        finally:
+            lock.release()
+
+    def _set_aside(self, folder: Path, why: str) -> None:
+        with self._writing():
+            there = self._to(folder, "aside")
+        console.say(f"{why}. It is set aside as {there}, and the result is made anew.")
+
+    def _to(self, folder: Path, kind: str) -> Path:
+        """Renames a folder to a new place under `trash/` or `aside/`, by which it is out of use."""
+        unique = uuid.uuid4().hex[:12]
+        place = self._folder(kind) / f"{folder.parent.name}-{folder.name}-{unique}"
+        folder.rename(place)
+        return place
+
+    def _folder(self, name: str) -> Path:
+        folder = self.root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Errors of the system within are those of the store."""
+        try:
+            yield
         except OSError as error:
             raise StoreError(
-                f"{step}: cannot write the result to {error.filename or self.root}: "
-                f"{error.strerror}. Nothing was published; free the disk and run again."
+                f"the store {self.root} cannot be written: {system_errors.told(error, self.root)}"
             ) from error
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        return _result(step, key, folder, record)
+
+
+def _worked(
+    step: str, work: Callable[[Path], Mapping[str, str] | None], files: Path
+) -> Mapping[str, str]:
+    """The digests that a step's work knows; what the system refused it is told as that."""
+    try:
+        return work(files) or {}
+    except OSError as error:
+        if not system_errors.concerns_files(error):
+            raise
+        raise system_errors.of_files(error, step, files) from error
+
+
+def _delete(path: Path) -> None:
+    """Removes a file or a folder; what the system does not let go stays, and is named."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except OSError as error:
+        console.say(f"{path}: cannot be removed: {system_errors.told(error)}")
 
 
 def link(source: Path, target: Path) -> None:
@@ -236,21 +365,31 @@ def _output(file: Path, sha256: str | None) -> Output:
 
 
 def _read(path: Path) -> Record:
+    """The record in a file.
+
+    Raises:
+        ValueError: it is none.
+        StoreError: the system does not let it be read, which says nothing of the record.
+    """
     try:
         return Record.parse(path.read_bytes())
-    except (OSError, ValueError) as error:
-        why = mistake(error) if isinstance(error, ValidationError) else str(error)
-        raise StoreError(
-            f"{path}: is no record of a result: {why}. Remove {path.parent} and run again; the "
-            "result is then made anew."
-        ) from error
+    except ValidationError as error:
+        raise ValueError(mistake(error)) from error
+    except OSError as error:
+        if error.errno in NO_RECORD:
+            raise ValueError(error.strerror) from error
+        raise StoreError(f"a record cannot be read: {system_errors.told(error)}.") from error
 
 
 def _write(path: Path, record: Record) -> None:
     """Replaces a record as a whole: whoever reads it meanwhile has the old one or the new one."""
     fresh = path.with_name(f".{path.name}.new")
-    fresh.write_bytes(record.encoded())
+    with fresh.open("wb") as file:
+        file.write(record.encoded())
+        file.flush()
+        os.fsync(file.fileno())
     fresh.replace(path)
+    flush_entry(path)
 
 
 def _result(step: str, key: str, folder: Path, record: Record) -> Result:
@@ -277,9 +416,25 @@ def _walk(folder: Path) -> list[str]:
     )
 
 
-def _flush(folder: Path) -> None:
-    """Puts the files on the disk before the rename says that they are there."""
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+def flush(folder: Path) -> None:
+    """Puts files and folders on the disk before a rename says that they are there."""
+    for path in (*folder.rglob("*"), folder):
+        if (path.is_file() or path.is_dir()) and not path.is_symlink():
+            _fsync(path)
+
+
+def flush_entry(path: Path) -> None:
+    """Puts on the disk that `path` is in its folder."""
+    _fsync(path.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # There are file systems, over a network most of them, that do this for files alone.
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP} or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
-from forge.core.errors import StoreError
+from forge.core import console
+from forge.core.errors import FileSystemError, StoreError
 from forge.core.store import CANNOT_LINK, Store, link, stamp
 
 KILLED = """
@@ -106,6 +108,10 @@ def test_record_is_a_document(store):
     assert path.read_bytes() == again.encoded()
 
 
+def set_aside(store):
+    return sorted((store.root / "aside").iterdir())
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
@@ -113,22 +119,67 @@ def test_record_is_a_document(store):
         (b'{"', b'{"key":"x","', "the key 'key' stands twice"),
         (b'"seconds":', b'"minutes":', "seconds: Field required"),
         (b"}", b"", "is no record of a result"),
+        (b'"key":"key"', b'"key":"other"', "is the record of 'step' under other"),
     ],
 )
-def test_record_of_another_form(store, old, new, reason):
+def test_a_record_that_does_not_stand_for_its_result(store, monkeypatch, old, new, reason):
+    """It is set aside with a line that says so, and the result is made again."""
     path = make(store).files.parent / "record.json"
-    path.write_bytes(path.read_bytes().replace(old, new, 1))
-    with pytest.raises(StoreError, match="record.json: is no record of a result: .*Remove ") as e:
-        store.get("step", "key")
-    assert reason in str(e.value)
+    path.write_bytes(edited := path.read_bytes().replace(old, new, 1))
+    said: list[str] = []
+    monkeypatch.setattr(console, "say", said.append)
+    assert store.get("step", "key") is None
+    (aside,) = set_aside(store)
+    (line,) = said
+    assert reason in line
+    assert line.endswith(f"It is set aside as {aside}, and the result is made anew.")
+    assert (aside / "record.json").read_bytes() == edited
+    assert (make(store).files / "file").read_bytes() == b"data"
+    assert store.get("step", "key") is not None
 
 
-def test_record_of_another_result(store):
-    """A record that was copied or edited does not stand for what it is not."""
+def test_a_result_without_its_record(store):
+    """As a kill has left it that came while earlier versions removed a result in its place."""
+    (make(store).files.parent / "record.json").unlink()
+    assert store.get("step", "key") is None
+    assert make(store).files.is_dir()
+    assert len(set_aside(store)) == 1
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100])
+def test_a_cut_record(store, cut):
     path = make(store).files.parent / "record.json"
-    path.write_bytes(path.read_bytes().replace(b'"key":"key"', b'"key":"other"'))
-    with pytest.raises(StoreError, match=r"is the record of 'step' under other.*Remove "):
-        store.get("step", "key")
+    os.truncate(path, cut)
+    assert store.get("step", "key") is None
+    assert make(store).files.is_dir()
+
+
+def test_a_file_in_a_results_place(store):
+    (store.root / "step").mkdir(parents=True)
+    (store.root / "step" / "key").write_text("x")
+    assert store.get("step", "key") is None
+    assert make(store).files.is_dir()
+
+
+@pytest.mark.parametrize("name", ["EACCES", "EMFILE"])
+def test_a_record_that_may_not_be_read_now_stays(store, monkeypatch, name):
+    """It says nothing of the result. Injected into `os.open`'s place in pathlib."""
+    path = make(store).files.parent / "record.json"
+    code = getattr(errno, name)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(path), "read_bytes", refusing(code))
+        with pytest.raises(StoreError, match=re.escape(f"{path}: {os.strerror(code)}")):
+            store.get("step", "key")
+    assert store.get("step", "key") is not None
+
+
+def refusing(code):
+    """A method of a path that the system refuses."""
+
+    def refuse(path, *_, **__):
+        raise OSError(code, os.strerror(code), str(path))
+
+    return refuse
 
 
 def test_missing_file_is_noticed(store):
@@ -148,23 +199,180 @@ def test_killed_work_is_made_anew(store):
     assert store.get("step", "key") is None
     assert (make(store).files / "file").read_bytes() == b"data"
     assert sorted(path.name for path in make_listing(store)) == ["file"]
+    assert left(store) == []
+
+
+def left(store):
+    """What lies in the folders that are empty when nobody works."""
+    folders = (store.root / name for name in ("tmp", "trash"))
+    return [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
+
+
+def test_the_next_that_works_removes_what_the_killed_left(store):
+    """Of other keys, of versions that had no locks, and of a removal; not that of the living.
+
+    Real processes, one of them killed outright.
+    """
+    with ExitStack() as stack:
+        children = []
+        for _ in range(2):
+            child = subprocess.Popen(
+                [sys.executable, "-c", KILLED, str(store.root)], stdout=subprocess.PIPE, text=True
+            )
+            stack.enter_context(child)
+            stack.callback(child.kill)
+            assert child.stdout.readline() == "working\n"
+            children.append(child)
+        (store.root / "tmp" / "quantize-old").mkdir()
+        (store.root / "tmp" / "file").touch()
+        (store.root / "trash" / "body").mkdir()
+        children[0].kill()
+        children[0].wait()
+        store.make("step", "other", lambda _: None, {})
+        assert len(list((store.root / "tmp").iterdir())) == 1
+        assert list((store.root / "trash").iterdir()) == []
+        children[1].kill()
+        children[1].wait()
+        store.make("step", "third", lambda _: None, {})
+        assert left(store) == []
+
+
+REMOVES = """
+import os, shutil, signal, sys
+from pathlib import Path
+from forge.core.store import Store
+def killed(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+shutil.rmtree = killed
+Store(Path(sys.argv[1])).get("step", "key")
+"""
+
+
+def test_killed_while_a_changed_result_is_removed(store):
+    """A real kill, at the moment at which the first file would go."""
+    (make(store).files / "file").write_bytes(b"edit")
+    done = subprocess.run([sys.executable, "-c", REMOVES, str(store.root)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert store.get("step", "key") is None
+    assert (make(store).files / "file").read_bytes() == b"data"
+    assert left(store) == []
+    assert not (store.root / "aside").exists()
+
+
+WRITES = """
+import os, signal, sys
+from pathlib import Path
+from forge.core.store import Store
+calls = iter(range(100))
+def counted(of):
+    def call(*arguments, **named):
+        if next(calls) == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return of(*arguments, **named)
+    return call
+for name in ("fsync", "replace"):
+    setattr(os, name, counted(getattr(os, name)))
+Store(Path(sys.argv[1])).get("step", "key")
+"""
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_killed_while_a_record_is_rewritten(store, number):
+    """A real kill before the record's fsync, its rename, and the fsync of its folder."""
+    made = make(store)
+    os.utime(made.files / "file", (1, 1))
+    done = subprocess.run([sys.executable, "-c", WRITES, str(store.root), str(number)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert store.get("step", "key").digests == made.digests
+    assert not (store.root / "aside").exists()
 
 
 def make_listing(store):
     return store.get("step", "key").files.iterdir()
 
 
-def test_full_disk(store):
-    """The message says that nothing was published; with room again, the same call succeeds."""
+def test_a_refusal_to_a_steps_work_is_the_works(store):
+    """A real one: the file, operation and reason are told, and nothing of the store."""
+
+    def work(out):
+        (out / "missing" / "file").write_bytes(b"x")
+
+    with pytest.raises(FileSystemError) as refused:
+        store.make("step", "key", work, {})
+    facts = refused.value.facts
+    assert facts["path"].endswith("files/missing/file")
+    assert (facts["operation"], facts["reason"]) == ("open", "No such file or directory")
+    assert str(refused.value) == f"step: {facts['path']}: No such file or directory (open)"
+    assert left(store) == []
+
+
+def test_a_file_that_may_not_grow(store):
+    """A real limit; with room again, the same call succeeds."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(StoreError, match=r"step: cannot write .* Nothing was published"):
+        with pytest.raises(FileSystemError, match=r"^step: File too large, on writing to .*/files"):
             make(store, bytes(5000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert store.get("step", "key") is None
     assert make(store, bytes(5000)).files.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [("ENOSPC", True), ("EDQUOT", True), ("EIO", False), ("EACCES", False), ("EROFS", False)],
+)
+def test_only_a_full_disk_is_told_as_one(store, name, full):
+    """Raised by the work itself; what is free is that of the real disk."""
+
+    def work(out):
+        raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)), str(out / "x"))
+
+    with pytest.raises(FileSystemError, match=os.strerror(getattr(errno, name))) as refused:
+        store.make("step", "key", work, {})
+    assert bool(re.search(r"The disk is full: [\d.]+ GB are free", str(refused.value))) == full
+
+
+def test_errors_of_libraries_pass(store):
+    """Those that are called OSErrors and come from no file."""
+
+    def work(_):
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    with pytest.raises(ConnectionResetError):
+        store.make("step", "key", work, {})
+
+
+@pytest.mark.parametrize("operation", ["fsync", "mkdir", "rename"])
+@pytest.mark.parametrize("name", ["ENOSPC", "EIO", "EROFS"])
+def test_a_refusal_to_the_store_is_the_stores(store, monkeypatch, operation, name):
+    """Injected into `os`; the next run, without it, succeeds and leaves nothing."""
+    code = getattr(errno, name)
+
+    def refuse(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, operation, refuse)
+        with pytest.raises(StoreError, match=rf"cannot be written: .*{os.strerror(code)}"):
+            make(store)
+    assert store.get("step", "key") is None
+    assert make(store).files.is_dir()
+    assert left(store) == []
+
+
+def test_a_store_that_cannot_be(tmp_path):
+    """Real places: a file, and a folder of the kernel's in which nothing can be made."""
+    (tmp_path / "file").touch()
+    for root in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/below")):
+        with pytest.raises(StoreError, match=f"^the store {root} cannot be written: {root}"):
+            make(Store(root))
+        with (
+            pytest.raises(StoreError, match=f"^the store {root} cannot be written"),
+            Store(root).lock("step", "key"),
+        ):
+            pass
 
 
 def test_digest_follows_links_to_the_bytes(store, tmp_path):
