@@ -27,8 +27,8 @@ endef
 
 # All that the command line may set. Another name is a mistake, such as VARAINT=, and no target runs.
 NAMES := A B BASE BUILDER CONFIRM DIR FROM HOURS IDENTITY IMAGE_BASE ISSUER KEY MEMORY MIRROR \
-	MODEL_SIGNATURE NOX OUT POLICY PYTHON REBUILDERS RECALIBRATE REHEARSAL REPO REPRODUCED RUNNER \
-	SHARED SNAPSHOT STATEMENTS UNSIGNED VARIANT VERIFY
+	MODEL_SIGNATURE NOX OUT POLICY PYTHON REBUILDERS RECALIBRATE REHEARSAL REPLACE REPO REPRODUCED \
+	RUNNER SHARED SNAPSHOT STATEMENTS UNSIGNED VARIANT VERIFY
 given = $(filter command,$(firstword $(origin $(1))))
 nearest = $(shell $(call text,PYTHON) -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1))' $(call quote,$(1)) $(NAMES))
 instead = $(if $(1),did you mean $(1)=?,there are $(NAMES))
@@ -40,7 +40,7 @@ unexport $(NAMES)
 THE_VARIANT = $(call needed,VARIANT,a variant,v)$(call text,VARIANT)
 WHERE = $(call path-option,BASE,--base) $(call path-option,MIRROR,--mirror)
 LIMITS = $(call option,MEMORY,--memory) $(call option,SHARED,--shared) $(call option,HOURS,--hours)
-OPTIONS = $(WHERE) $(call path-option,OUT,--out) --verify $(call text,VERIFY) $(LIMITS)
+OPTIONS = $(WHERE) $(call path-option,OUT,--out) --verify $(call text,VERIFY) $(LIMITS) $(call flag,REPLACE,--replace)
 
 BUILT = $(if $(value VARIANT),$(firstword $(wildcard dist/$(value VARIANT) dist/rehearsal/$(value VARIANT))))
 RELEASE = $(if $(value DIR),$(call path,DIR),$(call quote,$(CURDIR)/$(or $(BUILT),$(error name a built variant with VARIANT=<v>, or a folder with DIR=<dir>))))
@@ -69,7 +69,7 @@ test: .venv/made  ## everything that CI runs
 list: .venv/made  ## the variants, one a line
 	@$(NOX) -s forge -- list
 
-rehearse: .venv/made  ## VARIANT=<v> [BASE=<dir>] [MIRROR=<dir>] [OUT=<dir>] [VERIFY=none|structure|all]
+rehearse: .venv/made  ## VARIANT=<v> [BASE=<dir>] [MIRROR=<dir>] [OUT=<dir>] [VERIFY=none|structure|all] [REPLACE=1]
 	@$(NOX) -s build -- $(THE_VARIANT) --rehearse --runner=$(or $(value RUNNER),host) $(OPTIONS)
 
 $(VARIANTS): .venv/made

@@ -73,6 +73,25 @@ def test_forge_build():
     assert "no variant 'nonesuch'" in said
 
 
+@pytest.mark.parametrize(
+    ("out", "code", "line"),
+    [
+        ("/", StoreError.code, "/: is the root of the file system, and no build goes there."),
+        ("/dev/null/out", FileSystemError.code, "/dev/null: Not a directory"),
+        ("/dev/null", StoreError.code, "/dev/null exists and is no earlier build, so"),
+        ("/proc/hallmark/out", FileSystemError.code, "/proc/hallmark: No such file or directory"),
+    ],
+)
+def test_places_that_no_build_can_go_to(tmp_path, out, code, line):
+    """Real ones; refused in one line, before anything is fetched or started."""
+    said, _ = command(
+        "forge", "build", FLAGSHIP, "--rehearse", "--verify", "none",
+        "--store", tmp_path / "store", "--out", out, code=code,
+    )  # fmt: skip
+    assert said.startswith(f"error: {line}")
+    assert "Traceback" not in said
+
+
 def test_forge_lock():
     said, _ = command("forge", "lock", "nonesuch", code=RecipeError.code)
     assert "no variant 'nonesuch'" in said

@@ -87,6 +87,10 @@ TARGETS = [
         f"{FLAGSHIP} RUNNER=host OUT=/out",
         f"-s build -- {FLAGSHIP} --runner=host --out /out --verify all",
     ),
+    (
+        f"{FLAGSHIP} RUNNER=host REPLACE=1",
+        f"-s build -- {FLAGSHIP} --runner=host --verify all --replace",
+    ),
     ("image", "-s image --"),
     ("image IMAGE_BASE=base:1 SNAPSHOT=none", "-s image -- --base base:1 --snapshot none"),
     ("container-test", "-s containers"),
@@ -318,6 +322,8 @@ def test_the_runner_is_installed_from_its_lock_file_first(tree):
 def test_every_variable_is_tested():
     """All that the Makefile knows takes part above."""
     names = (checkout.ROOT / "Makefile").read_text().split("NAMES := ")[1].split("given =")[0]
-    flags = {"CONFIRM", "MODEL_SIGNATURE", "RECALIBRATE", "REHEARSAL", "RUNNER", "UNSIGNED"}
+    flags = {
+        "CONFIRM", "MODEL_SIGNATURE", "RECALIBRATE", "REHEARSAL", "REPLACE", "RUNNER", "UNSIGNED",
+    }  # fmt: skip
     commands = {"NOX", "PYTHON"}
     assert set(names.replace("\\", "").split()) == {*USED_BY, *flags, *commands}

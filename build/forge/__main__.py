@@ -62,6 +62,13 @@ def build(
     hours: Annotated[
         float, typer.Option(help="In the image: after how long a container is ended.")
     ] = 24.0,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Replace even a signed release, or files that are no build's.",
+        ),
+    ] = False,
 ) -> None:
     """Builds a variant, or rehearses it: every step in its own environment."""
     job = Job(
@@ -88,7 +95,8 @@ def build(
             seconds=hours * 3600,
         )
         running = in_the_image(job, limits)
-    raise typer.Exit(driver.build(job, (out or folder_for(job)).resolve(), running))
+    target = (out or folder_for(job)).resolve()
+    raise typer.Exit(driver.build(job, target, running, replace=replace))
 
 
 @app.command(hidden=True)

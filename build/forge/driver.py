@@ -19,7 +19,7 @@ from forge.core.store import Result
 from forge.inputs import fetch
 from forge.pipeline import Environment, Job
 from forge.release import summary
-from forge.release.folder import place
+from forge.release.folder import look, place
 
 
 class Runner(Protocol):
@@ -33,12 +33,19 @@ class Runner(Protocol):
         """Runs the steps of an environment to their end; returns the exit code."""
 
 
-def build(job: Job, target: Path, runner: AbstractContextManager[Runner]) -> int:
+def build(
+    job: Job, target: Path, runner: AbstractContextManager[Runner], *, replace: bool = False
+) -> int:
     """Builds `job` and places the result at `target`; returns the exit code.
 
+    With `replace`, also in place of what `place` does not replace unasked.
+
     Raises:
-        HallmarkError: whatever the runner lacks, before any work; then as fetch and placing do.
+        HallmarkError: whatever `target` or the runner lacks, before any work; then as fetch and
+            placing do.
+        OSError: nothing can be made at `target`.
     """
+    found = look(target)
     with runner as running:
         job = fetch.choose(job)
         results = pipeline.run(job, within=("host",))
@@ -50,7 +57,7 @@ def build(job: Job, target: Path, runner: AbstractContextManager[Runner]) -> int
                 if code:
                     return code
         _, made = ledgers.read(ledger)
-        place(made, target)
+        place(made, target, replace=replace, found=found)
     summary.show(target)
     return 0
 

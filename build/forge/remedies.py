@@ -101,6 +101,15 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
         "Move {folder} away, or choose another folder with OUT=<dir>.",
         "Move {folder} away, or choose another folder with `--out <dir>`.",
     ),
+    "no-place": (
+        "Choose another folder with OUT=<dir>.",
+        "Choose another folder with `--out <dir>`.",
+    ),
+    "replace": (
+        "Move {folder} away, choose another folder with OUT=<dir>, or say REPLACE=1 to lose that.",
+        "Move {folder} away, choose another folder with `--out <dir>`, or say `--replace` to lose "
+        "that.",
+    ),
     # Environments
     "no-environment": (
         "Run the target again, which makes its environments from their lock files.",

@@ -254,7 +254,7 @@ class Store:
             return
         try:
             for left in sorted(trash.iterdir()):
-                _delete(left)
+                delete(left)
         finally:
             lock.release()
 
@@ -298,7 +298,7 @@ def _worked(
         raise system_errors.of_files(error, step, files) from error
 
 
-def _delete(path: Path) -> None:
+def delete(path: Path) -> None:
     """Removes a file or a folder; what the system does not let go stays, and is named."""
     try:
         if path.is_dir() and not path.is_symlink():

@@ -9,7 +9,6 @@ the folder by digest, so that nothing in it is outside a signature.
 from collections.abc import Mapping
 from pathlib import Path
 
-from forge.calibration import record
 from forge.core import console
 from forge.core import store as stores
 from forge.core.errors import ReleaseError
@@ -20,17 +19,14 @@ from forge.manifest.names import (
     ADDED,
     CONTENTS,
     DOCUMENTS,
-    ERRORS,
     PROVENANCE,
     SIGNATURES,
     STATEMENT,
     SUMS,
-    TENSORS,
-    VERIFICATION,
 )
 from forge.release import card, facts, report
 from forge.release.facts import Facts
-from forge.release.folder import provenance_of
+from forge.release.folder import names_of_build, provenance_of
 
 # The hub writes one of its own into a repository that has none; this is in the signed list.
 ATTRIBUTES = """\
@@ -146,9 +142,7 @@ def _require_as_built(provenance: Path, digests: Mapping[str, str]) -> None:
 def _require_nothing_else(folder: Path) -> None:
     """Refuses what got into the folder by accident, a key among others."""
     provenance = folder / PROVENANCE
-    listed = (STATEMENT, SUMS, TENSORS, VERIFICATION, ERRORS, record.FILE)
-    beside = {f"{PROVENANCE}/{name}" for name in listed}
-    known = {*sums.read(provenance / SUMS), *ADDED, *beside}
+    known = {*names_of_build(provenance), *ADDED}
     if extra := sorted({*names_in(folder)} - known):
         raise ReleaseError(f"{folder / extra[0]}: is no file of this build. Move it elsewhere.")
 

@@ -1,16 +1,39 @@
 """The folder to upload: put there from the store, whole or not at all, and read back."""
 
-import shutil
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
-from forge.core import checkout, console, store
-from forge.core.errors import FetchError, StoreError
+from forge.calibration import record
+from forge.core import canonical, checkout, console, placing, store, system_errors
+from forge.core.errors import FetchError, ManifestError, StoreError
+from forge.core.model import Level
 from forge.core.store import Result, Store
-from forge.manifest import provenance
-from forge.manifest.names import ADDED, PROVENANCE, STATEMENT
+from forge.manifest import provenance, sums
+from forge.manifest.names import (
+    ADDED,
+    ERRORS,
+    PROVENANCE,
+    SIGNATURES,
+    STATEMENT,
+    SUMS,
+    TENSORS,
+    VERIFICATION,
+)
 from forge.pipeline import Job
 from forge.recipes import recipe
+
+LEVELS: Sequence[Level] = get_args(Level)
+NAMED = 5  # files that an error names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What lies where a build goes as it begins: the digest of a build's manifest, or None."""
+
+    statement: str | None
 
 
 def folder_for(job: Job) -> Path:
@@ -53,33 +76,192 @@ def job_of(release: Path, store_: Store, base: Path | None, mirror: Path | None)
     )
 
 
-def place(results: Mapping[str, Result], target: Path) -> None:
-    """Puts checkpoint and provenance at `target`, in place of what an earlier build left there.
+def names_of_build(provenance_: Path) -> set[str]:
+    """The files that a build leaves, by path: those of its checkpoint's list, and its provenance.
 
     Raises:
-        StoreError: `target` holds something that is no earlier build; it is left alone.
+        ManifestError: it has no such list.
+    """
+    listed = (STATEMENT, SUMS, TENSORS, VERIFICATION, ERRORS, record.FILE)
+    return {*sums.read(provenance_ / SUMS), *(f"{PROVENANCE}/{name}" for name in listed)}
+
+
+def look(target: Path) -> Found:
+    """What lies at `target`, before a build begins whose result goes there.
+
+    Raises:
+        StoreError: no build can be placed there.
+        OSError: the system lets nothing be made there.
+    """
+    target = _resolved(target)
+    with placing.locked(target):
+        _require_free(target)
+        return Found(statement=_statement(target))
+
+
+def place(
+    results: Mapping[str, Result],
+    target: Path,
+    *,
+    replace: bool = False,
+    found: Found | None = None,
+) -> None:
+    """Puts checkpoint and provenance at `target`, in place of what an earlier build left there.
+
+    Args:
+        results: those of all steps.
+        target: the folder.
+        replace: also in place of a signed release, and of files that are not a build's.
+        found: what was there when this build began.
+
+    Raises:
+        StoreError: `target` holds what is not replaced, or what another build placed there since
+            this one began; it is left alone.
+        FileSystemError: the system refused; what was at `target` is still there.
+    """
+    target = _resolved(target)
+    try:
+        with placing.locked(target):
+            _require_free(target)
+            statement = _statement(target)
+            if statement is not None:
+                if _is_current(results, target):
+                    console.say(f"{target} is up to date")
+                    return
+                if found is not None and found.statement != statement:
+                    raise StoreError(
+                        f"{target}: another build, with another result, was placed there while "
+                        "this one ran. Its result is kept; run again to place it."
+                    )
+                if not replace:
+                    _require_nothing_lost(results, target)
+                _tell_level(results, target)
+            _put(results, target)
+    except OSError as error:
+        raise system_errors.of_files(
+            error, f"{target} is not placed", target.parent, _copied(results, target)
+        ) from error
+    console.say(f"{target} is ready")
+
+
+def _put(results: Mapping[str, Result], target: Path) -> None:
+    def fill(fresh: Path) -> None:
+        for path, source in _sources(results).items():
+            store.link(source, fresh / path)
+
+    placing.put(target, fill)
+
+
+def _copied(results: Mapping[str, Result], target: Path) -> int | None:
+    """The bytes that must be copied, since the store is on another file system; else None."""
+    if not target.parent.is_dir():
+        return None
+    device = target.parent.stat().st_dev
+    stats = (path.stat() for path in _sources(results).values())
+    return sum(stat.st_size for stat in stats if stat.st_dev != device) or None
+
+
+def _resolved(target: Path) -> Path:
+    """The folder itself, which a link may lead to.
+
+    Raises:
+        StoreError: it is the root of the file system.
     """
     target = target.resolve()
-    if _is_current(results, target):
-        console.say(f"{target} is up to date")
-        return
-    if target.exists() and not (target / PROVENANCE / STATEMENT).is_file():
+    if target == target.parent:
         raise StoreError(
-            f"{target} exists and is no earlier build, so it is not replaced.",
-            remedy="occupied",
+            f"{target}: is the root of the file system, and no build goes there.", remedy="no-place"
+        )
+    return target
+
+
+def _require_free(target: Path) -> None:
+    """Refuses what is no build, an empty folder excepted; nothing allows to replace that.
+
+    Raises:
+        StoreError: it is something else, of which no more than one name was read.
+    """
+    if not os.path.lexists(target) or _has_statement(target):
+        return
+    if target.is_dir():
+        with os.scandir(target) as entries:
+            if next(entries, None) is None:
+                return
+    raise StoreError(
+        f"{target} exists and is no earlier build, so it is not replaced.",
+        remedy="occupied",
+        folder=target,
+    )
+
+
+def _require_nothing_lost(results: Mapping[str, Result], target: Path) -> None:
+    """Refuses a signed release, and a folder in which there is more than a build's.
+
+    Raises:
+        StoreError: it names what would be lost.
+    """
+    known = {*_sources(results), *ADDED}
+    try:
+        known |= names_of_build(target / PROVENANCE)
+    except ManifestError as error:
+        console.say(f"what an earlier build left at {target} is not known: {error}")
+    there = _names(target)
+    reasons = []
+    if signed := sorted(there & set(SIGNATURES)):
+        reasons.append(f"is signed ({_named(signed)})")
+    if foreign := sorted(there - known):
+        reasons.append(f"has files that are not a build's ({_named(foreign)})")
+    if reasons:
+        raise StoreError(
+            f"{target}: {' and '.join(reasons)}, so another build does not replace it.",
+            remedy="replace",
             folder=target,
         )
-    fresh = target.with_name(f".{target.name}.new")
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-    for path, source in _sources(results).items():
-        store.link(source, fresh / path)
-    if target.exists():
-        target.rename(old)
-    fresh.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-    console.say(f"{target} is ready")
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _tell_level(results: Mapping[str, Result], target: Path) -> None:
+    """Says so where the new result is verified less than the one that it replaces."""
+    try:
+        before = _level(target / PROVENANCE)
+    except ManifestError as error:
+        console.say(f"how far the build at {target} was verified is not known: {error}")
+        return
+    after = _level(results["attest"].files)
+    if LEVELS.index(after) < LEVELS.index(before):
+        console.say(
+            f"{target}: what is replaced was verified further ({before!r}) than what replaces it "
+            f"({after!r})"
+        )
+
+
+def _level(provenance_: Path) -> Level:
+    stated = provenance.read(provenance_)
+    return stated.predicate.build_definition.internal_parameters.verified
+
+
+def _has_statement(target: Path) -> bool:
+    return (target / PROVENANCE / STATEMENT).is_file()
+
+
+def _statement(target: Path) -> str | None:
+    """The digest of the manifest at `target`."""
+    if not _has_statement(target):
+        return None
+    return canonical.sha256_file(target / PROVENANCE / STATEMENT)
+
+
+def _names(target: Path) -> set[str]:
+    """All that lies under a folder and is no folder itself, links included."""
+    return {
+        path.relative_to(target).as_posix()
+        for path in target.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    }
 
 
 def _sources(results: Mapping[str, Result]) -> dict[str, Path]:

@@ -1,23 +1,44 @@
 """Publishing replaces an earlier build whole, and nothing that is not one."""
 
+import errno
+import os
+import re
+from pathlib import Path
+
 import pytest
 from documents import manifest
 
-from forge.core import store
-from forge.core.errors import FetchError, StoreError
+from forge.core import console, store
+from forge.core.errors import FetchError, FileSystemError, StoreError
 from forge.core.store import Store
-from forge.manifest import document
-from forge.manifest.names import ADDED
-from forge.release.folder import job_of, place
+from forge.manifest.names import ADDED, DOCUMENTS, SIGNATURES
+from forge.release.folder import job_of, look, place
+
+
+def attested(built, source="standin:x", level="structure"):
+    """The results of a build with another manifest, by what it was made from and how verified."""
+    stated = manifest(built.job.recipe.name, source).encoded()
+    stated = stated.replace(b'"verified":"structure"', f'"verified":"{level}"'.encode())
+
+    def write(out):
+        (out / "provenance.json").write_bytes(stated)
+
+    kept, key = built.job.store, f"{source} {level}"
+    found = kept.get("attest", key) or kept.make("attest", key, write, {})
+    return {**built.results, "attest": found}
 
 
 @pytest.fixture
 def results(built):
-    stated = manifest(built.job.recipe.name)
-    attested = built.job.store.make(
-        "attest", "key", lambda out: document.write(out / "provenance.json", stated), {}
-    )
-    return {**built.results, "attest": attested}
+    return attested(built)
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What is said from now on."""
+    lines = []
+    monkeypatch.setattr(console, "say", lines.append)
+    return lines
 
 
 def files(folder):
@@ -42,7 +63,6 @@ def test_replaces_an_edited_build(results, tmp_path):
     target = tmp_path / "dist" / "variant"
     place(results, target)
     (target / "config.json").unlink()
-    (target / "extra").write_text("x")
     place(results, target)
     assert files(target) == {*results["dress"].digests, "provenance/provenance.json"}
     assert [path.name for path in target.parent.iterdir()] == ["variant"]
@@ -62,7 +82,10 @@ def test_a_release_is_not_undone(results, tmp_path):
     place(results, target)
     assert before == files(target)
     (target / "config.json").write_text("{}")
-    place(results, target)
+    with pytest.raises(StoreError, match="is signed"):
+        place(results, target)
+    assert before == files(target)
+    place(results, target, replace=True)
     assert files(target) == {*results["dress"].digests, "provenance/provenance.json"}
 
 
@@ -83,6 +106,136 @@ def test_never_replaces_a_foreign_folder(results, tmp_path):
     with pytest.raises(StoreError, match="is no earlier build, so it is not replaced"):
         place(results, tmp_path / "home")
     assert files(tmp_path / "home") == {"thesis.txt"}
+
+
+def test_an_empty_folder_is_taken(results, tmp_path):
+    (tmp_path / "out").mkdir()
+    place(results, tmp_path / "out")
+    assert "config.json" in files(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_a_signed_release_is_not_replaced(built, tmp_path, name):
+    """Unless that is said; the error names the signatures that would be lost."""
+    target = tmp_path / "out"
+    place(attested(built), target)
+    (target / name).write_text("signature")
+    before = files(target)
+    with pytest.raises(StoreError, match=rf"out: is signed \({name}\), so") as refused:
+        place(attested(built, "standin:y"), target)
+    assert (refused.value.remedy, refused.value.facts) == ("replace", {"folder": target})
+    assert before == files(target)
+    place(attested(built, "standin:y"), target, replace=True)
+    assert name not in files(target)
+
+
+def test_files_that_are_not_a_builds_are_not_replaced(built, tmp_path):
+    """Those that a release adds are; of many, the error names some and counts the rest."""
+    target = tmp_path / "out"
+    place(attested(built), target)
+    for name in (*DOCUMENTS, *"123456", "provenance/notes"):
+        (target / name).write_text(name)
+    (target / "0").symlink_to("nowhere")
+    said = r"has files that are not a build's \(0, 1, 2, 3, 4 and 3 more\)"
+    with pytest.raises(StoreError, match=said):
+        place(attested(built, "standin:y"), target)
+    assert (target / "provenance/notes").read_text() == "provenance/notes"
+    place(attested(built, "standin:y"), target, replace=True)
+    assert not {"0", "1", "README.md"} & files(target)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [("all", "structure", True), ("all", "none", True), ("none", "all", False)],
+)
+def test_a_build_that_is_verified_less_is_told(built, said, before, after, told):
+    target = built.job.store.root.with_name("out")
+    place(attested(built, level=before), target)
+    place(attested(built, level=after), target)
+    line = f"was verified further ({before!r}) than what replaces it ({after!r})"
+    assert any(line in one for one in said) == told
+
+
+def test_the_root_is_refused_unread(results, monkeypatch):
+    """Nothing walks the file system."""
+    monkeypatch.setattr(Path, "rglob", None)
+    for act in (look, lambda target: place(results, target)):
+        with pytest.raises(StoreError, match="^/: is the root of the file system"):
+            act(Path("/"))
+
+
+def test_a_place_is_looked_at_before_the_build(results, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        look(tmp_path / "file" / "out")
+    with pytest.raises(StoreError, match="is no earlier build"):
+        look(tmp_path / "file")
+    with pytest.raises(FileNotFoundError):
+        look(Path("/proc/hallmark/out"))
+    assert look(tmp_path / "out").statement is None
+    place(results, tmp_path / "out")
+    assert look(tmp_path / "out").statement == results["attest"].digests["provenance.json"]
+    assert sorted(path.name for path in tmp_path.glob("*out*")) == ["out"]
+
+
+def test_two_builders_at_one_folder(built, tmp_path):
+    """Both looked before the other was done: the same result is there, another one is refused."""
+    target = tmp_path / "out"
+    found = look(target)
+    place(attested(built), target, found=found)
+    place(attested(built), target, found=found)
+    other = attested(built, "standin:y")
+    for replace in (False, True):
+        with pytest.raises(StoreError, match="another build, with another result, was placed"):
+            place(other, target, replace=replace, found=found)
+    place(other, target, found=look(target))
+    assert look(target).statement == other["attest"].digests["provenance.json"]
+
+
+@pytest.mark.parametrize("name", ["ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES"])
+def test_a_refusal_leaves_what_was_there(built, tmp_path, monkeypatch, name):
+    """Injected into `os.link`; where another file system is needed, so is the room."""
+    target, code = tmp_path / "out", getattr(errno, name)
+    place(attested(built), target)
+    before = look(target)
+
+    def refuse(source, there):
+        raise OSError(code, os.strerror(code), str(source), None, str(there))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", refuse)
+        with pytest.raises(FileSystemError, match="out is not placed: ") as refused:
+            place(attested(built, "standin:y"), target)
+    assert ("The disk is full" in str(refused.value)) == (name in {"ENOSPC", "EDQUOT"})
+    assert refused.value.facts["reason"] == os.strerror(code)
+    assert look(target) == before
+    assert sorted(path.name for path in tmp_path.glob("*out*")) == ["out"]
+    place(attested(built, "standin:y"), target)
+
+
+SHM = Path("/dev/shm")  # noqa: S108
+
+
+@pytest.mark.skipif(not SHM.is_dir(), reason="no second file system to copy to")
+def test_a_full_disk_tells_what_is_needed(results, tmp_path, monkeypatch):
+    """Copied for real to another file system, whose fsync is refused."""
+    target = SHM / f"hallmark-{os.getpid()}" / "out"
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if SHM.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system to copy to")
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", refuse)
+            with pytest.raises(FileSystemError) as refused:
+                place(results, target)
+        said = r"The disk is full: [\d.]+ GB are free at /dev/shm/.*, [\d.]+ GB are needed\."
+        assert re.search(said, str(refused.value))
+        assert list(target.parent.iterdir()) == []
+    finally:
+        target.parent.rmdir()
 
 
 def test_job_of_a_release(results, tmp_path):
