@@ -237,6 +237,15 @@ def test_the_next_that_works_removes_what_the_killed_left(store):
         assert left(store) == []
 
 
+def test_what_this_process_still_uses_stays(store):
+    """A build keeps its ledger in one such folder while its steps work in others."""
+    with store.scratch("ledger") as folder:
+        (folder / "ledger.json").touch()
+        make(store)
+        assert (folder / "ledger.json").is_file()
+    assert left(store) == []
+
+
 REMOVES = """
 import os, shutil, signal, sys
 from pathlib import Path
