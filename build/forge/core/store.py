@@ -16,12 +16,13 @@ Beside the results there are four folders:
 
 import datetime
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -216,28 +217,25 @@ class Store:
             with FileLock(locks / "tmp.lock"):
                 self._sweep(tmp)
                 mine = Path(tempfile.mkdtemp(dir=tmp, prefix=f"{name}-"))
-                owner = FileLock(mine / OWNER)
-                owner.acquire()
+                owner = os.open(mine / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+                fcntl.flock(owner, fcntl.LOCK_EX)
             self._empty_trash()
             folder = mine / "made"
             folder.mkdir()
         try:
             yield folder
         finally:
-            owner.release()
+            # Its lock goes last, so nobody else removes it meanwhile.
+            shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(mine, ignore_errors=True)
+            os.close(owner)
 
     def _sweep(self, tmp: Path) -> None:
         """Moves folders whose owner is gone to the trash."""
         for left in sorted(tmp.iterdir()):
-            owner = FileLock(left / OWNER)
-            if (left / OWNER).exists():
-                try:
-                    owner.acquire(timeout=0)
-                except Timeout:
-                    continue
-                owner.release()
-            self._to(left, "trash")
+            if not _has_owner(left):
+                with suppress(FileNotFoundError):  # its owner was about to end, and has removed it
+                    self._to(left, "trash")
 
     def _remove(self, folder: Path) -> None:
         with self._writing():
@@ -298,6 +296,23 @@ def _worked(
         raise system_errors.of_files(error, step, files) from error
 
 
+def _has_owner(folder: Path) -> bool:
+    """Whether somebody holds the lock in a folder under `tmp/`."""
+    try:
+        owner = os.open(folder / OWNER, os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:
+        return True  # it is another user's, who removes it
+    try:
+        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(owner)
+    return False
+
+
 def delete(path: Path) -> None:
     """Removes a file or a folder; what the system does not let go stays, and is named."""
     try:
@@ -305,6 +320,8 @@ def delete(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+    except FileNotFoundError:
+        return  # somebody else removed it
     except OSError as error:
         console.say(f"{path}: cannot be removed: {system_errors.told(error)}")
 

@@ -237,6 +237,36 @@ def test_the_next_that_works_removes_what_the_killed_left(store):
         assert left(store) == []
 
 
+HASTY = """
+import sys
+from pathlib import Path
+from forge.core.store import Store
+store, mine = Store(Path(sys.argv[1])), sys.argv[2]
+for number in range(40):
+    key = f"{number}-{mine}"
+    with store.lock("step", key):
+        store.make("step", key, lambda out: (out / "file").write_text(key) and None, {})
+        (store.root / "step" / key / "files" / "file").write_text("changed")
+        assert store.get("step", key) is None
+        store.make("step", key, lambda out: (out / "file").write_text(key) and None, {})
+"""
+
+
+def test_many_at_once_do_not_sweep_each_other(store):
+    """Real processes, each of which begins, ends and removes all the time."""
+    running = [
+        subprocess.Popen([sys.executable, "-c", HASTY, store.root, str(number)])
+        for number in range(4)
+    ]
+    assert [child.wait(timeout=50) for child in running] == [0] * 4
+    for number in range(40):
+        for mine in range(4):
+            file = store.get("step", f"{number}-{mine}").files / "file"
+            assert file.read_text() == f"{number}-{mine}"
+    make(store)
+    assert left(store) == []
+
+
 def test_what_this_process_still_uses_stays(store):
     """A build keeps its ledger in one such folder while its steps work in others."""
     with store.scratch("ledger") as folder:
