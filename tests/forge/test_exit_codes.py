@@ -192,12 +192,13 @@ def test_ctrl_c(tmp_path):
     """Of a command, and of nox with the command in it, as a terminal interrupts them."""
     (tmp_path / "noxfile.py").write_text(NOXFILE)
     waiting = f"""
-import os, time, typer
+import pathlib, threading, time, typer
 from forge.core import commandline
 app = typer.Typer()
 @app.command()
 def wait():
-    open({str(tmp_path / "begun")!r}, "w").close()
+    # Told by another thread while this one sleeps, so that the signal finds it asleep.
+    threading.Timer(0.3, pathlib.Path({str(tmp_path / "begun")!r}).touch).start()
     time.sleep(60)
 commandline.run(app, lambda error: None)
 """
