@@ -8,9 +8,6 @@ from email.utils import format_datetime
 from ipaddress import ip_address
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from hub_server import blob_id, serve
 from huggingface_hub import close_session, constants
 
@@ -322,6 +319,11 @@ def test_what_has_no_user_stays(value):
 def authority(tmp_path_factory):
     """A certificate for 127.0.0.1 that signs itself: its file, and a server's context with it."""
     folder = tmp_path_factory.mktemp("authority")
+    # Where tests of the libraries are collected from this folder, there is no such package.
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "an authority of our own")])
     today = datetime.datetime.now(datetime.UTC)
