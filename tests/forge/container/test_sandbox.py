@@ -127,7 +127,7 @@ def test_knows_its_image(box, found, capfd):
     """Inside, commit and image are what the labels say; there is no git to ask."""
     code = (
         "from forge.core import checkout, machine; "
-        "print(*checkout.commit(), machine.image_layers())"
+        "print(*checkout.commit(), machine.container().image.layers)"
     )
     assert box.run([PYTHON, "-c", code]) == 0
     commit, dirty = checkout.commit()
