@@ -19,7 +19,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from forge.core import canonical, checkout
+from forge.core import checkout
 
 _DOTTED = re.compile(r"[a-z_]\w*(\.\w+)+")
 
@@ -33,9 +33,8 @@ class Closure:
 
     def digests(self) -> dict[str, str]:
         """The sha256 of every file by its path in the checkout."""
-        return {
-            path.relative_to(checkout.ROOT).as_posix(): _sha256(path) for path in sorted(self.files)
-        }
+        paths = (path.relative_to(checkout.ROOT).as_posix() for path in sorted(self.files))
+        return {path: checkout.source_digests()[path] for path in paths}
 
     def code(self) -> str:
         """One digest over the paths and contents of the files."""
@@ -161,11 +160,6 @@ def _named(path: Path, text: str) -> set[Path]:
 
 def _data(paths: Iterable[Path]) -> set[Path]:
     return {path for path in paths if path.is_file() and path.suffix not in {".py", ".pyc"}}
-
-
-@functools.cache
-def _sha256(path: Path) -> str:
-    return canonical.sha256_file(path)
 
 
 @functools.cache

@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from forge.calibration import record
 from forge.core import canonical, checkout, console, placing, store, system_errors
@@ -22,10 +21,10 @@ from forge.manifest.names import (
     TENSORS,
     VERIFICATION,
 )
+from forge.manifest.verification import LEVELS
 from forge.pipeline import Job
 from forge.recipes import recipe
 
-LEVELS: Sequence[Level] = get_args(Level)
 NAMED = 5  # files that an error names
 
 

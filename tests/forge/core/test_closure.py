@@ -46,7 +46,7 @@ REACHED = {
 
 def forget():
     """A build reads its source once; these tests change theirs."""
-    for remembered in (closure._scan, closure._sha256, closure._owners):
+    for remembered in (closure._scan, closure._owners, checkout.source_digests):
         remembered.cache_clear()
 
 
@@ -59,7 +59,9 @@ def tree(tmp_path, monkeypatch):
         (folder / name).write_text(text)
     monkeypatch.setattr(checkout, "ROOT", tmp_path)
     monkeypatch.setattr(checkout, "PACKAGES", {"forge": folder})
-    return folder
+    forget()
+    yield folder
+    forget()
 
 
 def reached(tree):
