@@ -13,7 +13,7 @@ from typing import Protocol
 
 from forge import ledger as ledgers
 from forge import pipeline
-from forge.core import checkout, console
+from forge.core import checkout, console, locks
 from forge.core.processes import process
 from forge.core.store import Result
 from forge.inputs import fetch
@@ -45,6 +45,8 @@ def build(
             placing do.
         OSError: nothing can be made at `target`.
     """
+    for where in (job.store.root, target):
+        locks.tell_if_local(where)
     found = look(target)
     with runner as running:
         job = fetch.choose(job)

@@ -12,13 +12,12 @@ rest.
 
 import ctypes
 import errno
-import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from forge.core import console
+from forge.core import locks
 from forge.core.store import delete, flush, flush_entry
 
 _HERE = -100  # AT_FDCWD
@@ -39,17 +38,9 @@ def locked(target: Path) -> Iterator[None]:
     if target.parent.exists() and not target.parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target.parent))
     target.parent.mkdir(parents=True, exist_ok=True)
-    lock = _beside(target, "lock")
-    descriptor = _lock(lock, target)
-    try:
+    with locks.held(_beside(target, "lock"), str(target)):
         recover(target)
         yield
-    finally:
-        # While it is held: whoever waits for it sees then that it is gone, and makes another. If it
-        # stays, it locks nothing once it is closed, and the next removes it.
-        with suppress(OSError):
-            lock.unlink()
-        os.close(descriptor)
 
 
 def put(target: Path, fill: Callable[[Path], None]) -> None:
@@ -108,34 +99,6 @@ def _exchange(fresh: Path, target: Path) -> None:
     if not exchange(fresh, target):
         target.rename(_beside(target, "old"))
         fresh.rename(target)
-
-
-def _lock(lock: Path, target: Path) -> int:
-    """The descriptor of the lock file, which is locked for as long as it is open."""
-    while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(descriptor, 100, 0).decode(errors="replace") or "another process"
-                console.say(f"{target}: waiting for {holder}, which places a folder there")
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _is(lock, descriptor):
-                os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _is(path: Path, descriptor: int) -> bool:
-    """Whether the open file is still the one of this name."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _beside(target: Path, kind: str) -> Path:

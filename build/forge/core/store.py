@@ -3,11 +3,13 @@
 A result is a folder `<store>/<step>/<key>/` with `files/` and `record.json`. It appears by one
 rename and goes by one, so it is there whole or not at all. Results are shared with `dist/` by hard
 links, so a result is trusted only while each file's size and modification time are those recorded;
-if they moved, the file is hashed again, and a result whose bytes changed is made anew.
+if they moved, the file is hashed again, and a result whose bytes changed is made anew. Beside its
+record lies a lock that everybody who uses the result holds, in all processes of a build, so that
+nobody removes it as unused.
 
 Beside the results there are four folders:
 
-- `locks/`: a file for every result that somebody worked on.
+- `locks/`: a file for every result that somebody works on, and those of the killed.
 - `tmp/`: what is being made, each folder with a lock that its owner holds. The next that begins to
   work removes those whose owner is gone.
 - `trash/`: what is being removed; the next that begins to work goes on with it.
@@ -16,22 +18,20 @@ Beside the results there are four folders:
 
 import datetime
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
-from forge.core import canonical, console, system_errors
+from forge.core import canonical, console, locks, system_errors
 from forge.core.errors import StoreError
 from forge.core.model import Maybe, Model, RelativePath, Sha256, Timestamp, mistake
 
@@ -80,8 +80,11 @@ class Record(Model):
 
 
 CHUNK = 1 << 22
+SHORT = 12  # characters of a key that stand for it where people read it
 # In a folder under `tmp/`: held by the owner for as long as it is in use.
 OWNER = "owner"
+# In a result: held by all who use it; its time is that of the last use.
+USED = "used"
 # A record of which the system says this is none: not there, no file, or not to be had off the disk.
 NO_RECORD = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO})
 # Two file systems; one that knows no links, or lets nobody link the files of others; a file with
@@ -93,13 +96,17 @@ CANNOT_LINK = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a step left: its folder of files and their digests by relative path."""
+    """What a step left: its folder of files and their digests by relative path.
+
+    While `use` is there, nobody removes the result as unused.
+    """
 
     step: str
     key: str
     files: Path
     digests: Mapping[str, str]
     record: Record
+    use: locks.Shared | None = field(default=None, repr=False, compare=False)
 
 
 class Store:
@@ -116,12 +123,11 @@ class Store:
             StoreError: the store cannot be written.
         """
         with self._writing():
-            waiting = FileLock(self._folder("locks") / f"{step}-{key}.lock")
-            waiting.acquire()
+            lock = locks.take(self._lock_of(step, key), f"{step} {key[:SHORT]}")
         try:
             yield
         finally:
-            waiting.release()
+            lock.release()
 
     def get(self, step: str, key: str) -> Result | None:
         """The result under `key`, its files checked, or None if there is none that is intact.
@@ -145,6 +151,8 @@ class Store:
             other = f"is the record of {record.step!r} under {record.key}"
             self._set_aside(folder, f"{record_path}: {other}")
             return None
+        if (use := self._use(folder)) is None:
+            return None
         moved: dict[str, Output] = {}
         for path, output in record.outputs.items():
             file = folder / "files" / path
@@ -159,7 +167,7 @@ class Store:
             record = record.model_copy(update={"outputs": {**record.outputs, **moved}})
             with self._writing():
                 _write(record_path, record)
-        return _result(step, key, folder, record)
+        return _result(folder, record, use)
 
     def make(
         self,
@@ -195,11 +203,12 @@ class Store:
                     outputs={path: _output(files / path, known.get(path)) for path in _walk(files)},
                 )
                 (scratch / RECORD).write_bytes(record.encoded())
+                use = locks.Shared(scratch / USED)
                 flush(scratch)
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 scratch.rename(folder)
                 flush_entry(folder)
-        return _result(step, key, folder, record)
+        return _result(folder, record, use)
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
@@ -212,13 +221,11 @@ class Store:
             StoreError: the store cannot be written.
         """
         with self._writing():
-            locks, tmp = self._folder("locks"), self._folder("tmp")
             # A folder that is being made has no owner yet, so none is looked at meanwhile.
-            with FileLock(locks / "tmp.lock"):
-                self._sweep(tmp)
+            with self._beginning() as tmp:
                 mine = Path(tempfile.mkdtemp(dir=tmp, prefix=f"{name}-"))
                 owner = os.open(mine / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-                fcntl.flock(owner, fcntl.LOCK_EX)
+                locks.exclusive(owner)
             self._empty_trash()
             folder = mine / "made"
             folder.mkdir()
@@ -230,12 +237,16 @@ class Store:
             shutil.rmtree(mine, ignore_errors=True)
             os.close(owner)
 
-    def _sweep(self, tmp: Path) -> None:
-        """Moves folders whose owner is gone to the trash."""
-        for left in sorted(tmp.iterdir()):
-            if not _has_owner(left):
-                with suppress(FileNotFoundError):  # its owner was about to end, and has removed it
-                    self._to(left, "trash")
+    @contextmanager
+    def _beginning(self) -> Iterator[Path]:
+        """The folder `tmp/`, in which nobody else begins meanwhile, without what the dead left."""
+        with locks.held(self._folder("locks") / "tmp.lock", str(self.root)):
+            tmp = self._folder("tmp")
+            for left in sorted(tmp.iterdir()):
+                if not locks.is_held(left / OWNER):
+                    with suppress(FileNotFoundError):  # its owner ended just now, and removed it
+                        self._to(left, "trash")
+            yield tmp
 
     def _remove(self, folder: Path) -> None:
         with self._writing():
@@ -245,10 +256,8 @@ class Store:
     def _empty_trash(self) -> None:
         """Removes what is in the trash, unless somebody is at it."""
         trash = self._folder("trash")
-        lock = FileLock(self._folder("locks") / "trash.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        lock = locks.attempt(self._folder("locks") / "trash.lock")
+        if lock is None:
             return
         try:
             for left in sorted(trash.iterdir()):
@@ -267,6 +276,18 @@ class Store:
         place = self._folder(kind) / f"{folder.parent.name}-{folder.name}-{unique}"
         folder.rename(place)
         return place
+
+    def _use(self, folder: Path) -> locks.Shared | None:
+        """Holds a result that is there; None if it was removed just now."""
+        with self._writing():
+            try:
+                use = locks.Shared(folder / USED)
+            except FileNotFoundError:
+                return None
+            return use if locks.names(folder / USED, use.descriptor) else None
+
+    def _lock_of(self, step: str, key: str) -> Path:
+        return self._folder("locks") / f"{step}-{key}.lock"
 
     def _folder(self, name: str) -> Path:
         folder = self.root / name
@@ -294,23 +315,6 @@ def _worked(
         if not system_errors.concerns_files(error):
             raise
         raise system_errors.of_files(error, step, files) from error
-
-
-def _has_owner(folder: Path) -> bool:
-    """Whether somebody holds the lock in a folder under `tmp/`."""
-    try:
-        owner = os.open(folder / OWNER, os.O_RDWR | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except PermissionError:
-        return True  # it is another user's, who removes it
-    try:
-        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(owner)
-    return False
 
 
 def delete(path: Path) -> None:
@@ -409,9 +413,15 @@ def _write(path: Path, record: Record) -> None:
     flush_entry(path)
 
 
-def _result(step: str, key: str, folder: Path, record: Record) -> Result:
-    digests = {path: output.sha256 for path, output in record.outputs.items()}
-    return Result(step=step, key=key, files=folder / "files", digests=digests, record=record)
+def _result(folder: Path, record: Record, use: locks.Shared) -> Result:
+    return Result(
+        step=record.step,
+        key=record.key,
+        files=folder / "files",
+        digests={path: output.sha256 for path, output in record.outputs.items()},
+        record=record,
+        use=use,
+    )
 
 
 def stamp(path: Path) -> str | None:

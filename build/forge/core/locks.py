@@ -1,0 +1,240 @@
+"""Locks of the kernel on files (flock(2)); whoever waits for one says for whom.
+
+A lock ends with the process that holds it, however that ends. On NFS it ends with the client's
+lease, so what a dead machine held is free after that. Nothing here breaks a lock by its age, or
+because a process of that number is gone: neither says anything about another machine.
+
+A lock file says who holds it. That is for people and decides nothing. It is removed by its holder
+at the end; whoever opened it before then sees that it has lost its name, and begins again.
+"""
+
+import datetime
+import fcntl
+import os
+import platform
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from forge.core import console
+
+PAUSE = 0.1  # seconds between two attempts, and before the first line: most locks are soon free
+AGAIN = 10.0  # seconds between two lines
+_MOST = 200  # bytes read of a lock file
+_MOUNTS = Path("/proc/self/mountinfo")
+# Where flock is the machine's own, by type of file system: the options that make it so; none for a
+# type that knows nothing else.
+_LOCAL: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(
+        ("nfs", "nfs4"), frozenset({"nolock", "local_lock=flock", "local_lock=all"})
+    ),
+    **dict.fromkeys(("cifs", "smb3"), frozenset({"nobrl"})),
+    "lustre": frozenset({"localflock"}),
+    "fuse.sshfs": frozenset(),
+}  # fmt: skip
+
+
+class Lock:
+    """A lock that this process has alone."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path, self._descriptor = path, descriptor
+
+    def release(self) -> None:
+        """Lets the next one have it."""
+        # While it is held, so that nobody has another file of this name yet. Where it cannot be
+        # removed, it stays, and locks nothing once it is closed.
+        with suppress(OSError):
+            self._path.unlink()
+        os.close(self._descriptor)
+
+
+class Shared:
+    """A lock that this process has in common with others, for as long as this object is there."""
+
+    def __init__(self, path: Path) -> None:
+        """Waits for nobody but one that has the lock alone.
+
+        Raises:
+            OSError: the file cannot be opened or locked; the folder that it lies in is not there.
+        """
+        descriptor = _open_shared(path)
+        weakref.finalize(self, os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        # Its time is that of the last use. In a container, what was fetched cannot be written; the
+        # build that started it has done this.
+        with suppress(OSError):
+            os.utime(descriptor)
+        self.descriptor = descriptor
+
+
+@contextmanager
+def held(path: Path, what: str) -> Iterator[None]:
+    """Keeps others from what a lock file stands for; waits for them, and says so.
+
+    Args:
+        path: the lock file, which is made; its folder is there.
+        what: what is waited for, which begins the line.
+
+    Raises:
+        OSError: the file cannot be opened or locked.
+    """
+    lock = take(path, what)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def take(path: Path, what: str) -> Lock:
+    """As :func:`held`, until it is released."""
+    began, due = time.monotonic(), PAUSE
+    while (lock := attempt(path)) is None:
+        waited = time.monotonic() - began
+        if waited >= due:
+            so_far = f", {waited:.0f} s so far" if due > PAUSE else ""
+            console.say(f"{what}: waiting for {_holder(path)}{so_far}")
+            due = waited + AGAIN
+        time.sleep(PAUSE)
+    return lock
+
+
+def attempt(path: Path) -> Lock | None:
+    """The lock of a file, or None if somebody has it.
+
+    Raises:
+        OSError: the file cannot be opened or locked.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        kept = False
+        try:
+            if not exclusive(descriptor):
+                return None
+            if names(path, descriptor):
+                _sign(descriptor)
+                kept = True
+                return Lock(path, descriptor)
+        finally:
+            if not kept:
+                os.close(descriptor)
+
+
+def exclusive(descriptor: int) -> bool:
+    """Locks an open file, unless somebody has its lock; then False.
+
+    Raises:
+        OSError: the file system has no locks, or none left.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def names(path: Path, descriptor: int) -> bool:
+    """Whether an open file is still the one of this name.
+
+    It is opened, and not looked at: over NFS that asks the server, not what is remembered here.
+    """
+    try:
+        again = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return os.path.samestat(os.fstat(again), os.fstat(descriptor))
+    finally:
+        os.close(again)
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody has the lock of a file, alone or in common; False if there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:
+        return True  # it is another user's, who removes it
+    try:
+        return not exclusive(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def tell_if_local(path: Path) -> None:
+    """Says so, once, if other machines do not see the locks that are taken at `path`."""
+    path = path.resolve()
+    if (why := local(path, _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape"))) is None:
+        return
+    _say_once(
+        f"{path}: lies on {why}, where locks are seen by this machine alone. Let no other machine "
+        "use it at the same time, or mount it with locks that the server keeps."
+    )
+
+
+def local(path: Path, mounts: str) -> str | None:
+    """The file system of `path` and the option by which its locks are this machine's own.
+
+    Args:
+        path: an absolute path without links.
+        mounts: the mounts as in /proc/self/mountinfo (proc_pid_mountinfo(5)).
+
+    Returns:
+        None, if all machines see them, or nobody else can see the file system.
+    """
+    found: tuple[Path, str, frozenset[str]] | None = None
+    for line in mounts.splitlines():
+        mounted, _, of_system = line.partition(" - ")
+        fields, system = mounted.split(" "), of_system.split(" ")
+        point = Path(_unescaped(fields[4]))
+        # Of two at one point, the later one lies above.
+        if path.is_relative_to(point) and (found is None or point.is_relative_to(found[0])):
+            options = frozenset({*fields[5].split(","), *system[2].split(",")})
+            found = (point, system[0], options)
+    if found is None or found[1] not in _LOCAL:
+        return None
+    point, kind, options = found
+    if not _LOCAL[kind]:
+        return f"{kind} at {point}"
+    because = sorted(options & _LOCAL[kind])
+    return f"{kind} at {point} with the option {because[0]!r}" if because else None
+
+
+@cache
+def _say_once(text: str) -> None:
+    console.say(text)
+
+
+def _unescaped(text: str) -> str:
+    for code in ("040", "011", "012", "134"):
+        text = text.replace(f"\\{code}", chr(int(code, 8)))
+    return text
+
+
+def _open_shared(path: Path) -> int:
+    """Opens for reading what may lie where nothing can be written; makes it if it is not there."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+
+def _sign(descriptor: int) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    text = f"process {os.getpid()} on {platform.node()}, which has it since {now:%F %T} UTC"
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, text.encode()[:_MOST], 0)
+
+
+def _holder(path: Path) -> str:
+    """Who has the lock, as its file says."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST).decode(errors="replace")
+    except FileNotFoundError:
+        text = ""  # it was released just now
+    return "".join(one for one in text if one.isprintable()) or "another process"
