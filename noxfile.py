@@ -47,7 +47,7 @@ def environment(session: nox.Session, name: str) -> str:
         uv(session, "pip", "sync", "--require-hashes", "--python", str(python), str(lock))
         uv(session, "pip", "install", "--no-deps", "--no-build-isolation",
            "--python", str(python), "--editable", str(ROOT))  # fmt: skip
-        made_from(folder).write_text(wanted)
+        made_from(folder).write_text(wanted, encoding="utf-8")
     return str(python)
 
 
@@ -59,7 +59,7 @@ def test_tools(session: nox.Session) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         uv(session, "pip", "install", "--require-hashes", "--python", sys.executable,
            "--target", str(folder), "--requirement", str(lock))  # fmt: skip
-        made_from(folder).write_text(wanted)
+        made_from(folder).write_text(wanted, encoding="utf-8")
 
 
 def lock_file(name: str) -> Path:
@@ -75,7 +75,7 @@ def made_from(folder: Path) -> Path:
 def is_made(folder: Path, wanted: str) -> bool:
     """Whether a folder was made, to its end, from what this stamp stands for."""
     found = made_from(folder)
-    return found.is_file() and found.read_text() == wanted
+    return found.is_file() and found.read_text(encoding="utf-8") == wanted
 
 
 def stamp(name: str) -> str:
@@ -84,10 +84,10 @@ def stamp(name: str) -> str:
     The checkout is installed editable, so its modules are no part of it, but the path to them is:
     a copied or moved clone makes environments of its own. The rest of pyproject.toml is for tools.
     """
-    parts = [lock_file(name).read_text()]
+    parts = [lock_file(name).read_text(encoding="utf-8")]
     if name != "test":
         parts.append(str(ROOT))
-        stated = tomllib.loads((ROOT / "pyproject.toml").read_text())
+        stated = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
         project = {key: stated["project"][key] for key in PROJECT if key in stated["project"]}
         parts.append(json.dumps([project, stated["build-system"], stated["tool"]["hatch"]]))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

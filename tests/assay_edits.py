@@ -43,9 +43,9 @@ def poke(checkpoint, name, change):
 
 
 def edit_json(path, change):
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text(encoding="utf-8"))
     change(data)
-    path.write_text(json.dumps(data))
+    path.write_text(json.dumps(data), encoding="utf-8")
 
 
 def flip_a_bit(data):

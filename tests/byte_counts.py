@@ -250,7 +250,9 @@ def report(files, inputs, packed):
                 "read": {name: dict(+counts) for name, counts in found.items()},
                 "hashed": dict(hashed),
                 "packed": packed,
-                "inputs": sum(one["bytes"] for one in json.loads(inputs.read_text())["files"]),
+                "inputs": sum(
+                    one["bytes"] for one in json.loads(inputs.read_text(encoding="utf-8"))["files"]
+                ),
             }
         )
     )

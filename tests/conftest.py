@@ -239,10 +239,10 @@ def build_small(root: Path, arrays: Arrays, wanted: Recipe | None = None) -> Bui
         canonical.write(base / "config.json", {"architectures": [wanted.architecture]})
         canonical.write(base / "tokenizer_config.json", {"backend": "tokenizers", "model": 1})
         canonical.write(base / "vocab.json", {"a": 0})
-        (base / "chat_template.jinja").write_text("of the base")
+        (base / "chat_template.jinja").write_text("of the base", encoding="utf-8")
         if wanted.template is not None:
             (out / "template").mkdir()
-            (out / "template" / "chat_template.jinja").write_text("of the recipe")
+            (out / "template" / "chat_template.jinja").write_text("of the recipe", encoding="utf-8")
         if wanted.mtp.donor is not None:
             head = {name: array for name, array in base_arrays(9).items() if name[:4] == "mtp."}
             write_checkpoint(out / "donor", head)

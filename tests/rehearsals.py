@@ -31,7 +31,8 @@ class Rehearsal:
                 checkout.python_of("host"), "-m", "forge", "build", self.variant, "--rehearse",
                 *self.options, "--store", self.root / "store", "--out", self.out,
             ],
-            capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            capture_output=True, encoding="utf-8", check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stderr + done.stdout
@@ -42,7 +43,7 @@ class Rehearsal:
 
     def checks(self):
         """Every check by name; all of them passed."""
-        report = json.loads((self.out / "provenance/verification.json").read_text())
+        report = json.loads((self.out / "provenance/verification.json").read_text(encoding="utf-8"))
         assert report["passed"]
         return {check["name"]: check for check in report["checks"]}
 
@@ -55,5 +56,5 @@ class Rehearsal:
         """The base's perplexity as this rehearsal measured it."""
         value = self.checks()["perplexity"]["measured"]["base"]
         stored = (self.root / "store/perplexity").glob("*/files/perplexity.json")
-        found = [Perplexity(**json.loads(path.read_text())) for path in stored]
+        found = [Perplexity(**json.loads(path.read_text(encoding="utf-8"))) for path in stored]
         return next(one for one in found if one.value == value)

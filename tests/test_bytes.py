@@ -27,7 +27,7 @@ def count(folder, *options):
     done = subprocess.run(
         [sys.executable, str(HERE / "byte_counts.py"), str(folder), *options],
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        capture_output=True, text=True, check=False,
+        capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -45,7 +45,7 @@ def command(package, *arguments, code=0, **env):
     done = subprocess.run(
         [sys.executable, "-m", package, *map(str, arguments)],
         env={**os.environ, "HF_HUB_OFFLINE": "1", **env},
-        capture_output=True, text=True, check=False,
+        capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     assert (f"hallmark: exit {code}" in done.stderr.splitlines()) == (code != 0)
@@ -106,7 +106,7 @@ def test_forge_steps(tmp_path):
     """Its parent tells the code, so it does not."""
     done = subprocess.run(
         [sys.executable, "-m", "forge", "steps", tmp_path / "ledger.json", "build"],
-        capture_output=True, text=True, check=False,
+        capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     assert done.returncode == StoreError.code
     assert "is no ledger of a build" in done.stderr
@@ -120,7 +120,7 @@ def test_forge_fetch_and_assay_check(bench):
     command("forge", "fetch", release, ledger, *where)
     # What is stored passes, so the engine is asked for, which this environment does not have.
     command("assay", "check", release, ledger, code=EngineError.code)
-    (release / "config.json").write_text("{}")
+    (release / "config.json").write_text("{}", encoding="utf-8")
     said, printed = command("assay", "check", release, ledger, code=VerificationError.code)
     assert "FAIL  structure.config" in said
     assert not json.loads(printed)["passed"]

@@ -47,7 +47,7 @@ DISTRIBUTIONS = {"modelopt": ["nvidia-modelopt"], "PIL": ["pillow"]}
 def pins(name):
     """The versions in a lock file by distribution: several, where they depend on a marker."""
     found = {}
-    text = (checkout.LOCKFILES / f"{name}.txt").read_text()
+    text = (checkout.LOCKFILES / f"{name}.txt").read_text(encoding="utf-8")
     for distribution, version in re.findall(r"^([a-z0-9-]+)==(\S+)", text, re.MULTILINE):
         found.setdefault(distribution, set()).add(version)
     return found
@@ -66,7 +66,7 @@ def imports():
 
 @pytest.mark.parametrize("name", ["tools", "test", *ENVIRONMENTS])
 def test_every_package_has_hashes_and_no_address(name):
-    text = (checkout.LOCKFILES / f"{name}.txt").read_text()
+    text = (checkout.LOCKFILES / f"{name}.txt").read_text(encoding="utf-8")
     assert "://" not in text
     assert "--index" not in text
     entries = re.split(

@@ -36,7 +36,7 @@ def tree(tmp_path):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(checkout.ROOT / name, folder / name)
     shutil.copytree(recipe.VARIANTS, folder / "build/variants")
-    (folder / "note.py").write_text(NOTE)
+    (folder / "note.py").write_text(NOTE, encoding="utf-8")
     (folder / ".venv").mkdir()
     (folder / ".venv/made").touch()
     return folder
@@ -46,11 +46,15 @@ def make(tree, *words, noting=True, env=()):
     """Runs make; what it said, and the arguments of each call of nox."""
     nox = [f"NOX={shlex.join([sys.executable, '-S', 'note.py'])}"] if noting else []
     done = subprocess.run(
-        ["make", *nox, *words], cwd=tree, capture_output=True, text=True, check=False,
+        ["make", *nox, *words], cwd=tree, capture_output=True, encoding="utf-8", check=False,
         env={"PATH": os.environ["PATH"], **dict(env)},
     )  # fmt: skip
     noted = tree / "noted"
-    calls = [json.loads(line) for line in noted.read_text().splitlines()] if noted.exists() else []
+    calls = (
+        [json.loads(line) for line in noted.read_text(encoding="utf-8").splitlines()]
+        if noted.exists()
+        else []
+    )
     assert not list(tree.rglob("struck"))
     return done, calls
 
@@ -147,7 +151,7 @@ def test_a_target_passes_its_arguments_on(tree, words, calls):
 
 def test_every_target_is_tested():
     """All phony targets; of the variants, one stands for all."""
-    text = (checkout.ROOT / "Makefile").read_text()
+    text = (checkout.ROOT / "Makefile").read_text(encoding="utf-8")
     phony = {
         name
         for line in text.splitlines()
@@ -275,7 +279,7 @@ def test_a_failure_ends_the_target(tree, words, calls):
     wanted = expected(tree, *calls.split("\n"))
     for number in range(1, len(wanted) + 1):
         (tree / "noted").unlink(missing_ok=True)
-        (tree / "fails").write_text(str(number))
+        (tree / "fails").write_text(str(number), encoding="utf-8")
         done, noted = make(tree, *shlex.split(words))
         assert done.returncode == 2
         assert noted == wanted[:number]
@@ -286,7 +290,7 @@ def test_image_test_compares_the_sums(tree, same):
     for name, sums in (("host", "a"), ("image", "a" if same else "b")):
         folder = tree / "dist/image-test" / name / "provenance"
         folder.mkdir(parents=True)
-        (folder / "SHA256SUMS").write_text(sums)
+        (folder / "SHA256SUMS").write_text(sums, encoding="utf-8")
     done, noted = make(tree, "image-test", "BASE=base", "MEMORY=9")
     assert (done.returncode == 0) == same
     assert ("host and image: the same SHA256SUMS" in done.stdout) == same
@@ -305,7 +309,8 @@ def test_the_runner_is_installed_from_its_lock_file_first(tree):
     python = tree / "my python"
     python.write_text(
         f'#!/bin/sh\nmkdir -p .venv/bin && ln -sf "$PWD/my python" .venv/bin/python\n'
-        f'exec {shlex.quote(sys.executable)} -S note.py "$@"\n'
+        f'exec {shlex.quote(sys.executable)} -S note.py "$@"\n',
+        encoding="utf-8",
     )
     python.chmod(0o755)
     done, noted = make(tree, "list", "PYTHON=./my python", noting=False)
@@ -314,14 +319,14 @@ def test_the_runner_is_installed_from_its_lock_file_first(tree):
     runner = "-m nox -s forge -- list"
     assert noted == expected(tree, "-m venv --clear .venv", install, runner)
     make(tree, "list", "PYTHON=./my python", noting=False)
-    assert [json.loads(line) for line in (tree / "noted").read_text().splitlines()][3:] == [
-        runner.split()
-    ]
+    lines = (tree / "noted").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines][3:] == [runner.split()]
 
 
 def test_every_variable_is_tested():
     """All that the Makefile knows takes part above."""
-    names = (checkout.ROOT / "Makefile").read_text().split("NAMES := ")[1].split("given =")[0]
+    text = (checkout.ROOT / "Makefile").read_text(encoding="utf-8")
+    names = text.split("NAMES := ")[1].split("given =")[0]
     flags = {
         "CONFIRM", "MODEL_SIGNATURE", "RECALIBRATE", "REHEARSAL", "REPLACE", "RUNNER", "UNSIGNED",
     }  # fmt: skip

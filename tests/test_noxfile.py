@@ -86,10 +86,10 @@ class Tree:
         # `python -m uv` looks here first.
         (folder / "uv").mkdir()
         (folder / "uv/__init__.py").touch()
-        (folder / "uv/__main__.py").write_text(MAKE_TARGET + self.note("uv"))
+        (folder / "uv/__main__.py").write_text(MAKE_TARGET + self.note("uv"), encoding="utf-8")
         for name, stamp in self.stamps().items():
             self.write(name, "python")
-            (folder / ".nox" / name / "made-from").write_text(stamp)
+            (folder / ".nox" / name / "made-from").write_text(stamp, encoding="utf-8")
         self.write("dev", "lint-imports", "lint-imports")
 
     def note(self, name: str) -> str:
@@ -98,25 +98,29 @@ class Tree:
     def write(self, environment: str, command: str, name: str | None = None) -> None:
         file = self.folder / ".nox" / environment / "bin" / command
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"#!{sys.executable} -S\n{self.note(name or environment)}")
+        file.write_text(
+            f"#!{sys.executable} -S\n{self.note(name or environment)}", encoding="utf-8"
+        )
         file.chmod(0o755)
 
     def stamps(self) -> dict[str, str]:
         """What environments must have been made from, as the noxfile has it."""
         code = "import json, noxfile as n; print(json.dumps({x: n.stamp(x) for x in n.LOCKS}))"
         command = [NOX, "-c", code]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, cwd=self.folder, capture_output=True, encoding="utf-8", check=True
+        )
         return dict(json.loads(done.stdout))
 
     def nox(self, *arguments: str, status: int = 0) -> list[list[str]]:
         """Runs nox; what was started, as session, environment, arguments."""
-        self.noted.write_text("")
+        self.noted.write_text("", encoding="utf-8")
         done = subprocess.run(
-            [NOX, "-m", "nox", *arguments], cwd=self.folder, capture_output=True, text=True,
+            [NOX, "-m", "nox", *arguments], cwd=self.folder, capture_output=True, encoding="utf-8",
             check=False, env={"PATH": os.environ["PATH"], "EXIT": str(status)},
         )  # fmt: skip
         assert done.returncode == status, done.stdout + done.stderr
-        return [json.loads(line) for line in self.noted.read_text().splitlines()]
+        return [json.loads(line) for line in self.noted.read_text(encoding="utf-8").splitlines()]
 
     def installed(self, *session: str) -> list[list[str]]:
         """What the installer is told when a session runs."""
@@ -150,7 +154,7 @@ def test_a_session_runs_where_it_should_with_its_arguments(calls, session):
 def test_every_session_is_tested(tree):
     listed = subprocess.run(
         [NOX, "-m", "nox", "--list-sessions"],
-        cwd=tree.folder, capture_output=True, text=True, check=True,
+        cwd=tree.folder, capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
     assert set(re.findall(r"^[*-] (\S+)", listed.stdout, re.MULTILINE)) == SESSIONS.keys()
 
@@ -191,7 +195,12 @@ class TestLock:
         calls = tree.nox("-s", "lock")
         order = [Path(call[-1]).name for call in calls]
         for number, name in enumerate(order):
-            source = (checkout.LOCKFILES / name).with_suffix(".in").read_text().splitlines()
+            source = (
+                (checkout.LOCKFILES / name)
+                .with_suffix(".in")
+                .read_text(encoding="utf-8")
+                .splitlines()
+            )
             needed = {line.split()[1] for line in source if line.startswith("-c ")}
             assert needed <= set(order[:number]), name
 
@@ -286,9 +295,9 @@ class TestEnvironment:
         assert fresh.installed("containers") == []
 
     def edit(self, file: Path, old: str, new: str) -> None:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         assert old in text
-        file.write_text(text.replace(old, new, 1))
+        file.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 IN_AN_ENVIRONMENT = """
@@ -313,15 +322,15 @@ def test_tools_come_after_the_environment_and_in_one_process_alone(tmp_path):
     tools.mkdir(parents=True)
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         (tools / entry.name).symlink_to(entry)
-    (packages / "shadow.py").write_text("OF = 'the environment'")
-    (tools / "shadow.py").write_text("OF = 'the tools'")
+    (packages / "shadow.py").write_text("OF = 'the environment'", encoding="utf-8")
+    (tools / "shadow.py").write_text("OF = 'the tools'", encoding="utf-8")
     (tools / "only_a_tool.py").touch()
     (tmp_path / "tests").mkdir()
     shutil.copy(checkout.ROOT / "tests/__main__.py", tmp_path / "tests")
-    (tmp_path / "tests/test_it.py").write_text(IN_AN_ENVIRONMENT)
+    (tmp_path / "tests/test_it.py").write_text(IN_AN_ENVIRONMENT, encoding="utf-8")
     done = subprocess.run(
         [tmp_path / "environment/bin/python", "tests", "-p", "no:cacheprovider"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
+        cwd=tmp_path, capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout

@@ -33,7 +33,7 @@ def command(root, *options):
 def rehearse(root, *options, code=0):
     """Runs a rehearsal offline; returns what it said."""
     done = subprocess.run(
-        command(root, *options), capture_output=True, text=True, check=False,
+        command(root, *options), capture_output=True, encoding="utf-8", check=False,
         env={"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HOME": str(root)},
     )  # fmt: skip
     assert done.returncode == code, done.stderr
@@ -88,7 +88,9 @@ def test_local_base(rehearsed, tmp_path):
     base = shutil.copytree(standin.ROOT / "qwen36-dense" / "checkpoint", tmp_path / "base")
     rehearse(tmp_path, "--base", str(base))
     assert (root / "out" / SUMS).read_bytes() == (tmp_path / "out" / SUMS).read_bytes()
-    statement = json.loads((tmp_path / "out" / "provenance" / "provenance.json").read_text())
+    statement = json.loads(
+        (tmp_path / "out" / "provenance" / "provenance.json").read_text(encoding="utf-8")
+    )
     definition = statement["predicate"]["buildDefinition"]
     assert definition["internalParameters"]["fetched_from"]["base"] == "local"
     assert str(tmp_path) not in json.dumps(statement)
@@ -114,7 +116,7 @@ def test_killed_in_a_step_the_next_run_finishes(rehearsed, copy, step):
         shutil.rmtree(copy / "store" / name)
     shutil.rmtree(copy / "out")
     child = subprocess.Popen(
-        command(copy), stderr=subprocess.PIPE, text=True,
+        command(copy), stderr=subprocess.PIPE, encoding="utf-8",
         env={"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HOME": str(copy)},
     )  # fmt: skip
     for line in child.stderr:
@@ -135,8 +137,9 @@ def test_the_processes_of_a_build_end_with_it(tmp_path, number):
     """However the driver ends, the environment that it runs ends, too; nothing is published."""
     # A shell in the background hands on that SIGINT is ignored; here it must not be.
     driver = subprocess.Popen(
-        ["env", "--default-signal=INT", *command(tmp_path)], stderr=subprocess.PIPE, text=True,
+        ["env", "--default-signal=INT", *command(tmp_path)],
         env={"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)},
+        stderr=subprocess.PIPE, encoding="utf-8",
     )  # fmt: skip
     for line in driver.stderr:
         if line.split()[:2] == ["calibrate", "..."]:
@@ -180,7 +183,8 @@ def test_two_builders_of_one_thing_do_each_step_once(rehearsed, tmp_path):
     running = [
         subprocess.Popen(
             command(tmp_path, "--out", str(out)), stderr=subprocess.STDOUT, stdout=subprocess.PIPE,
-            text=True, env={"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)},
+            env={"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)},
+            encoding="utf-8",
         )
         for out in outs
     ]  # fmt: skip
@@ -213,7 +217,7 @@ def test_real_build_is_refused_where_it_is_not_ready(tmp_path, variant, code, wh
     """Without its pins, or for the recipe's own reason; nothing was fetched."""
     done = subprocess.run(
         [sys.executable, "-m", "forge", "build", variant, "--store", str(tmp_path)],
-        capture_output=True, text=True, check=False,
+        capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     assert done.returncode == code
     assert why in done.stderr
@@ -223,7 +227,7 @@ def test_real_build_is_refused_where_it_is_not_ready(tmp_path, variant, code, wh
 def test_unknown_variant(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "forge", "build", "nonesuch", "--rehearse", "--store", tmp_path],
-        capture_output=True, text=True, check=False,
+        capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     assert done.returncode == 3
     assert done.stderr.startswith("error: no variant 'nonesuch'; there are: ")

@@ -33,7 +33,7 @@ def lint(tree):
         cwd=tree,
         env={**os.environ, "PYTHONPATH": f"{tree / 'build'}:{tree / 'verify'}"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     return done.returncode == 0, " ".join(done.stdout.split())

@@ -142,7 +142,7 @@ def test_mixed_precision(small):
 
 def test_base_template_stays_where_the_recipe_has_none(small):
     texts = {
-        variant: (small(variant).checkpoint / "chat_template.jinja").read_text()
+        variant: (small(variant).checkpoint / "chat_template.jinja").read_text(encoding="utf-8")
         for variant in (FLAGSHIP, "qwen36-27b-text-mtp")
     }
     assert texts == {FLAGSHIP: "of the recipe", "qwen36-27b-text-mtp": "of the base"}
@@ -150,7 +150,7 @@ def test_base_template_stays_where_the_recipe_has_none(small):
 
 def test_the_page_has_the_table():
     """Written by `python -m forge list --markdown`."""
-    page = (ROOT / "docs/variants.md").read_text()
+    page = (ROOT / "docs/variants.md").read_text(encoding="utf-8")
     assert catalogue.table() in page
 
 
@@ -181,7 +181,7 @@ def test_every_variant_has_its_processors(variant):
 
 def test_an_eleventh_is_one_file(tmp_path, monkeypatch):
     """A recipe of nobody's: FP8 attention, an NVFP4 MLP, all else kept. No code knows it."""
-    text = (recipe.VARIANTS / "qwen36-27b-nvfp4.toml").read_text()
+    text = (recipe.VARIANTS / "qwen36-27b-nvfp4.toml").read_text(encoding="utf-8")
     first, *rest = text.split("[[quantize]]")
     eleventh = "[[quantize]]".join([first, *rest[2:]])
     eleventh += """
@@ -208,7 +208,7 @@ tensors = [
 """
     )
     monkeypatch.setattr(recipe, "VARIANTS", tmp_path)
-    (tmp_path / "the-eleventh.toml").write_text(eleventh)
+    (tmp_path / "the-eleventh.toml").write_text(eleventh, encoding="utf-8")
     assert recipe.names() == ["the-eleventh"]
     variant = recipe.find("the-eleventh")
     monkeypatch.undo()

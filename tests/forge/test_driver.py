@@ -90,7 +90,7 @@ def test_a_signed_release_at_the_folder(job, tmp_path, monkeypatch):
     out = tmp_path / "out"
     assert driver.build(job, out, here(job)) == 0
     signature = out / "provenance" / "provenance.sigstore.json"
-    signature.write_text("{}")
+    signature.write_text("{}", encoding="utf-8")
     assert driver.build(job, out, here(job)) == 0
     (out / "config.json").unlink()
     with pytest.raises(StoreError, match="is signed"):

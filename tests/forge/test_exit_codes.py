@@ -37,14 +37,14 @@ def run(*command, cwd=checkout.ROOT, **env):
         if not name.startswith(("MAKE", "MFLAGS", "NOX", "HALLMARK_"))
     }
     return subprocess.run(
-        command, cwd=cwd, env={**outer, **env}, capture_output=True, text=True, check=False
+        command, cwd=cwd, env={**outer, **env}, capture_output=True, encoding="utf-8", check=False
     )
 
 
 @pytest.fixture
 def through_nox(tmp_path):
     """Runs Python through nox."""
-    (tmp_path / "noxfile.py").write_text(NOXFILE)
+    (tmp_path / "noxfile.py").write_text(NOXFILE, encoding="utf-8")
     return lambda *arguments: run(*NOX, "-s", "command", "--", *arguments, cwd=tmp_path)
 
 
@@ -107,7 +107,7 @@ commandline.run(app, lambda error: None)
 
 def test_a_bug_keeps_its_traceback(start, tmp_path):
     script = tmp_path / "broken.py"
-    script.write_text(BROKEN.format(statement="raise KeyError('of ours')"))
+    script.write_text(BROKEN.format(statement="raise KeyError('of ours')"), encoding="utf-8")
     done = start(script)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
@@ -127,7 +127,7 @@ def test_a_file_that_the_system_refuses(tmp_path):
     """A real one, on the way out of a command."""
     missing = tmp_path / "missing" / "file"
     script = tmp_path / "script.py"
-    script.write_text(BROKEN.format(statement=f"open({str(missing)!r}, 'w')"))
+    script.write_text(BROKEN.format(statement=f"open({str(missing)!r}, 'w')"), encoding="utf-8")
     assert refused(python(script)) == f"error: {missing}: No such file or directory"
 
 
@@ -135,7 +135,8 @@ def test_a_file_that_the_system_refuses(tmp_path):
 def test_with_debug_the_traceback_comes_first(tmp_path, how):
     script = tmp_path / "script.py"
     script.write_text(
-        "from pathlib import Path\n" + BROKEN.format(statement="Path('/dev/null/x').mkdir()")
+        "from pathlib import Path\n" + BROKEN.format(statement="Path('/dev/null/x').mkdir()"),
+        encoding="utf-8",
     )
     option = ["--debug"] if how == "option" else []
     env = {"HALLMARK_DEBUG": "1"} if how == "variable" else {}
@@ -190,7 +191,7 @@ def test_nox_stops_at_the_first_failure(through_nox):
 
 def test_ctrl_c(tmp_path):
     """Of a command, and of nox with the command in it, as a terminal interrupts them."""
-    (tmp_path / "noxfile.py").write_text(NOXFILE)
+    (tmp_path / "noxfile.py").write_text(NOXFILE, encoding="utf-8")
     waiting = f"""
 import pathlib, threading, time, typer
 from forge.core import commandline
@@ -206,7 +207,7 @@ commandline.run(app, lambda error: None)
         # A shell in the background hands on that SIGINT is ignored; here it must not be.
         with subprocess.Popen(
             ["env", "--default-signal=INT", *command, waiting], cwd=tmp_path,
-            stderr=subprocess.PIPE, text=True, start_new_session=True,
+            stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True,
         ) as child:  # fmt: skip
             while not (tmp_path / "begun").exists():
                 assert child.poll() is None
@@ -252,7 +253,7 @@ def test_make_is_answered_in_its_words(tmp_path):
 
 def test_sigterm_to_nox_ends_the_command(tmp_path):
     """As make sends it when it is told to end: nothing goes on behind, and the code is 143."""
-    (tmp_path / "noxfile.py").write_text(NOXFILE)
+    (tmp_path / "noxfile.py").write_text(NOXFILE, encoding="utf-8")
     waiting = (
         f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); "
         "time.sleep(60)"
@@ -262,9 +263,9 @@ def test_sigterm_to_nox_ends_the_command(tmp_path):
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 60
-    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text(encoding="utf-8"):
         assert time.monotonic() < deadline, "never began"
         time.sleep(0.05)
     child.terminate()
     assert child.wait(timeout=30) == 128 + signal.SIGTERM
-    assert not Path("/proc", (tmp_path / "pid").read_text()).exists()
+    assert not Path("/proc", (tmp_path / "pid").read_text(encoding="utf-8")).exists()

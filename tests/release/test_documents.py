@@ -49,7 +49,7 @@ def test_metadata_are_the_hubs(good):
 
 
 def test_a_rehearsal_says_so_first(good):
-    text = (good.folder / "README.md").read_text()
+    text = (good.folder / "README.md").read_text(encoding="utf-8")
     assert text.index("**A rehearsal, not a release.**") < text.index("## What is stored")
     assert "this was made from `local:" in text
 
@@ -70,7 +70,7 @@ def test_counts_and_sizes_are_those_of_the_tensors(good, found):
 def test_what_was_not_measured_is_not_there(good):
     """No engine saw this release: neither perplexity nor acceptance, in card or report."""
     for name in ("README.md", "report.html"):
-        text = (good.folder / name).read_text()
+        text = (good.folder / name).read_text(encoding="utf-8")
         assert "| perplexity | windows" not in text
         assert "position 1" not in text
         assert "Accepted drafts" not in text
@@ -110,7 +110,7 @@ def test_profiles_have_commands_of_their_own():
 
 
 def test_notice_names_what_it_is_made_from(good):
-    text = (good.folder / "NOTICE").read_text()
+    text = (good.folder / "NOTICE").read_text(encoding="utf-8")
     assert "Base model: local:" in text
     assert "Chat template: standin:template" in text
     assert "calibration.sets.llm: standin:corpus" in text
@@ -129,7 +129,7 @@ def test_notice_names_what_it_is_made_from(good):
 def test_licence_is_read_from_the_file(good, found, tmp_path, text, expected):
     folder = shutil.copytree(good.folder, tmp_path / "folder")
     if text is not None:
-        (folder / "LICENSE").write_text(text)
+        (folder / "LICENSE").write_text(text, encoding="utf-8")
     licence = facts.read(folder).licence
     assert expected == licence
     metadata = card.metadata(dataclasses.replace(found, licence=licence))
@@ -196,8 +196,8 @@ def test_without_verification_there_are_no_errors(good, tmp_path):
     (folder / "provenance/quantization_error.jsonl").unlink()
     assemble.assemble(folder)
     assert not (folder / "provenance/quantization_error.jsonl").exists()
-    assert "Quantization error" not in (folder / "report.html").read_text()
-    assert "Quantization error" in (good.folder / "report.html").read_text()
+    assert "Quantization error" not in (folder / "report.html").read_text(encoding="utf-8")
+    assert "Quantization error" in (good.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_another_recipe_is_refused(bench):
@@ -212,7 +212,7 @@ def test_another_recipe_is_refused(bench):
 
 
 def test_document_that_is_a_file_of_the_checkpoint(bench):
-    with (bench / "provenance/SHA256SUMS").open("a") as file:
+    with (bench / "provenance/SHA256SUMS").open("a", encoding="utf-8") as file:
         file.write(f"{'0' * 64}  NOTICE\n")
     with pytest.raises(ReleaseError, match="NOTICE: is a file of the checkpoint"):
         assemble.assemble(bench.folder)
@@ -290,13 +290,13 @@ def test_report_in_a_browser(measured, tmp_path):
     </script></body>"""
     # The probe is ours; the page's own policy would not run it.
     probed = page.replace("default-src 'none'", "script-src 'unsafe-inline'")
-    (tmp_path / "report.html").write_text(probed.replace("</body>", probe))
+    (tmp_path / "report.html").write_text(probed.replace("</body>", probe), encoding="utf-8")
     done = subprocess.run(
         [
             CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=900,1200",
             f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", tmp_path / "report.html",
         ],
-        capture_output=True, text=True, check=True, timeout=120,
+        capture_output=True, encoding="utf-8", check=True, timeout=120,
     )  # fmt: skip
     # The first title is the page's; the charts have titles as well.
     title = re.search(r"<title>(.*?)</title>", done.stdout)

@@ -122,7 +122,9 @@ def payload_changed(rng, folder):
     bundle = folder.folder / SIGNED_MANIFEST
     value = json.loads(bundle.read_bytes())
     envelope(value)["payload"] = encoded(bytes(data))
-    bundle.write_text(json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n")
+    bundle.write_text(
+        json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n", encoding="utf-8"
+    )
 
 
 def test_every_effective_change_is_refused(bench, demands):
@@ -166,7 +168,7 @@ def test_whatever_is_signed_is_judged(bench, demands, name):
     refused = 0
     for _ in range(STATEMENTS):
         text = json.dumps(changed(rng, original), sort_keys=True, separators=(",", ":"))
-        (bench / name).write_text(text + "\n")
+        (bench / name).write_text(text + "\n", encoding="utf-8")
         if name == MANIFEST:
             bench.relist_manifest()
         elif name == LIST:

@@ -19,7 +19,11 @@ GUIDE = checkout.ROOT / "verify" / "CHECKING.md"
 
 def blocks():
     """The guide's shell commands that it says are tested."""
-    tested = GUIDE.read_text().partition("## Run in this project's tests")[2].partition("\n## ")[0]
+    tested = (
+        GUIDE.read_text(encoding="utf-8")
+        .partition("## Run in this project's tests")[2]
+        .partition("\n## ")[0]
+    )
     return re.findall(r"```sh\n(.*?)```", tested, re.DOTALL)
 
 
@@ -35,7 +39,7 @@ def run(block, folder):
     python = str(Path(sys.executable).parent)
     return subprocess.run(
         ["bash", "-o", "pipefail", "-e", "-c", block],
-        cwd=folder, capture_output=True, text=True, check=False,
+        cwd=folder, capture_output=True, encoding="utf-8", check=False,
         env={"PATH": f"{python}:/usr/bin:/bin"},
     )  # fmt: skip
 
@@ -95,7 +99,7 @@ def test_statement_by_in_toto(bench, name):
     from in_toto_attestation.v1 import statement_pb2
     from in_toto_attestation.v1.statement import Statement
 
-    text = (bench / f"provenance/{name}").read_text()
+    text = (bench / f"provenance/{name}").read_text(encoding="utf-8")
     parsed = json_format.Parse(text, statement_pb2.Statement())
     Statement.copy_from_pb(parsed).validate()
     assert len(parsed.subject) == len(json.loads(text)["subject"])

@@ -17,7 +17,7 @@ def key(tmp_path):
 
 def test_private_key_is_for_its_owner_alone(key):
     assert key.stat().st_mode & 0o777 == 0o600
-    assert key.read_text().startswith("-----BEGIN PRIVATE KEY-----")
+    assert key.read_text(encoding="utf-8").startswith("-----BEGIN PRIVATE KEY-----")
 
 
 def test_name_is_what_openssl_gives(key):
@@ -65,7 +65,7 @@ def test_encrypted_key(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text", ["", "no key", "-----BEGIN PRIVATE KEY-----\nAAAA\n"])
 def test_what_is_no_key(tmp_path, text):
-    (tmp_path / "key").write_text(text)
+    (tmp_path / "key").write_text(text, encoding="utf-8")
     (tmp_path / "key").chmod(0o600)
     with pytest.raises(SigningError, match="is no private key in PEM"):
         keys.signer(tmp_path / "key")

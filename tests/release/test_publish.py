@@ -208,7 +208,7 @@ def test_list_for_a_source_forge(bench):
         ["sha256sum", "--check", "--strict", listed],
         cwd=bench.folder, check=True, capture_output=True,
     )  # fmt: skip
-    names = {line.partition("  ")[2] for line in listed.read_text().splitlines()}
+    names = {line.partition("  ")[2] for line in listed.read_text(encoding="utf-8").splitlines()}
     assert {"README.md", "report.html", *SIGNATURES[:2]} <= names
     assert not [name for name in names if name.startswith("model-")]
 

@@ -76,7 +76,7 @@ def test_statement_says_what_was_compared(good, report, attested, rebuilder):
     predicate = statement["predicate"]
     assert predicate["verdict"] == "identical"
     assert predicate["compared"] == {"against": "files", "files": 7, "tensors": 91}
-    assert predicate["compared"] == json.loads(report.read_text())["compared"]
+    assert predicate["compared"] == json.loads(report.read_text(encoding="utf-8"))["compared"]
     manifest = good / "provenance/provenance.json"
     assert predicate["manifest"]["digest"]["sha256"] == canonical.sha256_file(manifest)
     name = keys.signer(key).public_key.keyid

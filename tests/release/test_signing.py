@@ -31,9 +31,9 @@ def test_the_key_goes_nowhere(bench, good, demands):
     """Neither into the release nor the store, nor into what is printed."""
     done = subprocess.run(
         [*COMMAND, bench.folder, "--key", bench.key],
-        capture_output=True, text=True, check=True,
+        capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
-    lines = bench.key.read_text().splitlines()[1:-1]
+    lines = bench.key.read_text(encoding="utf-8").splitlines()[1:-1]
     store = good.key.parent / "store"
     files = [path for root in (bench.folder, store) for path in root.rglob("*") if path.is_file()]
     assert len(files) > 40
@@ -69,7 +69,7 @@ def test_no_key_and_no_identity(bench, monkeypatch):
     for name in ("SIGSTORE_ID_TOKEN", "GITHUB_ACTIONS", "GITLAB_CI", "BUILDKITE", "CIRCLECI"):
         monkeypatch.delenv(name, raising=False)
     done = subprocess.run(
-        [*COMMAND, bench.folder], capture_output=True, text=True, check=False,
+        [*COMMAND, bench.folder], capture_output=True, encoding="utf-8", check=False,
         env={"PATH": "/usr/bin:/bin", "HOME": str(bench.folder.parent)},
     )  # fmt: skip
     assert done.returncode == 40
@@ -109,7 +109,7 @@ def test_release_made_again_keeps_signatures_while_nothing_changed(bench):
     before = signatures(bench.folder)
     assemble.assemble(bench.folder)
     assert before == signatures(bench.folder)
-    (bench / "README.md").write_text("another card")
+    (bench / "README.md").write_text("another card", encoding="utf-8")
     assemble.assemble(bench.folder)
     assert before == signatures(bench.folder)
     (bench / "provenance/quantization_error.jsonl").unlink()
@@ -127,6 +127,6 @@ def test_checkpoint_that_is_not_what_was_built_is_not_released(bench, name):
 
 @pytest.mark.parametrize("name", ["key.pem", "provenance/key", ".DS_Store"])
 def test_what_is_no_file_of_the_build_is_not_released(bench, name):
-    (bench / name).write_text("x")
+    (bench / name).write_text("x", encoding="utf-8")
     with pytest.raises(ReleaseError, match="is no file of this build. Move it elsewhere"):
         assemble.assemble(bench.folder)

@@ -21,7 +21,7 @@ ISSUER = "https://token.actions.githubusercontent.com"
 def command(folder, *options):
     return subprocess.run(
         [sys.executable, "-m", "assay", "verify-release", folder, *options],
-        capture_output=True, text=True, check=False,
+        capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
 
 
@@ -54,12 +54,14 @@ def test_command_line(good):
 def test_needs_no_more_than_the_check_environment_has(good, tmp_path):
     """Neither compiled loops nor a hub client, even where a function would import them."""
     for name in ("numba", "torch", "huggingface_hub", "jinja2", "pyarrow", "docker"):
-        (tmp_path / f"{name}.py").write_text("raise ModuleNotFoundError('is not installed')")
+        (tmp_path / f"{name}.py").write_text(
+            "raise ModuleNotFoundError('is not installed')", encoding="utf-8"
+        )
     done = subprocess.run(
         [sys.executable, "-m", "assay", "verify-release", good.folder, "--key",
          good.key.with_name("key.pub")],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True, text=True, check=False,
+        capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
@@ -186,7 +188,7 @@ def test_policies_that_ship_are_read(name):
     ],
 )
 def test_policy_that_is_none(tmp_path, text, reason):
-    (tmp_path / "policy.toml").write_text(text)
+    (tmp_path / "policy.toml").write_text(text, encoding="utf-8")
     with pytest.raises(ReleaseError, match=reason):
         policy.read(tmp_path / "policy.toml")
 
@@ -223,7 +225,7 @@ def test_source_at_a_commit_is_that_of_a_clean_tree(tmp_path):
         "import json; from forge.core import checkout\nprint(json.dumps(checkout.source_digests()))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True,
         env={"PYTHONPATH": f"{tmp_path / 'clone' / 'build'}"},
     )  # fmt: skip
     assert json.loads(done.stdout) == source_tree._source_at(commit)
@@ -233,6 +235,6 @@ def test_manifest_says_what_it_is_read_as(bench, demands):
     """The bytes that are parsed are those that were signed: the file is compared with them."""
     path = bench / "provenance/provenance.json"
     value = json.loads(path.read_bytes())
-    path.write_text(json.dumps(value))
+    path.write_text(json.dumps(value), encoding="utf-8")
     with pytest.raises(ReleaseError, match="over another provenance.json than the one here"):
         verdict(bench, demands)

@@ -110,7 +110,7 @@ def graphics(image: Image, *, rehearsal: bool) -> Graphics | None:
 def _nvidia_smi() -> str:
     query = ["nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader"]
     try:
-        return subprocess.run(query, capture_output=True, text=True, check=True).stdout  # noqa: S603
+        return subprocess.run(query, capture_output=True, encoding="utf-8", check=True).stdout  # noqa: S603
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stdout", None) or error
         raise DriverError(

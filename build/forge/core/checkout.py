@@ -71,12 +71,12 @@ def commit() -> tuple[str, bool]:
         return stated["org.opencontainers.image.revision"], stated["hallmark.dirty"] != "false"
     command = ["git", "-C", str(ROOT)]
     head = subprocess.run(  # noqa: S603
-        [*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        [*command, "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", check=False
     )
     if head.returncode:
         return "unknown", True
     status = subprocess.run(  # noqa: S603
-        [*command, "status", "--porcelain"], capture_output=True, text=True, check=True
+        [*command, "status", "--porcelain"], capture_output=True, encoding="utf-8", check=True
     )
     return head.stdout.strip(), bool(status.stdout.strip())
 

@@ -181,7 +181,9 @@ def test_a_target_that_reaches_the_head(broken):
 
 
 def test_second_config_where_none_belongs(broken):
-    gates = broken(MIXED, lambda folder: (folder / "hf_quant_config.json").write_text("{}"))
+    gates = broken(
+        MIXED, lambda folder: (folder / "hf_quant_config.json").write_text("{}", encoding="utf-8")
+    )
     assert gates == {"structure.files"}
 
 
@@ -240,7 +242,9 @@ def test_head_that_should_be_dropped(broken):
 
 
 def test_template_replaced_where_the_recipe_has_none(broken):
-    gates = broken(TEXT, lambda folder: (folder / "chat_template.jinja").write_text("other"))
+    gates = broken(
+        TEXT, lambda folder: (folder / "chat_template.jinja").write_text("other", encoding="utf-8")
+    )
     assert gates == {"structure.files"}
 
 

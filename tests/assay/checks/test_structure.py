@@ -146,13 +146,15 @@ def test_truncated_shard(built, checkpoint):
     "breakage",
     [
         lambda folder: (folder / "tokenizer_config.json").unlink(),
-        lambda folder: (folder / "tokenizer_config.json").write_text("{broken"),
+        lambda folder: (folder / "tokenizer_config.json").write_text("{broken", encoding="utf-8"),
         lambda folder: edit_json(folder / "config.json", lambda config: config.update(x=1)),
-        lambda folder: (folder / "vocab.json").write_text("{}"),
-        lambda folder: (folder / "modeling.py").write_text("import os"),
-        lambda folder: (folder / "notes.txt").write_text("x"),
-        lambda folder: (folder / "chat_template.jinja").write_text("of the base"),
-        lambda folder: (folder / "tokenizer_config.json").write_text('{"backend": "x"}'),
+        lambda folder: (folder / "vocab.json").write_text("{}", encoding="utf-8"),
+        lambda folder: (folder / "modeling.py").write_text("import os", encoding="utf-8"),
+        lambda folder: (folder / "notes.txt").write_text("x", encoding="utf-8"),
+        lambda folder: (folder / "chat_template.jinja").write_text("of the base", encoding="utf-8"),
+        lambda folder: (folder / "tokenizer_config.json").write_text(
+            '{"backend": "x"}', encoding="utf-8"
+        ),
     ],
 )
 def test_files_beside_the_weights(built, checkpoint, breakage):

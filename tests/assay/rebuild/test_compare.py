@@ -84,7 +84,7 @@ def test_one_bit_of_the_head(pair):
 
 
 def test_other_config(pair):
-    (pair[1] / "config.json").write_text("{}")
+    (pair[1] / "config.json").write_text("{}", encoding="utf-8")
     found = compare.folders(*pair)
     assert verdicts(found) == {"config.json": "differs"}
     assert not found.tensors
@@ -127,7 +127,7 @@ def test_re_sharded_and_changed(pair):
 
 def test_missing_and_extra_files(pair):
     (pair[1] / "vocab.json").unlink()
-    (pair[1] / "modeling.py").write_text("import os")
+    (pair[1] / "modeling.py").write_text("import os", encoding="utf-8")
     assert verdicts(compare.folders(*pair)) == {"vocab.json": "missing", "modeling.py": "extra"}
 
 
@@ -192,7 +192,7 @@ def test_hostile_header(pair, change):
 def test_what_is_outside_the_checkpoint(pair):
     for name in ("provenance/provenance.json", ".cache/huggingface/x", ".gitattributes"):
         (pair[1] / name).parent.mkdir(parents=True, exist_ok=True)
-        (pair[1] / name).write_text("x")
+        (pair[1] / name).write_text("x", encoding="utf-8")
     assert compare.folders(*pair).identical
 
 
@@ -257,7 +257,7 @@ def test_names_are_no_markup(capsys):
 def run(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "assay", "compare", *map(str, arguments)],
-        capture_output=True, text=True, check=False,
+        capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
 
 
@@ -276,6 +276,6 @@ def test_command_says_what_differs(pair, tmp_path):
     assert "(1 x block scale)" in done.stderr
     assert f"{LINEAR}.weight_scale " in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
-    report = json.loads((tmp_path / "report.json").read_text())
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert not report["identical"]
     assert report["tensors"][0]["elements"] == 1

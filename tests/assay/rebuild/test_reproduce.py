@@ -65,7 +65,7 @@ def said(monkeypatch):
 def edit(folder, change):
     """Changes the manifest."""
     path = folder / "provenance" / names.STATEMENT
-    statement = json.loads(path.read_text())
+    statement = json.loads(path.read_text(encoding="utf-8"))
     change(statement)
     canonical.write(path, statement)
 
@@ -173,7 +173,10 @@ def test_changed_tensor(released, again, suffix, kind, capsys):
     ("tamper", "expected"),
     [
         (lambda folder: poke(folder / "config.json"), {"config.json": "differs"}),
-        (lambda folder: (folder / "vocab.json").write_text("x"), {"vocab.json": "extra"}),
+        (
+            lambda folder: (folder / "vocab.json").write_text("x", encoding="utf-8"),
+            {"vocab.json": "extra"},
+        ),
         (
             lambda folder: (folder / "tokenizer_config.json").unlink(),
             {"tokenizer_config.json": "missing"},
@@ -198,7 +201,7 @@ def test_digests_that_nothing_has(released, again):
     """A digest forged in manifest and SHA256SUMS alike: the files are good, the release is not."""
     sums = released / "provenance" / names.SUMS
     real = canonical.sha256_file(released / "config.json")
-    sums.write_text(sums.read_text().replace(real, "0" * 64))
+    sums.write_text(sums.read_text(encoding="utf-8").replace(real, "0" * 64), encoding="utf-8")
     edit(
         released,
         lambda s: entry(s["subject"], "config.json").update(digest={"sha256": "0" * 64}),
@@ -214,8 +217,10 @@ def test_digests_that_nothing_has(released, again):
 
 def test_tensor_digest_that_nothing_has(released, again):
     lines = released / "provenance" / names.TENSORS
-    first = json.loads(lines.read_text().splitlines()[0])
-    lines.write_text(lines.read_text().replace(first["sha256"], "0" * 64))
+    first = json.loads(lines.read_text(encoding="utf-8").splitlines()[0])
+    lines.write_text(
+        lines.read_text(encoding="utf-8").replace(first["sha256"], "0" * 64), encoding="utf-8"
+    )
     admit(released, names.TENSORS)
     found = again(released)
     assert [one.name for one in found.listed.tensors] == [first["name"]]
@@ -348,7 +353,7 @@ def test_file_that_the_manifest_does_not_list(released, again):
 
 
 def test_malformed_sums(released, again):
-    (released / "provenance" / names.SUMS).write_text("x  config.json\n")
+    (released / "provenance" / names.SUMS).write_text("x  config.json\n", encoding="utf-8")
     admit(released, names.SUMS)
     with pytest.raises(ManifestError, match=r"SHA256SUMS, line 1: 'x  config.json' is not"):
         again(released)
@@ -395,7 +400,7 @@ def test_former_build_type(released, again):
 
 @pytest.mark.parametrize("text", ["", "{", '{"_type":1,"_type":1}'])
 def test_no_json(released, again, text):
-    (released / "provenance" / names.STATEMENT).write_text(text)
+    (released / "provenance" / names.STATEMENT).write_text(text, encoding="utf-8")
     with pytest.raises(ManifestError, match=r"provenance.json: cannot be read"):
         again(released)
 
@@ -419,7 +424,7 @@ def test_base_with_one_bit_flipped(original, released, again, tmp_path):
 @pytest.mark.parametrize("change", ["more", "fewer"])
 def test_base_with_other_files(original, released, again, tmp_path, change):
     base = shutil.copytree(original / "base", tmp_path / "base")
-    (base / "vocab.json").write_text("{}")
+    (base / "vocab.json").write_text("{}", encoding="utf-8")
     if change == "fewer":
         (base / "vocab.json").unlink()
         (base / "tokenizer_config.json").unlink()
@@ -473,7 +478,7 @@ def test_table_of_scales(capsys):
 def command(folder, store, *options):
     return subprocess.run(
         [sys.executable, "-m", "assay", "reproduce", str(folder), "--store", str(store), *options],
-        capture_output=True, text=True, check=False,
+        capture_output=True, encoding="utf-8", check=False,
         env={"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HOME": str(store)},
     )  # fmt: skip
 

@@ -51,7 +51,7 @@ def test_every_flag_that_differs_on_a_cpu_has_its_sentence():
 )
 def test_fp8_cache_where_the_cpu_can(tmp_path, monkeypatch, supported, dtype):
     cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(f"processor : 0\nflags\t\t: {supported}\n")
+    cpuinfo.write_text(f"processor : 0\nflags\t\t: {supported}\n", encoding="utf-8")
     monkeypatch.setattr(flags, "_CPUINFO", cpuinfo)
     used, _ = flags.adapt({"kv-cache-dtype": "fp8_e4m3"}, device="cpu", max_model_len=4096)
     assert used["kv-cache-dtype"] == dtype

@@ -41,7 +41,7 @@ class Up:
 
 def test_a_server_that_is_gone_is_an_engine_error(tmp_path):
     log = tmp_path / "log"
-    log.write_text("last words\n")
+    log.write_text("last words\n", encoding="utf-8")
     client = Client("http://127.0.0.1:9", model="m", log=log)
     assert not client.healthy()
     with pytest.raises(EngineError, match="did not answer(.|\n)*last words"):

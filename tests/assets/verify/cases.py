@@ -78,17 +78,17 @@ def file_added(bench):
 
 @case("modeling.py: is in the folder, but not in")
 def code_added(bench):
-    (bench / "modeling.py").write_text("import os\n")
+    (bench / "modeling.py").write_text("import os\n", encoding="utf-8")
 
 
 @case(".hidden: is in the folder, but not in")
 def hidden_file_added(bench):
-    (bench / ".hidden").write_text("x")
+    (bench / ".hidden").write_text("x", encoding="utf-8")
 
 
 @case("provenance/notes.txt: is in the folder, but not in")
 def file_added_to_provenance(bench):
-    (bench / "provenance/notes.txt").write_text("x")
+    (bench / "provenance/notes.txt").write_text("x", encoding="utf-8")
 
 
 @case("config.json: is in provenance/release.json, but not in the folder")
@@ -182,34 +182,34 @@ def folder_in_place_of_a_file(bench):
 # Names in the folder.
 @case("this name has a backslash")
 def name_with_backslash(bench):
-    (bench / "..\\config.json").write_text("{}")
+    (bench / "..\\config.json").write_text("{}", encoding="utf-8")
 
 
 @case("this name has a control character")
 def name_with_control_character(bench):
-    (bench / "config.json\n").write_text("{}")
+    (bench / "config.json\n").write_text("{}", encoding="utf-8")
 
 
 @case("or bytes that are no UTF-8")
 def name_that_is_no_utf8(bench):
-    with open(os.fsencode(bench.folder) + b"/\xff.json", "w") as file:  # noqa: PTH123
+    with open(os.fsencode(bench.folder) + b"/\xff.json", "w", encoding="utf-8") as file:  # noqa: PTH123
         file.write("{}")
 
 
 @case("only in case, so they are one file")
 def name_twin_in_case(bench):
-    (bench / "Config.json").write_text("{}")
+    (bench / "Config.json").write_text("{}", encoding="utf-8")
 
 
 @case("is not in Unicode's composed form")
 def name_decomposed(bench):
-    (bench / DECOMPOSED).write_text("{}")
+    (bench / DECOMPOSED).write_text("{}", encoding="utf-8")
 
 
 @case("is not in Unicode's composed form")
 def name_twin_in_composition(bench):
     for name in (ACCENT, DECOMPOSED):
-        (bench / name).write_text("{}")
+        (bench / name).write_text("{}", encoding="utf-8")
 
 
 # Names in a statement that is signed.
@@ -665,8 +665,8 @@ def record_of_another_build(bench):
 
 @case(f"{SUMS}, line ")
 def resigned_sums_with_a_line_less(bench):
-    lines = (bench / SUMS).read_text().splitlines(keepends=True)
-    (bench / SUMS).write_text("".join(lines[1:]))
+    lines = (bench / SUMS).read_text(encoding="utf-8").splitlines(keepends=True)
+    (bench / SUMS).write_text("".join(lines[1:]), encoding="utf-8")
     bench.admit(SUMS)
 
 
@@ -746,7 +746,7 @@ def resigned_acceptance_too_low(report):
 def resigned_verification_with_nan(bench):
     data = json.loads((bench / VERIFICATION).read_bytes())
     data["checks"][0]["measured"] = {"bytes": float("nan")}
-    (bench / VERIFICATION).write_text(json.dumps(data))
+    (bench / VERIFICATION).write_text(json.dumps(data), encoding="utf-8")
     bench.admit(VERIFICATION)
 
 
@@ -759,7 +759,7 @@ def resigned_verification_removed(bench):
 def reencoded(bench):
     """A good bundle that was merely indented."""
     path = bench / SIGNED_LIST
-    path.write_text(json.dumps(json.loads(path.read_bytes()), indent=2))
+    path.write_text(json.dumps(json.loads(path.read_bytes()), indent=2), encoding="utf-8")
 
 
 CASES["bundle_indented"] = (reencoded, "is not in canonical JSON")

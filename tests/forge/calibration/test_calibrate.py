@@ -34,8 +34,8 @@ def fetched(tmp_path_factory):
             job = Job(recipe=recipe.find(variant), store=Store(out / "store"), rehearsal=True)
             fetch.run(work_on(fetch.choose(job), {}), out / "inputs")
             for lines in (out / "inputs" / "calibration").glob("*/samples.jsonl"):
-                first = lines.read_text().splitlines(keepends=True)[:SAMPLES]
-                lines.write_text("".join(first))
+                first = lines.read_text(encoding="utf-8").splitlines(keepends=True)[:SAMPLES]
+                lines.write_text("".join(first), encoding="utf-8")
             made[variant] = out / "inputs"
         return made[variant]
 
@@ -152,7 +152,9 @@ def test_an_empty_sample_is_refused(fetched, tmp_path):
     empty = {"messages": [{"role": "user", "content": ""}]}
     data = recipe.find(FLAGSHIP).model_dump(mode="json")
     data["calibration"]["sets"]["llm"]["chat_template"] = False
-    (inputs / "calibration/llm/samples.jsonl").write_text(json.dumps(empty) + "\n")
+    (inputs / "calibration/llm/samples.jsonl").write_text(
+        json.dumps(empty) + "\n", encoding="utf-8"
+    )
     plain = recipe.Recipe.model_validate_json(json.dumps(data))
     made = checkpoint.read(plain, inputs)
     with pytest.raises(CalibrationError, match="line 1: has 0 tokens"):

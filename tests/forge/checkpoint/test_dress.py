@@ -13,7 +13,7 @@ from forge.tensors import configs, tensor_list, tensorfile
 
 
 def read(built, name):
-    return json.loads((built.checkpoint / name).read_text())
+    return json.loads((built.checkpoint / name).read_text(encoding="utf-8"))
 
 
 def edit_base(built, name, data):
@@ -48,7 +48,7 @@ def test_index_covers_body_and_head(built):
 
 
 def test_template_and_stripped_keys(built):
-    assert (built.checkpoint / "chat_template.jinja").read_text() == "of the recipe"
+    assert (built.checkpoint / "chat_template.jinja").read_text(encoding="utf-8") == "of the recipe"
     assert read(built, "tokenizer_config.json") == {"model": 1}
 
 
@@ -130,7 +130,7 @@ def test_ignore_list_that_vllm_misreads(built, tmp_path, ignore, layer):
 
 
 def test_malformed_json_names_the_file(built, tmp_path):
-    (built.inputs / "base" / "tokenizer_config.json").write_text("{")
+    (built.inputs / "base" / "tokenizer_config.json").write_text("{", encoding="utf-8")
     with pytest.raises(DressError, match=r"tokenizer_config\.json: cannot be read as JSON"):
         dress.run(fetched_again(built), tmp_path / "out")
 

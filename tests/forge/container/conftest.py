@@ -34,8 +34,8 @@ def left(client: docker.DockerClient) -> Callable[[Path], list[Any]]:
 def box(client: docker.DockerClient, found: image.Image, tmp_path: Path) -> Sandbox:
     for name in ("store", "store/fetch", "scratch", "base"):
         (tmp_path / name).mkdir()
-    (tmp_path / "store/fetch/inputs.json").write_text("{}")
-    (tmp_path / "base/weights").write_text("x")
+    (tmp_path / "store/fetch/inputs.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "base/weights").write_text("x", encoding="utf-8")
     return Sandbox(
         client=client,
         image=found,

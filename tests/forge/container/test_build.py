@@ -57,14 +57,15 @@ def released(tmp_path_factory):
     wait_until(lambda: list((root / "store/tmp").glob("calibrate-*")))
     runner.kill()
     runner.wait()
-    done = subprocess.run(command(root), capture_output=True, text=True, check=False)
+    done = subprocess.run(command(root), capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     return root
 
 
 @pytest.fixture
 def statement(released):
-    return json.loads((released / "out/provenance/provenance.json").read_text())["predicate"]
+    path = released / "out/provenance/provenance.json"
+    return json.loads(path.read_text(encoding="utf-8"))["predicate"]
 
 
 def test_nothing_is_left(released, left):
@@ -79,7 +80,7 @@ def test_result_is_linked_from_the_store(released):
 
 
 def test_second_run_does_no_work(released):
-    done = subprocess.run(command(released), capture_output=True, text=True, check=True)
+    done = subprocess.run(command(released), capture_output=True, encoding="utf-8", check=True)
     assert "done in" not in done.stderr
     assert "is up to date" in done.stderr
 

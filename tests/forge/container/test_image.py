@@ -42,7 +42,7 @@ def commit(root):
 
 def defaults():
     """The Dockerfile's build arguments."""
-    text = (checkout.ROOT / "Dockerfile").read_text()
+    text = (checkout.ROOT / "Dockerfile").read_text(encoding="utf-8")
     return dict(re.findall(r"^ARG (\w+)=(.+)$", text, flags=re.MULTILINE))
 
 
@@ -60,14 +60,14 @@ def test_dockerfile_repeats_the_pins():
 
 def test_base_has_the_cuda_of_the_locked_torch():
     """Kernels that are compiled at run time meet the run time library that they were made for."""
-    lock = (checkout.LOCKFILES / "verify.txt").read_text()
+    lock = (checkout.LOCKFILES / "verify.txt").read_text(encoding="utf-8")
     (toolkit,) = re.findall(r"^cuda-toolkit==(\d+\.\d+)\.", lock, flags=re.MULTILINE)
     assert image.pins().base.tag.startswith(f"{toolkit}.")
 
 
 def test_context_is_the_tree():
     """What .dockerignore lets in is what the image's digest of the tree covers."""
-    lines = (checkout.ROOT / ".dockerignore").read_text().splitlines()
+    lines = (checkout.ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     let_in = {line[1:] for line in lines if line.startswith("!")}
     assert let_in == {*image.TREE} - {".dockerignore", "Dockerfile"}
     assert "*" in lines
@@ -75,11 +75,13 @@ def test_context_is_the_tree():
 
 def test_every_run_of_the_dockerfile_clamps_its_times():
     runs = re.findall(
-        r"^RUN (?:.*\\\n)*.*$", (checkout.ROOT / "Dockerfile").read_text(), flags=re.MULTILINE
+        r"^RUN (?:.*\\\n)*.*$",
+        (checkout.ROOT / "Dockerfile").read_text(encoding="utf-8"),
+        flags=re.MULTILINE,
     )
     assert len(runs) >= 5
     assert all("/layer " in run and "type=tmpfs,target=/tmp" in run for run in runs)
-    assert "\nCOPY " not in (checkout.ROOT / "Dockerfile").read_text()
+    assert "\nCOPY " not in (checkout.ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("tree")
@@ -91,7 +93,7 @@ def test_name_is_the_commit():
 
 def test_changed_tree_is_another_image(tree):
     first = image.name()
-    (tree / "build/forge/checkpoint/graft.py").write_text("x")
+    (tree / "build/forge/checkpoint/graft.py").write_text("x", encoding="utf-8")
     assert re.fullmatch(f"{first}-[0-9a-f]{{12}}", image.name())
     assert image.labels(**OPTIONS)["hallmark.dirty"] == "true"
 
@@ -99,7 +101,7 @@ def test_changed_tree_is_another_image(tree):
 @pytest.mark.parametrize("lock", ["tools", "build", "verify-cpu"])
 def test_changed_lock_file_is_another_image(tree, lock):
     before = image.labels(**OPTIONS)
-    with (tree / f"lockfiles/{lock}.txt").open("a") as file:
+    with (tree / f"lockfiles/{lock}.txt").open("a", encoding="utf-8") as file:
         file.write("# another\n")
     after = image.labels(**OPTIONS)
     changed = {key for key in before if before[key] != after[key]}
@@ -121,7 +123,7 @@ def test_other_base_is_another_image(tree):
     pinned, wanted = image.pins().base.digest, "sha256:" + "0" * 64
     for name in ("Dockerfile", "lockfiles/images.toml"):
         path = tree / name
-        path.write_text(path.read_text().replace(pinned, wanted))
+        path.write_text(path.read_text(encoding="utf-8").replace(pinned, wanted), encoding="utf-8")
     assert image.pins().base.digest == wanted
     assert image.labels(**OPTIONS)["hallmark.tree"] != before["hallmark.tree"]
 
@@ -130,5 +132,5 @@ def test_bytecode_is_no_part_of_the_tree(tree):
     before = image.tree_digest()
     cache = tree / "build/forge/__pycache__"
     cache.mkdir()
-    (cache / "graft.pyc").write_text("x")
+    (cache / "graft.pyc").write_text("x", encoding="utf-8")
     assert image.tree_digest() == before

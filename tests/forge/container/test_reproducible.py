@@ -20,7 +20,7 @@ def rebuilt(client, folder, tag, *options):
         [*image.command(client, base=local, snapshot=labels["hallmark.snapshot"]),
          *options, f"--tag={tag}", "."],
         cwd=folder, env={**os.environ, "DOCKER_BUILDKIT": "1"}, umask=0o077,
-        capture_output=True, text=True, check=False,
+        capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     try:
@@ -84,7 +84,7 @@ def test_environments_are_the_locks(client, found):
     for name, lock in {"build": "build", "verify": found.labels["hallmark.verify"]}.items():
         python = PYTHON.format(environment=name)
         there = set(inside(client, found, f'{python} -c "{code}"')) - {"hallmark==0.1.0"}
-        text = (checkout.LOCKFILES / f"{lock}.txt").read_text()
+        text = (checkout.LOCKFILES / f"{lock}.txt").read_text(encoding="utf-8")
         locked = {line.split()[0].lower() for line in text.splitlines() if "==" in line[:80]}
         assert there
         assert there <= {pin.replace("_", "-").replace(".", ".") for pin in locked}

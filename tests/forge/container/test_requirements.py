@@ -87,7 +87,7 @@ def test_before_any_work(tmp_path):
          "--store", str(tmp_path / "store")],
         env={**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/none.sock",
              "HALLMARK_INTERFACE": "make"},
-        capture_output=True, text=True, check=False,
+        capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     assert done.returncode == NoEngineError.code
     error, remedy, code = done.stderr.splitlines()

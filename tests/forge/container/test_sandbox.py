@@ -92,8 +92,8 @@ def test_only_store_and_scratch_can_be_written(box, capfd):
         *(f"refused {path} Read-only file system" for path in refused),
         *(f"written {path}" for path in written),
     ]
-    assert (box.store / "fetch/inputs.json").read_text() == "{}"
-    assert (box.scratch / "new").read_text() == "y"
+    assert (box.store / "fetch/inputs.json").read_text(encoding="utf-8") == "{}"
+    assert (box.scratch / "new").read_text(encoding="utf-8") == "y"
 
 
 def test_results_belong_to_the_caller(box):

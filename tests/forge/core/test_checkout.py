@@ -22,7 +22,7 @@ def git(root, *arguments):
 @pytest.fixture
 def clean(root):
     git(root, "init")
-    (root / "file").write_text("x")
+    (root / "file").write_text("x", encoding="utf-8")
     git(root, "add", "file")
     git(root, "commit", "-m", "first")
     return root
@@ -37,7 +37,7 @@ def test_clean_commit():
 
 @pytest.mark.parametrize("name", ["file", "untracked"])
 def test_changes_are_refused(clean, name):
-    (clean / name).write_text("y")
+    (clean / name).write_text("y", encoding="utf-8")
     with pytest.raises(SourceError, match="differs from its commit"):
         checkout.require_commit()
 

@@ -56,7 +56,7 @@ def tree(tmp_path, monkeypatch):
     folder = tmp_path / "build" / "forge"
     for name, text in FORGE.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
     monkeypatch.setattr(checkout, "ROOT", tmp_path)
     monkeypatch.setattr(checkout, "PACKAGES", {"forge": folder})
     forget()
@@ -79,13 +79,15 @@ def test_every_way_to_name_a_module_counts(tree):
 def test_the_digest_moves_with_what_is_reached_and_with_nothing_else(tree, name):
     before = closure.of("forge.room.start").code()
     path = tree / name
-    path.write_text(path.read_text() + "\n# another line\n")
+    path.write_text(path.read_text(encoding="utf-8") + "\n# another line\n", encoding="utf-8")
     forget()
     assert (before != closure.of("forge.room.start").code()) == (name in REACHED)
 
 
 def test_a_new_import_is_followed(tree):
-    (tree / "room/other.py").write_text("from forge.room import unused\nthing = 1")
+    (tree / "room/other.py").write_text(
+        "from forge.room import unused\nthing = 1", encoding="utf-8"
+    )
     found = closure.of("forge.room.start")
     assert "gamma" in found.packages
     assert "room/unused.py" in reached(tree)
@@ -99,7 +101,7 @@ def test_a_module_that_is_not_there():
 
 def test_a_relative_import_is_refused(tree):
     """It would not be seen."""
-    (tree / "room/other.py").write_text("from . import unused\nthing = 1")
+    (tree / "room/other.py").write_text("from . import unused\nthing = 1", encoding="utf-8")
     with pytest.raises(SyntaxError, match="relative imports"):
         closure.of("forge.room.start")
 
@@ -109,8 +111,8 @@ def install(site, name, version, *, imports=(), requires=()):
     info = site / f"{name}-{version}.dist-info"
     info.mkdir(parents=True)
     needed = "".join(f"Requires-Dist: {one}\n" for one in requires)
-    (info / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n{needed}")
-    (info / "top_level.txt").write_text("".join(f"{one}\n" for one in imports))
+    (info / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n{needed}", encoding="utf-8")
+    (info / "top_level.txt").write_text("".join(f"{one}\n" for one in imports), encoding="utf-8")
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def running(script, *arguments):
         child = stack.enter_context(
             subprocess.Popen(
                 [sys.executable, "-c", script, *map(str, arguments)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
             )
         )  # fmt: skip
         stack.callback(child.kill)
@@ -92,10 +92,10 @@ def test_a_lock_ends_with_its_process(lock):
         assert locks.attempt(lock) is None
         holder.kill()
         holder.wait()
-    assert str(holder.pid) in lock.read_text()
+    assert str(holder.pid) in lock.read_text(encoding="utf-8")
     assert not locks.is_held(lock)
     with locks.held(lock, "it"):
-        assert f"process {os.getpid()} on " in lock.read_text()
+        assert f"process {os.getpid()} on " in lock.read_text(encoding="utf-8")
     assert not lock.exists()
 
 
@@ -109,11 +109,11 @@ def test_who_is_soon_done_is_not_named(lock, monkeypatch):
 
 def test_one_at_a_time_though_each_removes_the_file(tmp_path):
     """Four real processes count to 400 in a file, which they would miss with two at a time."""
-    (tmp_path / "count").write_text("0")
+    (tmp_path / "count").write_text("0", encoding="utf-8")
     with ExitStack() as stack:
         children = [stack.enter_context(running(COUNTS, tmp_path / "count")) for _ in range(4)]
         assert [child.wait(timeout=60) for child in children] == [0] * 4
-    assert (tmp_path / "count").read_text() == "400"
+    assert (tmp_path / "count").read_text(encoding="utf-8") == "400"
     assert not (tmp_path / "lock").exists()
 
 
@@ -199,7 +199,7 @@ def test_it_is_told_once(tmp_path, monkeypatch):
     said, mounts = [], tmp_path / "mountinfo"
     monkeypatch.setattr(console, "say", said.append)
     locks.tell_if_local(tmp_path)
-    mounts.write_text("22 1 0:20 / / rw - nfs host:/x rw,nolock\n")
+    mounts.write_text("22 1 0:20 / / rw - nfs host:/x rw,nolock\n", encoding="utf-8")
     monkeypatch.setattr(locks, "_MOUNTS", mounts)
     for _ in range(2):
         locks.tell_if_local(tmp_path)

@@ -32,7 +32,7 @@ def way(request, monkeypatch):
 
 def write(text):
     def fill(folder):
-        (folder / "a").write_text(text)
+        (folder / "a").write_text(text, encoding="utf-8")
         (folder / "deep").mkdir()
         os.link(folder / "a", folder / "deep" / "b")
 
@@ -51,8 +51,10 @@ def content(target):
         "deep",
         "deep/b",
     ]
-    assert (target / "a").read_text() == (target / "deep/b").read_text()
-    return (target / "a").read_text()
+    assert (target / "a").read_text(encoding="utf-8") == (target / "deep/b").read_text(
+        encoding="utf-8"
+    )
+    return (target / "a").read_text(encoding="utf-8")
 
 
 def names(folder):
@@ -189,7 +191,7 @@ def test_two_processes_place_one_after_the_other(tmp_path):
     def start(text):
         return subprocess.Popen(
             [sys.executable, "-c", PLACES, target, text],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
         )  # fmt: skip
 
     with start("first") as first:
@@ -203,7 +205,7 @@ def test_two_processes_place_one_after_the_other(tmp_path):
     with second:
         assert second.stdout.readline() == "fills\n"
         second.communicate("go on\n", timeout=30)
-    assert (target / "file").read_text() == "second"
+    assert (target / "file").read_text(encoding="utf-8") == "second"
     assert names(tmp_path) == ["out"]
 
 

@@ -34,9 +34,9 @@ def test_nothing_outlives_an_interruption(tmp_path, monkeypatch, interruption):
 
     def interrupted():
         with processes.process(["sh", "-c", DEAF], log=log, env=os.environ) as child:
-            while not log.read_text().strip():
+            while not log.read_text(encoding="utf-8").strip():
                 time.sleep(0.02)
-            pids.extend([child.pid, int(log.read_text())])
+            pids.extend([child.pid, int(log.read_text(encoding="utf-8"))])
             raise interruption
 
     with pytest.raises(type(interruption)):
@@ -46,7 +46,7 @@ def test_nothing_outlives_an_interruption(tmp_path, monkeypatch, interruption):
 
 def test_an_error_ends_with_the_last_lines_of_the_log(tmp_path):
     log = tmp_path / "log"
-    log.write_text("".join(f"line {number}\n" for number in range(100)))
+    log.write_text("".join(f"line {number}\n" for number in range(100)), encoding="utf-8")
     assert processes.tail(log).startswith(f"The last lines of {log}:\nline 60\n")
     assert processes.tail(log).endswith("line 99")
 
@@ -72,7 +72,7 @@ with processes.process(["sh", "-c", sys.argv[2]], log=log, env=os.environ) as ch
 def test_nothing_outlives_a_signal(tmp_path, number, code):
     """A real process, ended from outside while its child runs, leaves none behind."""
     command = [sys.executable, "-c", STARTER, str(tmp_path / "log"), DEAF]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starter:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as starter:
         pids = [int(pid) for pid in starter.stdout.readline().split()]
         starter.send_signal(number)
         assert starter.wait(30) == code
@@ -90,9 +90,9 @@ def test_sigterm_lets_a_process_end_in_its_own_time(tmp_path):
     script = "trap 'sleep 0.3; echo done; exit 0' TERM; echo up; while :; do sleep 0.05; done"
     log = tmp_path / "log"
     with processes.process(["sh", "-c", script], log=log, env=os.environ):
-        while not log.read_text():
+        while not log.read_text(encoding="utf-8"):
             time.sleep(0.02)
-    assert log.read_text().splitlines()[-1] == "done"
+    assert log.read_text(encoding="utf-8").splitlines()[-1] == "done"
 
 
 def test_sigterm_is_as_it_was_afterwards(tmp_path):

@@ -156,7 +156,7 @@ def test_a_cut_record(store, cut):
 
 def test_a_file_in_a_results_place(store):
     (store.root / "step").mkdir(parents=True)
-    (store.root / "step" / "key").write_text("x")
+    (store.root / "step" / "key").write_text("x", encoding="utf-8")
     assert store.get("step", "key") is None
     assert make(store).files.is_dir()
 
@@ -190,7 +190,7 @@ def test_missing_file_is_noticed(store):
 def test_killed_work_is_made_anew(store):
     """Kill -9 in the middle: nothing is published, and the next run finishes."""
     child = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(store.root)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", KILLED, str(store.root)], stdout=subprocess.PIPE, encoding="utf-8"
     )
     assert child.stdout.readline() == "working\n"
     child.send_signal(signal.SIGKILL)
@@ -217,7 +217,9 @@ def test_the_next_that_works_removes_what_the_killed_left(store):
         children = []
         for _ in range(2):
             child = subprocess.Popen(
-                [sys.executable, "-c", KILLED, str(store.root)], stdout=subprocess.PIPE, text=True
+                [sys.executable, "-c", KILLED, str(store.root)],
+                stdout=subprocess.PIPE,
+                encoding="utf-8",
             )
             stack.enter_context(child)
             stack.callback(child.kill)
@@ -262,7 +264,7 @@ def test_many_at_once_do_not_sweep_each_other(store):
     for number in range(40):
         for mine in range(4):
             file = store.get("step", f"{number}-{mine}").files / "file"
-            assert file.read_text() == f"{number}-{mine}"
+            assert file.read_text(encoding="utf-8") == f"{number}-{mine}"
     make(store)
     assert left(store) == []
 

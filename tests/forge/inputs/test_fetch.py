@@ -113,7 +113,7 @@ def put(mirror: Path, repo: str, files: dict[str, bytes]) -> None:
     for name, data in files.items():
         (folder / name).write_bytes(data)
     sums = [f"{hashlib.sha256(data).hexdigest()}  ./{name}\n" for name, data in files.items()]
-    (folder / SUMS).write_text("".join(sums))
+    (folder / SUMS).write_text("".join(sums), encoding="utf-8")
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def run(job: Job, out: Path) -> dict:
     out.mkdir()
     known = fetch.run(work, out)
     assert known == {path: canonical.sha256_file(out / path) for path in known}
-    return json.loads((out / "inputs.json").read_text())
+    return json.loads((out / "inputs.json").read_text(encoding="utf-8"))
 
 
 def layout(out: Path) -> list[str]:
@@ -142,7 +142,7 @@ def layout(out: Path) -> list[str]:
 
 def samples(out: Path) -> list:
     (file,) = (out / "calibration/llm").glob("*.jsonl")
-    lines = file.read_text().splitlines()
+    lines = file.read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["messages"] for line in lines]
 
 
@@ -174,7 +174,7 @@ def test_a_rehearsal_needs_nothing_but_the_standin(job, tmp_path):
     assert (line.name, line.nbytes, line.file) == ("x", 7, "model.safetensors")
     assert line.sha256 == canonical.sha256_text("weights")
     assert [chat[0]["content"][-7:] for chat in samples(out)] == ["Title 0", "Title 1"]
-    assert (out / "perplexity/text.txt").read_text().count("Title") == 3
+    assert (out / "perplexity/text.txt").read_text(encoding="utf-8").count("Title") == 3
 
 
 def test_inputs_are_told_in_the_same_words_everywhere(job, tmp_path, standins, monkeypatch):
@@ -187,7 +187,7 @@ def test_inputs_are_told_in_the_same_words_everywhere(job, tmp_path, standins, m
 
     here, there = (tmp_path / name / "inputs.json" for name in ("here", "there"))
     assert here.read_bytes() == there.read_bytes()
-    assert str(tmp_path) not in here.read_text()
+    assert str(tmp_path) not in here.read_text(encoding="utf-8")
 
 
 def test_parameters_follow_the_pins(job, standins):
@@ -196,7 +196,10 @@ def test_parameters_follow_the_pins(job, standins):
     assert before == fetch.parameters(work_on(job(rehearsal=True), {}))
 
     card = standins / "qwen36-dense/standin.toml"
-    card.write_text(card.read_text().replace(hashlib.sha256(WEIGHTS).hexdigest(), "0" * 64))
+    card.write_text(
+        card.read_text(encoding="utf-8").replace(hashlib.sha256(WEIGHTS).hexdigest(), "0" * 64),
+        encoding="utf-8",
+    )
     assert before != fetch.parameters(work_on(job(rehearsal=True), {}))
 
 
@@ -397,7 +400,7 @@ def check_real(inputs: dict, out: Path, kind: str) -> None:
     """Every input from one kind of source, its bytes the pinned ones."""
     assert set(kinds(inputs).values()) == {kind}
     assert (out / "base/a.safetensors").read_bytes() == WEIGHTS
-    assert (out / "template/chat_template.jinja").read_text() == TEMPLATE
+    assert (out / "template/chat_template.jinja").read_text(encoding="utf-8") == TEMPLATE
     assert samples(out) == [[{"role": "user", "content": f"Question {n}?"}] for n in range(2)]
     assert (out / "perplexity/text.txt").read_bytes() == TEXT.encode()
     assert [file for file in inputs["files"] if file["path"] == "config.json"] == [

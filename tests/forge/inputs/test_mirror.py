@@ -97,7 +97,7 @@ def test_a_listed_file_that_is_missing_is_refused(tmp_path, folder):
 @pytest.mark.parametrize("path", ["../escape", "a/../../b", "/etc/passwd", ""])
 def test_a_listing_that_leads_out_is_refused(tmp_path, folder, path):
     sums = folder / mirror.SUMS
-    sums.write_text(sums.read_text() + f"{'0' * 64}  {path}\n")
+    sums.write_text(sums.read_text(encoding="utf-8") + f"{'0' * 64}  {path}\n", encoding="utf-8")
     with pytest.raises(FetchError, match="SHA256SUMS, line 4"):
         find(tmp_path)
 

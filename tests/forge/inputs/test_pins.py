@@ -65,7 +65,7 @@ def test_a_locked_recipe_is_left_alone(hub, file):
 
 @pytest.mark.parametrize("known", ["", "main"])
 def test_without_a_commit_the_head_is_taken_and_said(hub, file, known):
-    file.write_text(file.read_text().replace("fb6bc2f", known))
+    file.write_text(file.read_text(encoding="utf-8").replace("fb6bc2f", known), encoding="utf-8")
     (change,) = lock(hub)
 
     assert COMMITS[-1] in change
@@ -75,7 +75,7 @@ def test_without_a_commit_the_head_is_taken_and_said(hub, file, known):
 @pytest.mark.parametrize(("known", "number"), [("fb6bc2", 2), ("abcdef0", 0)])
 def test_an_abbreviation_of_none_or_two_is_refused(hub, file, known, number):
     """The file stays as it was."""
-    file.write_text(file.read_text().replace("fb6bc2f", known))
+    file.write_text(file.read_text(encoding="utf-8").replace("fb6bc2f", known), encoding="utf-8")
     before = file.read_bytes()
     with pytest.raises(FetchError, match=f"{number} of the 5 commits on main begin with '{known}'"):
         lock(hub)
@@ -85,7 +85,10 @@ def test_an_abbreviation_of_none_or_two_is_refused(hub, file, known, number):
 def test_a_pin_spelled_in_another_way_is_refused(hub, file):
     """Rather than guess, it says what to write."""
     line = f"revision  =  {KNOWN}"
-    file.write_text(file.read_text().replace(line, 'revision.unresolved = "fb6bc2f"'))
+    file.write_text(
+        file.read_text(encoding="utf-8").replace(line, 'revision.unresolved = "fb6bc2f"'),
+        encoding="utf-8",
+    )
     with pytest.raises(RecipeError, match=r"\[calibration\.sets\.llm\] has no line .* by hand"):
         lock(hub)
 
@@ -97,8 +100,8 @@ def test_a_donors_pin_is_completed_too(hub, file):
         '\n[mtp.donor]\nrepo = "acme/donor"\nrevision = {unresolved = ""}\n'
         'files = ["mtp.safetensors"]\n\n[calibration]'
     )
-    text = file.read_text().replace('source = "base"', 'source = "donor"')
-    file.write_text(text.replace("\n[calibration]", donor))
+    text = file.read_text(encoding="utf-8").replace('source = "base"', 'source = "donor"')
+    file.write_text(text.replace("\n[calibration]", donor), encoding="utf-8")
 
     assert len(lock(hub)) == 2
     assert recipe.find(FLAGSHIP).sources["donor"].revision == "d" * 40

@@ -27,7 +27,7 @@ def make(tmp_path):
 
     def run(lines, members, count=9):
         path = tmp_path / "plots.jsonl"
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         archive = tmp_path / "shard_000000.tar"
         with tarfile.open(archive, "w") as tar:
             for name, data in members:
@@ -46,7 +46,7 @@ def test_the_corpus_has_the_form_of_the_data_set(tmp_path):
     media = sorted(SUBSET.glob("media/*.tar"))
     found = samples.read_pictures(SUBSET / "plotqa_cot.jsonl", media, 3, tmp_path)
     sample_files.write(found, tmp_path / sample_files.FILE)
-    lines = (tmp_path / sample_files.FILE).read_text().splitlines()
+    lines = (tmp_path / sample_files.FILE).read_text(encoding="utf-8").splitlines()
     named = [
         part["image"]
         for line in lines
@@ -89,7 +89,7 @@ def test_what_is_no_sample_names_file_and_line(make, lines, members, fault):
 
 
 def test_a_damaged_tar_file_is_refused(tmp_path):
-    (tmp_path / "a.jsonl").write_text(json.dumps(sample()) + "\n")
+    (tmp_path / "a.jsonl").write_text(json.dumps(sample()) + "\n", encoding="utf-8")
     (tmp_path / "a.tar").write_bytes(b"no tar file at all" * 100)
     with pytest.raises(FetchError, match=r"a\.tar: no readable tar file"):
         samples.read_pictures(tmp_path / "a.jsonl", [tmp_path / "a.tar"], 1, tmp_path / "out")

@@ -40,14 +40,17 @@ def make_standins(root: Path, articles: int = 3) -> Path:
     lines = [f'"{n}" = "{canonical.sha256_file(checkpoint / n)}"\n' for n in CHECKPOINT]
     (checkpoint.parent / "standin.toml").write_text(
         f'name = "qwen36-dense"\narchitecture = "{ARCHITECTURE}"\n\n'
-        f"[training]\nseed = 0\n\n[files]\n{''.join(lines)}"
+        f"[training]\nseed = 0\n\n[files]\n{''.join(lines)}",
+        encoding="utf-8",
     )
-    (root / "chat_template.jinja").write_text("{{ messages }}")
+    (root / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
     for part in ("calibration", "evaluation"):
         folder = root / "corpus" / part
         folder.mkdir(parents=True)
         for number in range(articles):
-            (folder / f"{number:02}-a.txt").write_text(f"Title {number}\n\nBody.\n\nMore.\n")
+            (folder / f"{number:02}-a.txt").write_text(
+                f"Title {number}\n\nBody.\n\nMore.\n", encoding="utf-8"
+            )
     standin.pin(root)
     return root
 
@@ -100,7 +103,7 @@ def test_a_file_too_many_is_refused(root):
     ],
 )
 def test_a_wrong_card_is_refused(root, card, fault):
-    (root / "qwen36-dense/standin.toml").write_text(card)
+    (root / "qwen36-dense/standin.toml").write_text(card, encoding="utf-8")
     with pytest.raises(FetchError, match=fault):
         checkpoint(root)
 
@@ -131,7 +134,7 @@ def test_the_corpus_is_smaller_than_data_sets_are(root):
 @pytest.mark.parametrize("name", ["chat_template.jinja", "corpus/calibration/00-a.txt"])
 def test_template_and_corpus_are_pinned(root, name):
     """A change is refused until it is pinned on purpose."""
-    (root / name).write_text("Other\n\ntext\n")
+    (root / name).write_text("Other\n\ntext\n", encoding="utf-8")
     template, corpus = standin.template(root), standin.corpus("calibration", root)
     with pytest.raises(FetchError, match=r"python -m forge\.inputs\.standin"):
         template.take(), corpus.take()
@@ -142,7 +145,7 @@ def test_template_and_corpus_are_pinned(root, name):
 
 
 def test_an_article_too_many_is_refused(root):
-    (root / "corpus/calibration/99-new.txt").write_text("New\n\ntext\n")
+    (root / "corpus/calibration/99-new.txt").write_text("New\n\ntext\n", encoding="utf-8")
     with pytest.raises(FetchError, match=r"99-new\.txt: is there, but not pinned"):
         standin.corpus("calibration", root)
 
@@ -157,7 +160,7 @@ def test_an_article_becomes_a_conversation(root):
 @pytest.mark.parametrize("text", ["", "Title\n\n", "Title\nBody\n", "A\nB\n\nBody\n", "\n\nBody"])
 def test_an_article_needs_a_title_and_a_body(tmp_path, text):
     article = tmp_path / "article.txt"
-    article.write_text(text)
+    article.write_text(text, encoding="utf-8")
     with pytest.raises(FetchError, match="must be a title, a blank line and paragraphs"):
         standin.conversation(article)
 

@@ -26,9 +26,9 @@ def test_they_are_not_stale():
 def test_a_stale_one_is_noticed(tmp_path):
     schemas.write(tmp_path)
     assert stale(tmp_path) == []
-    (tmp_path / "policy.schema.json").write_text("{}")
+    (tmp_path / "policy.schema.json").write_text("{}", encoding="utf-8")
     (tmp_path / "release.schema.json").unlink()
-    (tmp_path / "former.schema.json").write_text("{}")
+    (tmp_path / "former.schema.json").write_text("{}", encoding="utf-8")
     assert stale(tmp_path) == ["former.schema.json", "policy.schema.json", "release.schema.json"]
     schemas.write(tmp_path)
     assert stale(tmp_path) == []

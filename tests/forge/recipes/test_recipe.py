@@ -7,7 +7,7 @@ import pytest
 from forge.core.errors import NotReadyError, RecipeError, UnpinnedError
 from forge.recipes import recipe
 
-GOOD = (recipe.VARIANTS / "qwen36-27b-vlm-mtp.toml").read_text()
+GOOD = (recipe.VARIANTS / "qwen36-27b-vlm-mtp.toml").read_text(encoding="utf-8")
 UNSHARED = 'format = "nvfp4"\nmodules = ["model.language_model.layers.*.self_attn.o_proj"]'
 MODELOPT = 'engine = "modelopt"\nattention = "sdpa"'
 LLM_COMPRESSOR = 'engine = "llm-compressor"\nattention = "eager"'
@@ -16,7 +16,7 @@ COMMIT = "6a9e13bd6fc8f0983b9b99948120bc37f49c13e9"
 
 def load(tmp_path, text):
     path = tmp_path / "variant.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return recipe.load(path)
 
 
@@ -80,7 +80,7 @@ def test_mistakes_are_named(tmp_path, old, new, key, value):
 
 
 def test_llm_compressor_takes_text_alone(tmp_path):
-    pictured = (recipe.VARIANTS / "qwen36-27b-vlm-mixedcal.toml").read_text()
+    pictured = (recipe.VARIANTS / "qwen36-27b-vlm-mixedcal.toml").read_text(encoding="utf-8")
     with pytest.raises(RecipeError, match="calibration: .* text through the whole model alone"):
         load(tmp_path, pictured.replace(MODELOPT, LLM_COMPRESSOR))
 
@@ -132,13 +132,13 @@ def test_a_recipe_that_is_not_ready_is_refused_for_a_real_build(tmp_path):
 
 
 def test_pictures_are_not_joined(tmp_path):
-    pictured = (recipe.VARIANTS / "qwen36-27b-vlm-mixedcal.toml").read_text()
+    pictured = (recipe.VARIANTS / "qwen36-27b-vlm-mixedcal.toml").read_text(encoding="utf-8")
     with pytest.raises(RecipeError, match=r"sparsetables: .* `rows` must be 'single'"):
         load(tmp_path, pictured.replace('rows = "single"', 'rows = "joined"', 1))
 
 
 def test_a_file_is_lent_or_the_bases_own(tmp_path):
-    carnice = (recipe.VARIANTS / "carnice-v2-27b-text-mtp.toml").read_text()
+    carnice = (recipe.VARIANTS / "carnice-v2-27b-text-mtp.toml").read_text(encoding="utf-8")
     twice = carnice.replace('lends = ["preprocessor_config.json"', 'lends = ["config.json"')
     with pytest.raises(RecipeError, match=r"lends names 'config\.json'"):
         load(tmp_path, twice)

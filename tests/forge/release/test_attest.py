@@ -33,21 +33,21 @@ def attested(built):
 
 
 def statement(attested):
-    return json.loads((attested / "provenance" / "provenance.json").read_text())
+    return json.loads((attested / "provenance" / "provenance.json").read_text(encoding="utf-8"))
 
 
 def test_sums_satisfy_sha256sum(attested):
     """`sha256sum -c` run in the release folder, strictly, and every file is covered."""
     done = subprocess.run(
         ["sha256sum", "--check", "--strict", "provenance/SHA256SUMS"],
-        cwd=attested, capture_output=True, text=True, check=True,
+        cwd=attested, capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
     listed = {line.partition(":")[0] for line in done.stdout.splitlines()}
     assert listed == {path.name for path in attested.iterdir() if path.is_file()}
 
 
 def test_sums_notice_a_changed_file(attested):
-    (attested / "config.json").write_text("{}")
+    (attested / "config.json").write_text("{}", encoding="utf-8")
     done = subprocess.run(
         ["sha256sum", "--check", "provenance/SHA256SUMS"],
         cwd=attested, capture_output=True, check=False,
@@ -57,7 +57,7 @@ def test_sums_notice_a_changed_file(attested):
 
 def test_tensor_lines(attested):
     """A sorted line of canonical JSON a tensor, with the digest of its stored bytes."""
-    text = (attested / "provenance" / "tensors.jsonl").read_text()
+    text = (attested / "provenance" / "tensors.jsonl").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
     tensors = tensorfile.read_checkpoint(attested)
     assert [line["name"] for line in lines] == sorted(tensors)
@@ -79,7 +79,7 @@ def test_statement_is_in_toto_with_slsa(attested):
     assert found["_type"] == "https://in-toto.io/Statement/v1"
     assert found["predicateType"] == "https://slsa.dev/provenance/v1"
     assert found["predicate"].keys() == {"buildDefinition", "runDetails"}
-    text = (attested / "provenance" / "provenance.json").read_text()
+    text = (attested / "provenance" / "provenance.json").read_text(encoding="utf-8")
     assert text == canonical.dumps(found) + "\n"
 
 

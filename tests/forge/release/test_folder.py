@@ -73,7 +73,7 @@ def test_a_release_is_not_undone(results, tmp_path):
     target = tmp_path / "dist" / "variant"
     place(results, target)
     for name in ADDED:
-        (target / name).write_text(name)
+        (target / name).write_text(name, encoding="utf-8")
     for path in target.rglob("*"):
         if path.is_file():
             store.own(path)
@@ -81,7 +81,7 @@ def test_a_release_is_not_undone(results, tmp_path):
     assert before == {*results["dress"].digests, "provenance/provenance.json", *ADDED}
     place(results, target)
     assert before == files(target)
-    (target / "config.json").write_text("{}")
+    (target / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(StoreError, match="is signed"):
         place(results, target)
     assert before == files(target)
@@ -90,19 +90,19 @@ def test_a_release_is_not_undone(results, tmp_path):
 
 
 def test_a_file_of_its_own_has_the_same_bytes_and_time(tmp_path):
-    (tmp_path / "one").write_text("x")
+    (tmp_path / "one").write_text("x", encoding="utf-8")
     store.link(tmp_path / "one", tmp_path / "other")
     stamp = store.stamp(tmp_path / "one")
     store.own(tmp_path / "other")
     assert not (tmp_path / "one").samefile(tmp_path / "other")
     assert stamp == store.stamp(tmp_path / "other")
-    (tmp_path / "other").write_text("y")
-    assert (tmp_path / "one").read_text() == "x"
+    (tmp_path / "other").write_text("y", encoding="utf-8")
+    assert (tmp_path / "one").read_text(encoding="utf-8") == "x"
 
 
 def test_never_replaces_a_foreign_folder(results, tmp_path):
     (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "thesis.txt").write_text("x")
+    (tmp_path / "home" / "thesis.txt").write_text("x", encoding="utf-8")
     with pytest.raises(StoreError, match="is no earlier build, so it is not replaced"):
         place(results, tmp_path / "home")
     assert files(tmp_path / "home") == {"thesis.txt"}
@@ -119,7 +119,7 @@ def test_a_signed_release_is_not_replaced(built, tmp_path, name):
     """Unless that is said; the error names the signatures that would be lost."""
     target = tmp_path / "out"
     place(attested(built), target)
-    (target / name).write_text("signature")
+    (target / name).write_text("signature", encoding="utf-8")
     before = files(target)
     with pytest.raises(StoreError, match=rf"out: is signed \({name}\), so") as refused:
         place(attested(built, "standin:y"), target)
@@ -134,12 +134,12 @@ def test_files_that_are_not_a_builds_are_not_replaced(built, tmp_path):
     target = tmp_path / "out"
     place(attested(built), target)
     for name in (*DOCUMENTS, *"123456", "provenance/notes"):
-        (target / name).write_text(name)
+        (target / name).write_text(name, encoding="utf-8")
     (target / "0").symlink_to("nowhere")
     said = r"has files that are not a build's \(0, 1, 2, 3, 4 and 3 more\)"
     with pytest.raises(StoreError, match=said):
         place(attested(built, "standin:y"), target)
-    assert (target / "provenance/notes").read_text() == "provenance/notes"
+    assert (target / "provenance/notes").read_text(encoding="utf-8") == "provenance/notes"
     place(attested(built, "standin:y"), target, replace=True)
     assert not {"0", "1", "README.md"} & files(target)
 

@@ -176,7 +176,7 @@ def test_memory_is_bounded(tmp_path):
         file.truncate(len(header) + spec.nbytes)
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(tmp_path), canonical.sha256_file(path)],
-        capture_output=True, text=True, check=False,
+        capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout)

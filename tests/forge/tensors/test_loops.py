@@ -46,7 +46,7 @@ def test_other_instructions_give_the_same_bytes(processor, tmp_path):
         env={**os.environ, **{name: str(value) for name, value in built_for.items()}},
         cwd=Path(__file__).parent,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
     )
     assert done.stdout.strip() == digest()

@@ -85,9 +85,9 @@ def test_broken_files_are_refused(tmp_path, content, message):
 
 def edit_index(base, change):
     path = base / tensorfile.INDEX
-    index = json.loads(path.read_text())
+    index = json.loads(path.read_text(encoding="utf-8"))
     change(index["weight_map"])
-    path.write_text(json.dumps(index))
+    path.write_text(json.dumps(index), encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", "gone.safetensors", ""])
@@ -107,7 +107,7 @@ def test_index_and_files_must_agree(base):
 def test_tensor_that_two_files_hold(base):
     """Each file is sound alone, and the index names the tensor once."""
     first, second = sorted(base.glob("*.safetensors"))
-    index = json.loads((base / tensorfile.INDEX).read_text())["weight_map"]
+    index = json.loads((base / tensorfile.INDEX).read_text(encoding="utf-8"))["weight_map"]
     name = next(name for name, file in index.items() if file == first.name)
     twice = [*tensorfile.read_header(second), tensorfile.read_header(first)[0]]
     data = b"".join(tensor.read() for tensor in twice)
