@@ -59,7 +59,8 @@ def running(script, *arguments):
         child = stack.enter_context(
             subprocess.Popen(
                 [sys.executable, "-c", script, *map(str, arguments)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                encoding="utf-8",
             )
         )  # fmt: skip
         stack.callback(child.kill)
