@@ -49,7 +49,7 @@ TRUST = $(call path-option,KEY,--key) $(call option,IDENTITY,--identity) $(call 
 POLICY_FILE = $(call path-option,POLICY,--policy)
 
 .PHONY: help demo test list rehearse verify reproduce compare bench lock image image-test container-test release $(VARIANTS)
-.PHONY: keygen sign verify-release attest-reproduction publish schemas
+.PHONY: keygen sign verify-release attest-reproduction publish schemas faults
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -65,6 +65,9 @@ demo: rehearse  ## rehearse the flagship on its stand-in: no GPU, no hub
 
 test: .venv/made  ## everything that CI runs
 	@$(NOX) $(if $(value MIRROR),-- $(call quote,--mirror=$(call absolute,$(value MIRROR))))
+
+faults: .venv/made  ## kill and refuse every command at every file operation, into dist/faults.json
+	@$(NOX) -s faults
 
 list: .venv/made  ## the variants, one a line
 	@$(NOX) -s forge -- list

@@ -247,6 +247,12 @@ def unit(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Every command, killed and refused at every call that changes or reads a file."""
+    python(session, "dev", "tests/faults", *session.posargs)
+
+
+@nox.session
 def libraries(session: nox.Session) -> None:
     """The tests against torch, transformers, modelopt and llm-compressor."""
     where = (

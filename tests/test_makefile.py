@@ -105,6 +105,7 @@ TARGETS = [
     ("reproduce FROM=/release RECALIBRATE=1", "-s reproduce -- /release --recalibrate"),
     ("compare A=one B=/two", f"-s compare -- {HERE}one /two"),
     ("bench", "-s bench"),
+    ("faults", "-s faults"),
     ("release DIR=release", f"-s release -- forge release {HERE}release"),
     ("schemas", "-s forge -- schemas"),
     ("keygen KEY=key", f"-s release -- forge keygen {HERE}key"),

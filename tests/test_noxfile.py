@@ -60,6 +60,7 @@ SESSIONS = {
             "not libraries and not engine and not image", ...,
         )
     ],
+    "faults": [("dev", "tests/faults", ...)],
     "libraries": [
         (
             "build", *PYTEST, "tests/assay", "tests/forge", "tests/test_pipeline.py",

@@ -9,7 +9,11 @@ from forge.core.errors import FileSystemError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # What the system also says of a file that is open already, when Python no longer knows its name.
-_OF_OPEN_FILES = FULL | {errno.EIO, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE}
+# A file system over a network asks for permission at each write, and forgets files.
+_OF_OPEN_FILES = FULL | {
+    errno.EIO, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM,
+    errno.ESTALE,
+}  # fmt: skip
 _GB = 1e9
 
 

@@ -1,0 +1,69 @@
+"""Tries every command at every call that changes or reads a file: `<python> tests/faults`.
+
+Exit code 1 if anything was lost, left over, wedged, told by a traceback, or not told.
+"""
+
+import argparse
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # the folder of the tests, not this one
+
+from faults import shim  # noqa: E402 - the path is known now
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's own, where a flush to the disk costs nothing
+
+
+def main() -> int:
+    """Runs what was asked for; returns the exit code."""
+    options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    options.add_argument("commands", nargs="*", help="only these")
+    options.add_argument("--sample", type=int, help="so many faults of each kind a command")
+    options.add_argument("--match", help="only faults that this finds, as 'killed after change 7$'")
+    options.add_argument("--workers", type=int, default=2)
+    options.add_argument("--report", type=Path, default=Path("dist", "faults.json"))
+    options.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)  # made by the first start
+    asked = options.parse_args()
+    if not shim.is_loaded():
+        where = MEMORY if MEMORY.is_dir() else None
+        scratch = Path(tempfile.mkdtemp(dir=where, prefix="hallmark-faults-"))
+        sys.argv += ["--scratch", str(scratch)]
+        shim.reexec(shim.build(scratch))
+    try:
+        return run(asked)
+    finally:
+        shutil.rmtree(asked.scratch)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """The walks that were asked for, in this process, which has the library."""
+    # With the library loaded, and only here: the first start needs none of it.
+    from faults import commands, report, walk
+    from faults.careless import CARELESS
+
+    root = asked.scratch / "root"
+    for name in ("fixed", "snapshots", "worlds"):
+        (root / name).mkdir(parents=True)
+    commands.warm()
+    commands.inputs(root / "fixed")
+    rows = []
+    every = {command.name: command for command in (*commands.COMMANDS, CARELESS)}
+    for name in asked.commands or [command.name for command in commands.COMMANDS]:
+        command = every[name]
+        on = walk.stage(command, root)
+        chosen = list(walk.faults(on.operations))
+        if asked.match:
+            chosen = [fault for fault in chosen if re.search(asked.match, str(fault))]
+        if asked.sample:
+            chosen = walk.sample(chosen, asked.sample)
+        rows.append(walk.walk(on, chosen, asked.workers))
+        report.show(rows[-1])
+        report.write(asked.report, rows)
+    return 0 if rows and all(row.is_good for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

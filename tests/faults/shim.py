@@ -1,0 +1,96 @@
+"""The library of shim.c: built here, loaded before all others, and told what is to happen."""
+
+import ctypes
+import errno
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("shim.c")
+# As in shim.c.
+CHANGE, READ = 0, 1
+WATCH, KILL_BEFORE, TEAR, KILL_AFTER, REFUSE, FULL = range(6)
+GROWS, WRITES = 1, 2
+
+MODES = {
+    WATCH: "watched",
+    KILL_BEFORE: "killed before",
+    TEAR: "killed within",
+    KILL_AFTER: "killed after",
+    REFUSE: "refused",
+    FULL: "full disk from",
+}
+KILLS = frozenset({KILL_BEFORE, TEAR, KILL_AFTER})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """A call that was counted: the number that it had in its count, and what it was about."""
+
+    kind: int
+    number: int
+    name: str
+    traits: int
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What happens at the call of this number."""
+
+    mode: int = WATCH
+    kind: int = CHANGE
+    number: int = 0
+    error: int = 0
+
+    def __str__(self) -> str:
+        """As a report has it, such as `refused (EIO) read 12`."""
+        what = MODES[self.mode] + (f" ({errno.errorcode[self.error]})" if self.error else "")
+        return f"{what} {('change', 'read')[self.kind]} {self.number}"
+
+
+def build(folder: Path) -> Path:
+    """Compiles the library into a folder."""
+    library = folder / "shim.so"
+    subprocess.run(
+        ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC",
+         "-o", library, SOURCE, "-ldl"],
+        check=True,
+    )  # fmt: skip
+    return library
+
+
+def reexec(library: Path) -> None:
+    """Begins this process anew with the library loaded, one thread in it, and nothing inherited."""
+    kept = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+    env = {name: os.environ[name] for name in kept if name in os.environ}
+    # A process that forks may have no other threads; numpy's linear algebra would start some.
+    env |= {"LD_PRELOAD": str(library), "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    os.execve(sys.executable, [sys.executable, *sys.argv], env)  # noqa: S606
+
+
+def is_loaded() -> bool:
+    """Whether this process has the library."""
+    return hasattr(ctypes.CDLL(None), "faults_arm")
+
+
+def arm(below: Path, fault: Fault, log: int) -> None:
+    """From now on, calls below a folder are counted, and the fault happens when it is due."""
+    ctypes.CDLL(None).faults_arm(
+        os.fsencode(f"{below}/"), fault.kind, fault.mode, ctypes.c_long(fault.number),
+        fault.error, log,
+    )  # fmt: skip
+
+
+def operations(log: int) -> list[Operation]:
+    """What was counted, from the log."""
+    data = os.pread(log, os.fstat(log).st_size, 0).decode("utf-8", "surrogateescape")
+    found = []
+    for line in data.splitlines():
+        kind, number, name, traits, path = line.split(" ", 4)
+        found.append(
+            Operation(kind=int(kind), number=int(number), name=name, traits=int(traits), path=path)
+        )
+    return found

@@ -1,0 +1,96 @@
+"""One trial: a command in a process of its own, with a fault at one of its calls."""
+
+import atexit
+import os
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from faults import shim
+from faults.commands import Command
+from faults.shim import Fault, Operation
+
+SECONDS = 60  # after which a run is taken for wedged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a run ended: its exit code or minus the signal, all that it said, all that it called."""
+
+    code: int
+    said: str
+    operations: Sequence[Operation]
+
+    @property
+    def errors(self) -> int:
+        """How many lines tell an error."""
+        return sum(line.startswith("error:") for line in self.said.splitlines())
+
+    @property
+    def has_traceback(self) -> bool:
+        return "Traceback (most recent call last)" in self.said
+
+    def at(self, fault: Fault) -> Operation | None:
+        """The call that the fault was for, if it came to that."""
+        return next(
+            (o for o in self.operations if (o.kind, o.number) == (fault.kind, fault.number)), None
+        )
+
+
+def run(command: Command, root: Path, world: Path, fault: Fault | None = None) -> Ended:
+    """Runs a command in a world, in a fork of this process."""
+    said, log = os.memfd_create("said"), os.memfd_create("log")
+    try:
+        child = os.fork()
+        if child == 0:
+            _in_child(command, root, world, fault, said=said, log=log)
+        _, status = os.waitpid(child, 0)
+        text = os.pread(said, os.fstat(said).st_size, 0).decode("utf-8", "replace")
+        return Ended(
+            code=os.waitstatus_to_exitcode(status), said=text, operations=shim.operations(log)
+        )
+    finally:
+        os.close(said)
+        os.close(log)
+
+
+def _in_child(
+    command: Command, root: Path, world: Path, fault: Fault | None, *, said: int, log: int
+) -> None:
+    code = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(SECONDS)
+        os.environ |= {"HOME": str(world / "home"), "TMPDIR": str(world / "tmp")}
+        tempfile.tempdir = None
+        os.chdir(world)
+        if fault is not None:
+            shim.arm(root, fault, log)
+        code = _code_of(command, root / "fixed", world)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _code_of(command: Command, fixed: Path, world: Path) -> int:
+    """As Python ends: threads are waited for, and what is to be done at exit is done."""
+    try:
+        command.run(fixed, world)
+    except SystemExit as ended:
+        code = ended.code
+        return code if isinstance(code, int) else int(code is not None)
+    finally:
+        threading._shutdown()
+        atexit._run_exitfuncs()
+    raise AssertionError("a command line ends by SystemExit")

@@ -1,0 +1,51 @@
+"""Worlds: the folder that one trial has for itself, and what lies in it, by digest."""
+
+import re
+import subprocess
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+FOLDER = "folder"
+Inventory = Mapping[str, str]
+
+
+def clone(source: Path, target: Path) -> None:
+    """Copies a world: bytes of its own, the times and the links between its files as they are."""
+    subprocess.run(["cp", "-a", source, target], check=True)
+
+
+def inventory(folder: Path) -> dict[str, str]:
+    """All that lies below a folder, by path: a file's digest, a link's target, or `FOLDER`."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            found[name] = f"-> {path.readlink()}"
+        elif path.is_dir():
+            found[name] = FOLDER
+        else:
+            found[name] = sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def below(found: Inventory, unit: str) -> dict[str, str]:
+    """Of an inventory, a file or folder and all that lies in it."""
+    return {
+        name: what for name, what in found.items() if name == unit or name.startswith(f"{unit}/")
+    }
+
+
+def differences(expected: Inventory, found: Inventory, varying: str) -> list[str]:
+    """What is missing, more, or other than expected; the bytes of what matches `varying` are free.
+
+    Returns:
+        A line each, such as `missing out/config.json`.
+    """
+    lines = [f"missing {name}" for name in expected.keys() - found.keys()]
+    lines += [f"extra {name}" for name in found.keys() - expected.keys()]
+    for name in expected.keys() & found.keys():
+        free = re.fullmatch(varying, name) and FOLDER not in {expected[name], found[name]}
+        if expected[name] != found[name] and not free:
+            lines.append(f"other {name}")
+    return sorted(lines)
