@@ -55,9 +55,9 @@ def run(work: "Work", out: Path) -> None:
         errors = quantization_error.lines(found.errors)
         (out / ERRORS).write_text(errors, encoding="utf-8")
     failed = [check for check in checks if not check.passed]
+    kept = job.store.root / "failed" / job.recipe.name
+    shutil.rmtree(kept, ignore_errors=True)  # of another run; it passes now, or fails as below
     if failed:
-        kept = job.store.root / "failed" / job.recipe.name
-        shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(out, kept)
         raise VerificationError(
             "\n".join(
