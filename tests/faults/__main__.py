@@ -1,6 +1,7 @@
 """Tries every command at every call that changes or reads a file: `<python> tests/faults`.
 
-Exit code 1 if anything was lost, left over, wedged, told by a traceback, or not told.
+Then it runs the rounds of neighbours. Exit code 1 if anything was lost, left over, wedged, told by
+a traceback, or not told.
 """
 
 import argparse
@@ -16,14 +17,18 @@ from faults import shim  # noqa: E402 - the path is known now
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's own, where a flush to the disk costs nothing
 
+NEIGHBOURS = "neighbours"
+
 
 def main() -> int:
     """Runs what was asked for; returns the exit code."""
     options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    options.add_argument("commands", nargs="*", help="only these")
+    options.add_argument("commands", nargs="*", help="only these, or `neighbours`")
     options.add_argument("--sample", type=int, help="so many faults of each kind a command")
     options.add_argument("--match", help="only faults that this finds, as 'killed after change 7$'")
     options.add_argument("--workers", type=int, default=2)
+    options.add_argument("--rounds", type=int, default=100, help="so many of each kind")
+    options.add_argument("--seed", type=int, default=14, help="that decides when commands begin")
     options.add_argument("--report", type=Path, default=Path("dist", "faults.json"))
     options.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)  # made by the first start
     asked = options.parse_args()
@@ -41,7 +46,7 @@ def main() -> int:
 def run(asked: argparse.Namespace) -> int:
     """The walks that were asked for, in this process, which has the library."""
     # With the library loaded, and only here: the first start needs none of it.
-    from faults import commands, report, walk
+    from faults import commands, neighbours, report, walk
     from faults.careless import CARELESS
 
     root = asked.scratch / "root"
@@ -51,7 +56,8 @@ def run(asked: argparse.Namespace) -> int:
     commands.inputs(root / "fixed")
     rows = []
     every = {command.name: command for command in (*commands.COMMANDS, CARELESS)}
-    for name in asked.commands or [command.name for command in commands.COMMANDS]:
+    names = asked.commands or [command.name for command in commands.COMMANDS]
+    for name in (name for name in names if name != NEIGHBOURS):
         command = every[name]
         on = walk.stage(command, root)
         chosen = list(walk.faults(on.operations))
@@ -62,6 +68,14 @@ def run(asked: argparse.Namespace) -> int:
         rows.append(walk.walk(on, chosen, asked.workers))
         report.show(rows[-1])
         report.write(asked.report, rows)
+    if NEIGHBOURS in asked.commands or not (asked.commands or asked.sample or asked.match):
+        print(f"neighbours: {asked.rounds} rounds of each kind, seed {asked.seed}", flush=True)  # noqa: T201
+        kept = asked.report.with_name(NEIGHBOURS)
+        with neighbours.warm() as made:
+            for kind in neighbours.KINDS:
+                rows.append(neighbours.rounds(kind, made, asked.rounds, asked.seed, kept))
+                report.show(rows[-1])
+                report.write(asked.report, rows)
     return 0 if rows and all(row.is_good for row in rows) else 1
 
 

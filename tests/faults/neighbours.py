@@ -1,0 +1,315 @@
+"""Rounds of neighbours: commands that run at the same time on one store, or at one folder.
+
+Each round begins with a store and folders of its own, in one of several states, and starts two or
+three commands at moments that the seed decides; some are stopped for a while, some killed. Then
+what is left is judged from the files, a next build runs, and what is left is judged once more.
+"""
+
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from faults import evidence, world
+from faults.evidence import Wrong
+from faults.processes import Actor, Ended, alone, silent, together
+from faults.report import Row
+from faults.world import STATES, World
+
+from assay import __main__ as assay
+from forge import __main__ as forge
+from forge.core.store import Result, Store
+
+SEED = 14
+WAIT = 0.25  # seconds from a lock that somebody has to his end
+KEPT = 3  # rounds of a kind that are kept when they went wrong
+MEMORY = Path("/dev/shm")  # noqa: S108 - where a flush to the disk costs nothing
+# What one of two builders with different results is told, and nobody else.
+OVERTAKEN = "another build, with another result, was placed there while this one ran"
+
+
+@dataclass(kw_only=True)
+class Scene:
+    """A round: its chance, its store, and the folder that its outs lie in."""
+
+    world: World
+    chance: random.Random
+    folder: Path
+    state: str = "empty"
+    # Whether a record was cut, so that its result is set aside and stays there.
+    aside: bool = False
+    actors: list[Actor] = field(default_factory=list)
+    # What the next build at each folder is, if not any.
+    following: str | None = None
+    # Of each folder the jobs whose result may be there in the end.
+    outs: dict[str, set[str]] = field(default_factory=dict)
+
+    @property
+    def store(self) -> Path:
+        """The store."""
+        return self.folder / "store"
+
+    @property
+    def logs(self) -> Path:
+        """Where it is kept what the commands say."""
+        return self.folder / "logs"
+
+    def out(self, name: str = "out") -> Path:
+        """A folder that builds are placed at."""
+        return self.folder / "outs" / name
+
+    def prepare(self, *states: str) -> None:
+        """Makes the store, in one of some states."""
+        self.logs.mkdir(parents=True)
+        (self.folder / "outs").mkdir()
+        self.state = self.chance.choice(states or tuple(STATES))
+        self.world.copy_store(self.store, self.state)
+
+    def place(self, job: str, name: str = "out") -> None:
+        """Puts a job's folder there, as an earlier build left it."""
+        self.world.copy_out(job, self.store, self.out(name))
+
+    def damage(self) -> None:
+        """Cuts a record of the first job, or changes a file; the next that builds it notices."""
+        there = [self.store / path for path in self.world.results if (self.store / path).exists()]
+        if not there:
+            return
+        record = self.chance.choice(there) / "record.json"
+        files = [path for path in record.parent.glob("files/*") if path.is_file()]
+        if files and self.chance.random() < 0.5:
+            path = self.chance.choice(files)
+            data = path.read_bytes() + b"."
+            path.unlink()  # a folder that shares its bytes keeps them
+            path.write_bytes(data)
+        else:
+            record.write_bytes(record.read_bytes()[: self.chance.randrange(100)])
+            self.aside = True
+
+    def builder(
+        self, name: str, job: str, out: str = "out", *, replace: bool = False, **more: object
+    ) -> None:
+        """Adds a builder, and that its result may be at the folder in the end."""
+        asked = self.world.jobs[job]
+        self.outs.setdefault(out, set()).add(job)
+        work = partial(world.build, asked, self.store, self.out(out), replace=replace)
+        self.actor(name, work, **more)
+
+    def actor(self, name: str, work: Callable[[], object], **more: object) -> None:
+        """Adds a command that begins at once, or anywhere in the time that two builds take."""
+        seconds = self.world.seconds
+        after = self.chance.uniform(0, seconds * self.chance.choice((0.0, 0.05, 1.0, 2.0)))
+        pauses = []
+        if self.chance.random() < 0.4:
+            pauses.append((self.chance.uniform(0, seconds), self.chance.uniform(0.01, seconds)))
+        given = {"after": after, "pauses": pauses, **more}
+        self.actors.append(Actor(name=name, work=work, **given))
+
+    def forge(self, *arguments: object) -> Callable[[], object]:
+        """A command of forge."""
+        return partial(forge.app, [str(one) for one in arguments])
+
+    def assay(self, *arguments: object) -> Callable[[], object]:
+        """A command of assay."""
+        return partial(assay.app, [str(one) for one in arguments])
+
+
+def one_job_at_one_out(scene: Scene) -> None:
+    """Both end well, whoever places it."""
+    scene.prepare()
+    if scene.chance.random() < 0.5:
+        scene.place("one")
+    if scene.chance.random() < 0.2:
+        scene.damage()
+    scene.builder("first", "one")
+    scene.builder("second", "one")
+
+
+def one_job_at_two_outs(scene: Scene) -> None:
+    """Both end well."""
+    scene.prepare()
+    if scene.chance.random() < 0.3:
+        scene.damage()
+    scene.builder("first", "one", "here")
+    scene.builder("second", "one", "there")
+
+
+def two_jobs_at_one_out(scene: Scene) -> None:
+    """One is placed whole; the other was before, or is refused."""
+    scene.prepare()
+    first, second = scene.chance.sample(sorted(scene.world.jobs), 2)
+    if scene.chance.random() < 0.3:
+        scene.place(scene.chance.choice(sorted(scene.world.jobs)))
+    late = scene.chance.uniform(0, 3 * scene.world.seconds)
+    scene.builder("first", first, refusals=(OVERTAKEN,))
+    scene.builder("second", second, refusals=(OVERTAKEN,), after=late)
+
+
+def a_release_reproduced(scene: Scene) -> None:
+    """Reproducing ends well beside a build, and beside another that reproduces the same."""
+    scene.prepare()
+    job = scene.chance.choice(sorted(scene.world.jobs))
+    scene.builder("builder", job)
+    base = scene.world.jobs["one"].base
+    reproduce = scene.assay(
+        "reproduce", scene.world.release, "--store", scene.store, "--base", base
+    )
+    scene.actor("reproducer", reproduce)
+    if scene.chance.random() < 0.3:
+        scene.actor("another", reproduce)
+
+
+def a_builder_killed(scene: Scene) -> None:
+    """The other goes on, also where it waited for the lock of the killed one."""
+    scene.prepare()
+    if scene.chance.random() < 0.3:
+        scene.place("verified")
+    out = scene.chance.choice(("out", "there"))
+    scene.following = "one"  # by which its lock files go as well
+    missing = [step for step in STATES["full"] if step not in STATES[scene.state]]
+    if missing and scene.chance.random() < 0.5:
+        killed_with_a_lock(scene, scene.chance.choice(missing), out)
+        return
+    killed = scene.chance.uniform(0, 1.5 * scene.world.seconds)
+    scene.builder("killed", "one", out, killed=killed, after=0.0, pauses=())
+    scene.builder("builder", "one")
+
+
+def killed_with_a_lock(scene: Scene, step: str, out: str = "out") -> None:
+    """A builder that is killed as it begins a step, while another waits for it."""
+    begun = scene.folder / "begun"
+
+    def dies(build: Callable[[], object]) -> None:
+        make = Store.make
+
+        def dying(self: Store, name: str, *arguments: Any) -> Result:
+            if name == step:
+                begun.touch()
+                time.sleep(WAIT)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return make(self, name, *arguments)
+
+        Store.make = dying  # in this process alone
+        build()
+
+    def waits(build: Callable[[], object]) -> None:
+        while not begun.exists():
+            time.sleep(WAIT / 50)
+        build()
+
+    first, second = (
+        partial(world.build, scene.world.jobs["one"], scene.store, scene.out(name))
+        for name in (out, "out")
+    )
+    scene.outs |= {out: {"one"}, "out": {"one"}}
+    scene.actors = [
+        Actor(name="killed", work=partial(dies, first), dies=True),
+        Actor(name="builder", work=partial(waits, second)),
+    ]
+
+
+KINDS: Mapping[str, Callable[[Scene], None]] = {
+    "two builders of one job at one folder": one_job_at_one_out,
+    "two builders of one job at two folders": one_job_at_two_outs,
+    "two builders of different jobs at one folder": two_jobs_at_one_out,
+    "reproduce beside a builder": a_release_reproduced,
+    "a builder killed beside another": a_builder_killed,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a round: what is wrong, and whether a command was refused."""
+
+    refused: bool
+    wrong: tuple[Wrong, ...]
+
+
+def rounds(kind: str, made: World, count: int, seed: int, kept: Path) -> Row:
+    """Runs some rounds of a kind; the folders of the first that go wrong are copied to `kept`."""
+    row = Row(part="neighbours", name=kind)
+    began = time.monotonic()
+    with memory() as root:
+        for number in range(count):
+            folder = root / f"round-{number}"
+            outcome = round_of(kind, made, number, seed, folder)
+            row.counts["trials"] += 1
+            row.counts["wrong" if outcome.wrong else "refused" if outcome.refused else "same"] += 1
+            row.counts.update({category for category, _ in outcome.wrong})
+            row.findings += [f"{what}: round {number}: {said}" for what, said in outcome.wrong]
+            if outcome.wrong and row.counts["wrong"] <= KEPT:
+                shutil.rmtree(kept / kind / folder.name, ignore_errors=True)
+                shutil.copytree(folder, kept / kind / folder.name, symlinks=True)
+            shutil.rmtree(folder)
+    row.seconds = time.monotonic() - began
+    return row
+
+
+def round_of(kind: str, made: World, number: int, seed: int, folder: Path) -> Outcome:
+    """Runs one round; its chance depends on seed, kind and number alone."""
+    chance = random.Random(f"{seed} {kind} {number}")  # noqa: S311 - chance, and no secret
+    scene = Scene(world=made, chance=chance, folder=folder)
+    KINDS[kind](scene)
+    ended = together(scene.actors, scene.logs)
+    wrong = [*_judged(scene, ended), *_next(scene)]
+    return Outcome(refused=any(one.code > 0 for one in ended.values()), wrong=tuple(wrong))
+
+
+def _judged(scene: Scene, ended: Mapping[str, Ended]) -> Iterator[Wrong]:
+    for actor in scene.actors:
+        yield from evidence.of_the_end(actor, ended[actor.name])
+    if all(one.code > 0 for one in ended.values()):
+        yield "wedged", "all were refused"
+    yield from evidence.of_a_store(scene.store)
+    for name, jobs in scene.outs.items():
+        # Where its only builder was killed, there may be nothing, or what was there before.
+        if _is_due(scene, ended, name):
+            yield from evidence.of_an_out(scene.out(name), scene.world, jobs)
+        elif scene.out(name).exists():
+            yield from evidence.of_an_out(scene.out(name), scene.world, scene.world.jobs)
+
+
+def _is_due(scene: Scene, ended: Mapping[str, Ended], out: str) -> bool:
+    """Whether a builder said that its result is at a folder."""
+    place = f"{scene.out(out)} is "
+    return any(one.code == 0 and place in one.said for one in ended.values())
+
+
+def _next(scene: Scene) -> Iterator[Wrong]:
+    """A build at each folder ends well, and nothing is left of those before."""
+    for name in scene.outs:
+        job = scene.following or scene.chance.choice(sorted(scene.world.jobs))
+        asked = scene.world.jobs[job]
+        work = partial(world.build, asked, scene.store, scene.out(name), replace=True)
+        actor = Actor(name=f"next at {name}", work=work)
+        ended = alone(actor.name, work, scene.logs)
+        yield from (("wedged", said) for _, said in evidence.of_the_end(actor, ended))
+        yield from evidence.of_an_out(scene.out(name), scene.world, {job})
+    yield from evidence.of_a_store(scene.store)
+    yield from evidence.of_leftovers(
+        scene.store, scene.folder / "outs", scene.outs, aside=scene.aside
+    )
+
+
+@contextmanager
+def memory() -> Iterator[Path]:
+    """A folder for worlds and rounds, in memory where there is some."""
+    where = MEMORY if MEMORY.is_dir() else None
+    with tempfile.TemporaryDirectory(dir=where, prefix="hallmark-neighbours-") as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def warm() -> Iterator[World]:
+    """A world for rounds, which are forked from this process within."""
+    with world.warm(), memory() as root:
+        with silent():
+            made = World(root / "world")
+        yield made
