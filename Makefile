@@ -36,6 +36,8 @@ $(foreach one,$(filter-out $(NAMES),$(.VARIABLES)),$(if $(call given,$(one)),$(e
 $(foreach one,$(NAMES),$(if $(findstring $(newline),$(value $(one))),$(error $(one)= holds a line break)))
 $(if $(filter-out host image,$(value RUNNER)),$(error RUNNER= is host or image))
 unexport $(NAMES)
+# Whose modules run is said by lock files.
+unexport PYTHONHOME PYTHONPATH
 
 THE_VARIANT = $(call needed,VARIANT,a variant,v)$(call text,VARIANT)
 WHERE = $(call path-option,BASE,--base) $(call path-option,MIRROR,--mirror)

@@ -20,6 +20,10 @@ from pathlib import Path
 import nox
 from nox.command import CommandFailed
 
+# An environment is its lock file and nothing beside it, so none of a user's modules.
+for name in ("PYTHONHOME", "PYTHONPATH"):
+    os.environ.pop(name, None)
+
 ROOT = Path(__file__).parent
 UV = (sys.executable, "-m", "uv", "--quiet")
 PYTEST = ("-p", "no:cacheprovider")

@@ -73,6 +73,38 @@ def test_second_run_does_no_work_and_says_so(rehearsed):
     assert before == {path: path.stat().st_mtime_ns for path in (root / "out").rglob("*")}
 
 
+@pytest.fixture
+def calibrated(copy):
+    """A store with nothing beyond the calibration, and no result."""
+    for step in ("out", *(f"store/{step.name}" for step in STEPS[2:])):
+        shutil.rmtree(copy / step)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("before", "env"),
+    [
+        ("umask 077; exec <&- >&-", {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+        ("umask 000", {"PATH": "/nonexistent", "HOME": "/proc", "TMPDIR": "/nonexistent"}),
+        ("unset HOME; exec 2>&-", {"GIT_DIR": "/nonexistent", "TZ": "No/Such"}),
+        ("true", {"PYTHONOPTIMIZE": "2", "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1"}),
+    ],
+)
+def test_other_surroundings_give_the_same_bytes(rehearsed, calibrated, before, env):
+    """And the same modes: whoever is given the folder can read it, its owner alone can write."""
+    root, _ = rehearsed
+    done = subprocess.run(
+        ["/bin/bash", "-c", f'{before}; exec "$@"', "-", *command(calibrated)],
+        env={"HF_HUB_OFFLINE": "1", "HOME": str(root), **env},
+        stderr=subprocess.PIPE, check=False,
+    )  # fmt: skip
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr.decode()
+    assert (root / "out" / SUMS).read_bytes() == (calibrated / "out" / SUMS).read_bytes()
+    placed = [calibrated / "out", *(calibrated / "out").rglob("*")]
+    assert {path.stat().st_mode & 0o777 for path in placed if path.is_dir()} == {0o755}
+    assert {path.stat().st_mode & 0o777 for path in placed if path.is_file()} == {0o644}
+
+
 def test_another_folder_and_store_give_the_same_bytes(rehearsed, tmp_path):
     root, _ = rehearsed
     rehearse(tmp_path)

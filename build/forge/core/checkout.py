@@ -1,6 +1,7 @@
 """The source tree that builds: its root, its commit, its code and its lock files by digest."""
 
 import functools
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -64,33 +65,62 @@ def commit() -> tuple[str, bool]:
 
     In the image there is no git; its labels say what it was made from.
 
-    Returns ("unknown", True) outside a git checkout, since nothing then vouches for the tree.
+    Returns ("unknown", True) where git names none, since nothing then vouches for the tree.
     """
     if inside := machine.container():
         stated = inside.image.labels
         return stated["org.opencontainers.image.revision"], stated["hallmark.dirty"] != "false"
-    command = ["git", "-C", str(ROOT)]
-    head = subprocess.run(  # noqa: S603
-        [*command, "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", check=False
-    )
-    if head.returncode:
+    try:
+        return _commit()
+    except SourceError:
         return "unknown", True
-    status = subprocess.run(  # noqa: S603
-        [*command, "status", "--porcelain"], capture_output=True, encoding="utf-8", check=True
-    )
-    return head.stdout.strip(), bool(status.stdout.strip())
+
+
+def _commit() -> tuple[str, bool]:
+    """As `commit`, outside of a container.
+
+    Raises:
+        SourceError: as `git`.
+    """
+    head, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    return head.decode("ascii").strip(), bool(changes.strip())
+
+
+def git(*arguments: str, stdin: bytes = b"") -> bytes:
+    """What git prints about this checkout.
+
+    It is asked about that alone: not about a repository that the checkout lies in, nor about one
+    that variables of git name, such as those that its hooks have.
+
+    Raises:
+        SourceError: git cannot be started, or refuses.
+    """
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    env |= {"GIT_CEILING_DIRECTORIES": str(ROOT.parent), "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    command = ["git", "-C", str(ROOT), *arguments]
+    try:
+        done = subprocess.run(command, input=stdin, capture_output=True, check=False, env=env)  # noqa: S603
+    except OSError as error:
+        raise SourceError(f"git cannot be started: {error.strerror}") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="backslashreplace").splitlines()
+        raise SourceError(said[0] if said else f"git exits with {done.returncode}")
+    return done.stdout
 
 
 def require_commit() -> None:
     """Refuses a source tree that a stranger could not check out.
 
     Raises:
-        SourceError: the tree is no git checkout, or has changes that are not committed.
+        SourceError: git names no commit of it, or it has changes that are not committed.
     """
-    found, dirty = commit()
+    try:
+        _, dirty = _commit()
+        reason = "differs from its commit"
+    except SourceError as error:
+        dirty, reason = True, f"git names no commit of it ({error})"
     if dirty:
         raise SourceError(
-            f"{ROOT}: {'is no git checkout' if found == 'unknown' else 'differs from its commit'}, "
-            "so the manifest of a real build could not name what built it. Commit the changes, or "
-            "build from a clean clone; a rehearsal needs neither."
+            f"{ROOT}: {reason}, so the manifest of a real build could not name what built it. "
+            "Commit the changes, or build from a clean clone; a rehearsal needs neither."
         )

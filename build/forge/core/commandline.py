@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from forge.core import system_errors
+from forge.core import console, surroundings, system_errors
 from forge.core.console import say
 from forge.core.errors import FileSystemError, HallmarkError
 
@@ -27,14 +27,22 @@ def run(
 
     An exit code other than 0 is the last line on standard error as well, `hallmark: exit 41`:
     GNU make answers 2 for each of them. A process whose parent tells the code leaves it out.
+    So does one that ends because nobody reads what it prints, with 141 as if by that signal.
     `--debug` is taken from the arguments, wherever it stands among them.
     """
+    surroundings.prepare()
+    console.bind()
     if "--debug" in sys.argv[1:]:
         sys.argv.remove("--debug")
         os.environ[DEBUG] = "1"
     code = _outcome(app, remedy)
-    if code and tell_code:
-        say(f"hallmark: exit {code}")
+    if (unsaid := surroundings.finish()) is not None and not code:
+        code = surroundings.UNREAD
+        if not isinstance(unsaid, BrokenPipeError):
+            _tell(f"error: what this command prints cannot be written: {unsaid.strerror}.")
+            code = FileSystemError.code
+    if code and code != surroundings.UNREAD and tell_code:
+        _tell(f"hallmark: exit {code}")
     sys.exit(code)
 
 
@@ -44,28 +52,40 @@ def _outcome(app: Callable[[], None], remedy: Callable[[HallmarkError], str | No
         app()
     except HallmarkError as error:
         _trace()
-        say(f"error: {error}")
+        _tell(f"error: {error}")
         if (help_ := remedy(error)) is not None:
-            say(f"help: {help_}")
+            _tell(f"help: {help_}")
         return error.code
     except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # which click makes of it
+            if surroundings.unread():
+                return surroundings.UNREAD
+            _tell("".join(traceback.format_exception(ended.__context__)))  # of another pipe: a bug
         if isinstance(ended.code, int):
             return ended.code
         raise  # without a code or with a message, which Python prints
     except OSError as error:
-        if not system_errors.concerns_files(error):
-            traceback.print_exc()
-            return 1
-        _trace()
-        say(f"error: {system_errors.told(error)}")
-        return FileSystemError.code
+        if system_errors.concerns_files(error):
+            _trace()
+            _tell(f"error: {system_errors.told(error)}")
+            return FileSystemError.code
+        _tell(traceback.format_exc())
     except Exception:  # a bug: said as Python says it, since the exit code comes after it
-        traceback.print_exc()
-        return 1
-    return 0
+        _tell(traceback.format_exc())
+    else:
+        return 0
+    return 1
+
+
+def _tell(text: str) -> None:
+    """Says why a command ends; the code stays what it is where nobody can be told."""
+    try:
+        say(text)
+    except OSError:
+        surroundings.drop(sys.stderr)
 
 
 def _trace() -> None:
     """Prints the traceback of the error in hand, if it was asked for."""
     if os.environ.get(DEBUG) == "1":
-        traceback.print_exc()
+        _tell(traceback.format_exc())

@@ -1,9 +1,12 @@
 """What the user sees while a build runs: live bars on a terminal, one line a step in a pipe."""
 
+import errno
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -17,8 +20,25 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+
+class Plain(Console):
+    """Shows text as it is; whoever writes learns when nobody reads."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, emoji=False, **options)
+
+    def on_broken_pipe(self) -> None:
+        """Is called for an error of writing, which rich would turn into an exit code of its own."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 # Bound to the stream of now: the calibrate step sends the libraries' chatter elsewhere meanwhile.
-_console = Console(file=sys.stderr, highlight=False)
+_console = Plain(file=sys.stderr)
+
+
+def bind() -> None:
+    """Shows what follows on standard error as it is now."""
+    _console.file = sys.stderr
 
 
 def say(text: str) -> None:

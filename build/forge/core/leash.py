@@ -21,7 +21,7 @@ def main() -> None:
     while True:
         ended, status = os.wait()  # orphans are reaped too: there is nobody else to do it
         if ended == child.pid:
-            code = os.waitstatus_to_exitcode(status)
+            code = child.returncode = os.waitstatus_to_exitcode(status)
             sys.exit(code if code >= 0 else 128 - code)
 
 

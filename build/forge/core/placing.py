@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_IMODE, S_ISDIR, S_ISLNK
 
 from forge.core import locks
 from forge.core.store import delete, flush, flush_entry
@@ -55,6 +56,7 @@ def put(target: Path, fill: Callable[[Path], None]) -> None:
     try:
         fresh.mkdir()
         fill(fresh)
+        _let_read(fresh)
         flush(fresh)
         if os.path.lexists(target):
             _exchange(fresh, target)
@@ -63,6 +65,22 @@ def put(target: Path, fill: Callable[[Path], None]) -> None:
         flush_entry(target)
     finally:
         recover(target)
+
+
+def _let_read(folder: Path) -> None:
+    """Has a folder and all in it readable by everybody and writable by the owner alone.
+
+    So an archive of it is the same whatever the umask. A file of another user, in a store that is
+    shared, keeps what its owner gave it.
+    """
+    for path in (folder, *folder.rglob("*")):
+        stat = path.lstat()
+        if S_ISLNK(stat.st_mode) or stat.st_uid != os.geteuid():
+            continue
+        old = S_IMODE(stat.st_mode)
+        mode = 0o755 if S_ISDIR(stat.st_mode) else (old | 0o444) & 0o644
+        if mode != old:
+            path.chmod(mode)
 
 
 def recover(target: Path) -> None:

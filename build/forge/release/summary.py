@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from forge.core.console import Plain
 from forge.manifest import document, provenance
 from forge.manifest.names import PROVENANCE, VERIFICATION
 from forge.manifest.provenance import Manifest
@@ -21,8 +22,8 @@ def show(release: Path) -> None:
     rows = [*_sizes(release, stated), *_figures(report)]
     for label, value in rows:
         table.add_row(label, value)
-    table.add_row("lies in", str(release))
-    Console(width=120).print(table)
+    table.add_row("lies in", Text(str(release), overflow="fold"))  # it may have brackets
+    Plain(width=120).print(table)
 
 
 def _sizes(release: Path, stated: Manifest) -> list[tuple[str, str]]:

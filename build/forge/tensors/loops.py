@@ -4,6 +4,9 @@ Packing compares integers and looks up, so that every compiler gives the same by
 processor; what computes with floats does so in the order in which it is written, without fast-math.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -12,7 +15,19 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 
-@njit(cache=True, nogil=True)
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compiles a loop on its first call, and keeps that where the checkout or HOME is writable."""
+
+    def decorate(loop: Callable[..., Any]) -> Any:
+        try:
+            return njit(cache=True, nogil=True, **options)(loop)
+        except RuntimeError:  # numba finds no place; each process compiles for itself then
+            return njit(nogil=True, **options)(loop)
+
+    return decorate
+
+
+@compiled()
 def largest_magnitude(bits: npt.NDArray[np.uint16]) -> np.uint16:
     """The bits of the largest magnitude among floats of 16 bits [n]; NaN is above all."""
     largest = np.uint16(0)
@@ -25,7 +40,7 @@ def largest_magnitude(bits: npt.NDArray[np.uint16]) -> np.uint16:
 # weights into one vector register.
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def _scale_row(row: npt.NDArray[np.int16], scale_of: Bytes, scales: Bytes) -> None:
     """The block scales of a row, by each block's largest magnitude, found by halving."""
     half = np.empty(8, dtype=np.int16)
@@ -40,7 +55,7 @@ def _scale_row(row: npt.NDArray[np.int16], scale_of: Bytes, scales: Bytes) -> No
         scales[block] = scale_of[max(half[0], half[1], half[2], half[3])]
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def _code_row(
     row: npt.NDArray[np.int16],
     thresholds: npt.NDArray[np.int16],
@@ -62,7 +77,7 @@ def _code_row(
             out[i] = np.uint16(code | (negative << np.uint16(3)))
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def pack_16_bit(
     bits: npt.NDArray[np.int16],
     scale_of: Bytes,
@@ -91,7 +106,7 @@ def pack_16_bit(
             row[j] = np.uint8(pairs[j] | (pairs[j] >> np.uint32(12)))
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def unpack(codes: Bytes, values: Floats, steps: Floats, out: Floats) -> None:
     """Writes the products of values [16] by code and steps [rows, columns / 16] to out.
 
@@ -106,7 +121,7 @@ def unpack(codes: Bytes, values: Floats, steps: Floats, out: Floats) -> None:
                 row[2 * j + 1] = values[codes[r, j] >> 4] * step
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def squares(values: Floats, factor: float, exact: Floats) -> tuple[float, float]:
     """|factor values - exact|^2 and |exact|^2 of matrices of one shape."""
     error = norm = 0.0

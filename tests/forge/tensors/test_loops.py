@@ -36,6 +36,23 @@ def digest():
     return found.hexdigest()
 
 
+NO_PLACE = """
+from numba.core import caching
+caching.CacheImpl._locator_classes = []
+import numpy as np
+from forge.tensors import loops
+print(loops.largest_magnitude(np.array([2, 0x8003], dtype=np.uint16)))
+"""
+
+
+def test_no_place_for_what_is_compiled():
+    """As where neither the checkout nor HOME can be written: each process compiles for itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", NO_PLACE], capture_output=True, encoding="utf-8", check=True
+    )
+    assert done.stdout.strip() == "3"
+
+
 @pytest.mark.parametrize("processor", PROCESSORS[platform.machine()])
 def test_other_instructions_give_the_same_bytes(processor, tmp_path):
     """As does a reader's own processor, for which numba compiles anew."""

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from assay.rebuild.compare import Comparison
 from assay.rebuild.difference import Difference
+from forge.core.console import Plain
 from forge.release.summary import size
 
 # A wrong base makes every tensor differ; the first of them tell as much as all.
@@ -86,8 +86,8 @@ def _what(tensor: Difference) -> str:
     return tensor.fault
 
 
-def _console() -> Console:
-    console = Console(highlight=False)
+def _console() -> Plain:
+    console = Plain()
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     return console

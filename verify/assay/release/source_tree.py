@@ -6,13 +6,12 @@ built with further changes, or where git knows no commits, is compared with the 
 
 import functools
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 from assay.release.known import LOCK
 from forge.core import canonical, checkout
-from forge.core.errors import ReleaseError
+from forge.core.errors import ReleaseError, SourceError
 from forge.manifest.provenance import Manifest
 
 PACKAGES = ("build/forge", "verify/assay")
@@ -94,8 +93,7 @@ def _blobs(commit: str, names: Sequence[str]) -> Mapping[str, str]:
 
 def _git(*arguments: str, stdin: bytes = b"") -> bytes | None:
     """What git prints about this clone; None if it fails."""
-    done = subprocess.run(  # noqa: S603
-        ["git", "-C", str(checkout.ROOT), *arguments],  # noqa: S607
-        input=stdin, capture_output=True, check=False,
-    )  # fmt: skip
-    return None if done.returncode else done.stdout
+    try:
+        return checkout.git(*arguments, stdin=stdin)
+    except SourceError:
+        return None
