@@ -5,6 +5,7 @@ made. So no process asks the hub or the clock what an earlier one has decided, a
 its job in this one way.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -30,8 +31,12 @@ def write(path: Path, job: Job, results: Needed) -> None:
         source=checkout.source_digests(),
         origins=dict(job.origins),
         results={step: result.key for step, result in results.items()},
+        checked=tuple(step for step, result in results.items() if result.checked),
     )
-    path.write_bytes(found.encoded())
+    # Beside and renamed: whoever looks for what this build needs never reads half of it.
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_bytes(found.encoded())
+    fresh.replace(path)
 
 
 def read(path: Path) -> tuple[Job, dict[str, Result]]:
@@ -69,5 +74,5 @@ def read(path: Path) -> tuple[Job, dict[str, Result]]:
             result = job.store.get(step, key)
         if result is None:
             raise StoreError(f"{path}: the store has no intact result of {step!r}. Run again.")
-        results[step] = result
+        results[step] = replace(result, checked=step in found.checked)
     return job, results

@@ -27,6 +27,7 @@ from forge.core.errors import NoEnvironmentError
 from forge.core.files import Kind
 from forge.core.model import Level
 from forge.core.store import Result, Store
+from forge.core.store import recheck as rechecked
 
 if TYPE_CHECKING:
     from forge.recipes.recipe import Recipe
@@ -43,11 +44,21 @@ class Step:
 
     Of a result that `reads` names, the step reads only what lies below these paths, so variants
     that differ elsewhere share its own result.
+
+    A step compares what it reads with its digest as the bytes pass. `trusts` names the exceptions,
+    by result and path: they are hashed before the step works. `vouches` names the results whose
+    files the step attests unread; they are hashed unless that was done since the build began:
+    when they were written, or by a step that `compares` them. Of those that a step `links`, its own
+    result has the bytes.
     """
 
     name: str
     needs: tuple[str, ...]
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    trusts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    links: tuple[str, ...] = ()
+    compares: tuple[str, ...] = ()
+    vouches: tuple[str, ...] = ()
     environment: Environment = "build"
 
     def inputs(self, needed: Needed) -> dict[str, dict[str, str]]:
@@ -62,17 +73,22 @@ class Step:
         }
 
 
+# The results that have the bytes of the checkpoint.
+CHECKPOINT = ("quantize", "graft", "dress")
+
 STEPS = (
     Step(name="fetch", needs=(), environment="host"),
     Step(
         name="calibrate",
         needs=("fetch",),
         reads={"fetch": ("base/", "calibration/")},
+        trusts={"fetch": ("calibration/",)},
     ),
     Step(
         name="quantize",
         needs=("fetch", "calibrate"),
         reads={"fetch": ("base/",), "calibrate": ("calibration.safetensors",)},
+        trusts={"calibrate": ("calibration.safetensors",)},
     ),
     Step(
         name="graft",
@@ -83,16 +99,31 @@ STEPS = (
         name="dress",
         needs=("fetch", "quantize", "graft"),
         reads={"fetch": ("base/", "donor/", "template/", "tensors/")},
+        links=("quantize", "graft"),
     ),
     Step(
         name="verify",
         needs=("fetch", "quantize", "graft", "dress"),
         reads={"quantize": ("tensors.jsonl",), "graft": ("tensors.jsonl",)},
+        trusts={
+            "fetch": ("perplexity/",),
+            "quantize": ("tensors.jsonl",),
+            "graft": ("tensors.jsonl",),
+        },
+        compares=CHECKPOINT,
         environment="verify",
     ),
     Step(
         name="attest",
         needs=("fetch", "calibrate", "quantize", "graft", "dress", "verify"),
+        trusts={
+            "fetch": ("inputs.json",),
+            "calibrate": ("calibration.safetensors",),
+            "quantize": ("tensors.jsonl",),
+            "graft": ("tensors.jsonl",),
+            "verify": ("",),
+        },
+        vouches=CHECKPOINT,
         environment="verify",
     ),
 )
@@ -182,17 +213,62 @@ def run(
     for step in steps:
         needed = {name: results[name] for name in step.needs}
         ready, module = replace(work, needed=needed), modules[step.name]
-        results[step.name] = kept(
-            job.store,
-            step.name,
-            {
-                **deciding[step.name],
-                "parameters": module.parameters(ready),
-                "needs": step.inputs(needed),
-            },
-            partial(module.run, ready),
+        facts = {
+            **deciding[step.name],
+            "parameters": module.parameters(ready),
+            "needs": step.inputs(needed),
+        }
+        made = kept(
+            job.store, step.name, facts, partial(_checked_run, step, module, ready, results)
         )
+        _note_checked(step, made, results, job.level)
     return results
+
+
+def _checked_run(
+    step: Step, module: Module, work: Work, results: dict[str, Result], out: Path
+) -> Mapping[str, str] | None:
+    """Runs a step, after what it does not compare itself has been hashed."""
+    recheck(results, trusted=step.trusts, whole=step.vouches)
+    return module.run(work, out)
+
+
+def recheck(
+    results: dict[str, Result],
+    *,
+    trusted: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    whole: Sequence[str] = (),
+) -> None:
+    """Hashes stored files, whatever their size and time say.
+
+    Args:
+        results: by step; those that are hashed as a whole are `checked` afterwards.
+        trusted: paths by step that are hashed in any case.
+        whole: steps whose results are hashed if they are not `checked`.
+
+    Raises:
+        StoreError: a file is not what was recorded; the results that have it are removed.
+    """
+    found = [name for name in whole if not results[name].checked]
+    files = {
+        path: digest
+        for name, paths in [*trusted.items(), *((name, ("",)) for name in found)]
+        for path, digest in results[name].below(paths).items()
+    }
+    rechecked(files, [results[name] for name in dict.fromkeys([*trusted, *found])])
+    for name in found:
+        results[name] = replace(results[name], checked=True)
+
+
+def _note_checked(step: Step, made: Result, results: dict[str, Result], level: Level) -> None:
+    """Keeps a step's result, and which results are checked now."""
+    worked = made.checked
+    if not all(results[name].checked for name in step.links):
+        made = replace(made, checked=False)
+    results[step.name] = made
+    if worked and level != "none":
+        for name in step.compares:
+            results[name] = replace(results[name], checked=True)
 
 
 def kept(
@@ -271,6 +347,8 @@ def work_on(job: Job, results: Needed) -> Work:
     def read() -> "Checkpoint":
         from forge.tensors import checkpoint  # fetch runs where there is no numba
 
+        # Every digest that a step compares with is in there.
+        recheck(dict(results), trusted={"fetch": ("tensors/",)})
         return checkpoint.read(job.recipe, results["fetch"].files)
 
     return Work(job=job, needed=results, read=read)

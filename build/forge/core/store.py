@@ -22,9 +22,10 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,8 @@ CANNOT_LINK = frozenset(
 class Result:
     """What a step left: its folder of files and their digests by relative path.
 
-    While `use` is there, nobody removes the result as unused.
+    While `use` is there, nobody removes the result as unused. `checked` says that all of its bytes
+    were hashed since this build began, on writing or again; of others, sizes and times vouch.
     """
 
     step: str
@@ -107,6 +109,15 @@ class Result:
     digests: Mapping[str, str]
     record: Record
     use: locks.Shared | None = field(default=None, repr=False, compare=False)
+    checked: bool = False
+
+    def below(self, paths: tuple[str, ...] = ("",)) -> dict[Path, str]:
+        """The digests of the files whose relative path begins with one of these, by their path."""
+        return {
+            self.files / path: digest
+            for path, digest in self.digests.items()
+            if path.startswith(paths)
+        }
 
 
 class Store:
@@ -208,7 +219,7 @@ class Store:
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 scratch.rename(folder)
                 flush_entry(folder)
-        return _result(folder, record, use)
+        return replace(_result(folder, record, use), checked=True)
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
@@ -247,6 +258,17 @@ class Store:
                     with suppress(FileNotFoundError):  # its owner ended just now, and removed it
                         self._to(left, "trash")
             yield tmp
+
+    def remove(self, result: Result) -> None:
+        """Removes a result, unless it is gone, or another is in its place by now.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        folder = self.root / result.step / result.key
+        with self.lock(result.step, result.key):
+            if result.use is None or locks.names(folder / USED, result.use.descriptor):
+                self._remove(folder)
 
     def _remove(self, folder: Path) -> None:
         with self._writing():
@@ -303,6 +325,87 @@ class Store:
             raise StoreError(
                 f"the store {self.root} cannot be written: {system_errors.told(error, self.root)}"
             ) from error
+
+
+def recheck(files: Mapping[Path, str], results: Iterable[Result]) -> None:
+    """Hashes stored files, whatever their size and time say.
+
+    Args:
+        files: what is to be hashed, each with the digest that was recorded.
+        results: those that the files are of.
+
+    Raises:
+        StoreError: a file is not what was recorded. It is named, and the results that have such
+            files are removed.
+    """
+    wrong = damaged(files)
+    if not wrong:
+        return
+    of = [one for one in results if any(path.is_relative_to(one.files) for path in wrong)]
+    for one in of:
+        Store(one.files.parents[2]).remove(one)
+    names = ", ".join(f"{one.step} {one.key[:SHORT]}" for one in of)
+    raise StoreError(
+        f"{next(iter(wrong.values()))}; the disk or somebody changed it and kept its size and "
+        f"time. Removed from the store: {names}. Run again, which makes that anew."
+    )
+
+
+def damaged(files: Mapping[Path, str]) -> dict[Path, str]:
+    """What is wrong with stored files, by path; bytes with several names are read once.
+
+    Args:
+        files: the digest that was recorded, by path.
+
+    Raises:
+        OSError: the system does not let a file be read, which says nothing of its bytes.
+    """
+    stats: dict[Path, tuple[int, int]] = {}
+    lost: dict[Path, str] = {}
+    total = 0
+    for path in files:
+        try:
+            stat = path.stat()
+        except OSError as error:
+            lost[path] = _lost(path, error)
+            continue
+        if (inode := (stat.st_dev, stat.st_ino)) not in stats.values():
+            total += stat.st_size
+        stats[path] = inode
+    with console.bytes_bar("checking", total) as advance, ThreadPoolExecutor(2) as pool:
+        first = {inode: path for path, inode in reversed(stats.items())}
+        read = pool.map(lambda path: _read_again(path, advance), first.values())
+        found = dict(zip(first, read, strict=True))
+    return lost | {
+        path: why
+        for path, inode in stats.items()
+        if (why := _wrong(path, found[inode], files[path])) is not None
+    }
+
+
+def _wrong(path: Path, found: str | OSError, recorded: str) -> str | None:
+    if isinstance(found, OSError):
+        return _lost(path, found)
+    return None if found == recorded else f"{path}: has sha256 {found}, recorded was {recorded}"
+
+
+def _lost(path: Path, error: OSError) -> str:
+    """What is said of a file that is not there any more, or cannot be had off the disk."""
+    if error.errno not in NO_RECORD:
+        raise error
+    return f"{path}: {error.strerror}"
+
+
+def _read_again(path: Path, advance: Callable[[int], None]) -> str | OSError:
+    digest = sha256()
+    try:
+        with path.open("rb", buffering=0) as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+                advance(len(chunk))
+    except OSError as error:
+        return error
+    return digest.hexdigest()
 
 
 def _worked(

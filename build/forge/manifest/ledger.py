@@ -20,3 +20,6 @@ class Ledger(Model):
     )
     origins: dict[str, Kind] = Field(description="Where each input comes from, by its role.")
     results: dict[str, str] = Field(description="The keys of the results so far, by step.")
+    checked: tuple[str, ...] = Field(
+        description="The steps whose results were hashed since the build began."
+    )

@@ -130,11 +130,17 @@ def _documents(found: Facts) -> dict[str, str]:
 
 
 def _require_as_built(provenance: Path, digests: Mapping[str, str]) -> None:
-    """Refuses a checkpoint that is not the one that was built, such as one on a failing disk."""
+    """Refuses files that are not those that were built, such as those on a failing disk."""
     for name, built in sums.read(provenance / SUMS).items():
         if digests.get(name) != built:
             raise ReleaseError(
                 f"{name}: has sha256 {digests.get(name, 'nothing')}, {SUMS} says {built}; "
+                "it is not what was built. Build it again."
+            )
+    for name, built in manifests.read(provenance).results.items():
+        if name.startswith(f"{PROVENANCE}/") and digests.get(name) != built:
+            raise ReleaseError(
+                f"{name}: has sha256 {digests.get(name, 'nothing')}, {STATEMENT} says {built}; "
                 "it is not what was built. Build it again."
             )
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from forge import pipeline
 from forge.calibration import record
 from forge.core import canonical, checkout, console, placing, store, system_errors
 from forge.core.errors import FetchError, ManifestError, StoreError
@@ -115,7 +116,7 @@ def place(
 
     Raises:
         StoreError: `target` holds what is not replaced, or what another build placed there since
-            this one began; it is left alone.
+            this one began; or a stored file is damaged. `target` is left alone.
         FileSystemError: the system refused; what was at `target` is still there.
     """
     target = _resolved(target)
@@ -135,6 +136,7 @@ def place(
                 if not replace:
                     _require_nothing_lost(results, target)
                 _tell_level(results, target)
+            pipeline.recheck(dict(results), trusted={"attest": ("",)}, whole=pipeline.CHECKPOINT)
             _put(results, target)
     except OSError as error:
         raise system_errors.of_files(

@@ -178,7 +178,9 @@ def _job(folder: Path, store: Store, base: Path | None, mirror: Path | None) -> 
 
 
 def _fetch(job: Job, stated: Manifest) -> Result:
-    fetched = pipeline.run(job, until="fetch")["fetch"]
+    results = pipeline.run(job, until="fetch")
+    pipeline.recheck(results, trusted={"fetch": (INPUTS,)})
+    fetched = results["fetch"]
     inputs = document.read(Inputs, fetched.files / INPUTS).files
     if other := preconditions.require_inputs(stated, inputs):
         console.say(f"perplexity was scored on another text ({other[0]}); no byte depends on it")

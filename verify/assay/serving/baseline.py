@@ -54,5 +54,6 @@ def perplexity(
         canonical.write(out / FILE, asdict(figures))
 
     found = pipeline.kept(store, STEP, facts, work)
+    pipeline.recheck({STEP: found}, whole=[STEP])
     figures: dict[str, Any] = canonical.read(found.files / FILE)
     return Perplexity(**figures)

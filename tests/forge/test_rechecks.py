@@ -1,0 +1,201 @@
+"""A bit that flips under an unchanged size and time is found where bytes are attested or placed."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import FACTS, FLAGSHIP
+
+from forge import ledger as ledgers
+from forge import pipeline
+from forge.calibration import record
+from forge.core.errors import StoreError
+from forge.core.store import Store
+from forge.pipeline import Job
+from forge.recipes import recipe
+from forge.release.folder import place
+
+
+def flip(path):
+    """One bit in the middle, as a disk may lose it: size and time say nothing of it."""
+    stat = path.stat()
+    with path.open("r+b") as file:
+        file.seek(stat.st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(stat.st_size // 2)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def job_of(root, level):
+    origins = dict.fromkeys(recipe.find(FLAGSHIP).sources, "standin")
+    return Job(
+        recipe=recipe.find(FLAGSHIP), store=Store(root), rehearsal=True, level=level,
+        origins=origins,
+    )  # fmt: skip
+
+
+def run(job):
+    """As a build does; the calibration record is written by hand."""
+    given = pipeline.run(job, until="fetch")
+
+    def by_hand(out):
+        plan = pipeline.work_on(job, given).checkpoint.plan
+        record.write(out / record.FILE, dict.fromkeys(plan.calibrated, 1.0), {"device": "a hand"})
+
+    given["calibrate"] = job.store.get("calibrate", "by hand") or job.store.make(
+        "calibrate", "by hand", by_hand, FACTS
+    )
+    return pipeline.run(job, given=given)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A store with what builds of two levels left, and the results of the second."""
+    root = tmp_path_factory.mktemp("stored")
+    run(job_of(root / "store", "none"))
+    return root / "store", run(job_of(root / "store", "structure"))
+
+
+@pytest.fixture
+def job(stored, tmp_path):
+    """A store of one's own, its links kept; nothing was asked of it yet."""
+    subprocess.run(["cp", "-a", stored[0], tmp_path / "store"], check=True)
+    return job_of(tmp_path / "store", "structure")
+
+
+@pytest.fixture
+def found(job, stored):
+    """What a build finds in it."""
+    return {name: job.store.get(name, one.key) for name, one in stored[1].items()}
+
+
+def again(job, *steps):
+    """Forgets what these steps left, as another commit or a change to their code does."""
+    for step in steps:
+        for result in (job.store.root / step).iterdir():
+            job.store.remove(job.store.get(step, result.name))
+
+
+BODY, HEAD = "model-00001-of-00001.safetensors", "model-mtp.safetensors"
+# What a step uses, and does not compare with its digest as it reads it.
+USED = [
+    ("calibrate", "fetch", "calibration/llm/samples.jsonl"),
+    ("quantize", "calibrate", "calibration.safetensors"),
+    ("verify", "fetch", "perplexity/text.txt"),
+    ("verify", "quantize", "tensors.jsonl"),
+    ("verify", "graft", "tensors.jsonl"),
+    ("attest", "fetch", "inputs.json"),
+    ("attest", "calibrate", "calibration.safetensors"),
+    ("attest", "quantize", "tensors.jsonl"),
+    ("attest", "quantize", BODY),
+    ("attest", "graft", "tensors.jsonl"),
+    ("attest", "graft", HEAD),
+    ("attest", "dress", "tokenizer.json"),
+    ("attest", "dress", "config.json"),
+    ("attest", "verify", "verification.json"),
+    ("attest", "verify", "quantization_error.jsonl"),
+]
+
+
+@pytest.mark.parametrize(("name", "of", "path"), USED)
+def test_a_flipped_bit_is_found_before_a_step_uses_it(found, name, of, path):
+    """It is named, and the results that have it are removed."""
+    step = next(one for one in pipeline.STEPS if one.name == name)
+    flip(found[of].files / path)
+    gone = rf"{path}: has sha256 .*Removed from the store: [^.]*\b{of} .*Run again"
+    with pytest.raises(StoreError, match=gone):
+        pipeline.recheck(found, trusted=step.trusts, whole=step.vouches)
+    assert not found[of].files.exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "step"),
+    [
+        ("fetch/*/files/tensors/base.jsonl", "graft"),
+        ("calibrate/*/files/calibration.safetensors", "quantize"),
+        (f"graft/*/files/{HEAD}", "attest"),
+    ],
+)
+def test_a_build_does_not_attest_a_flipped_bit(job, stored, file, step):
+    """It ends before the step works; the next one makes what was there before."""
+    steps = [one.name for one in pipeline.STEPS]
+    again(job, *steps[steps.index(step) :])
+    (damaged,) = job.store.root.glob(file)
+    flip(damaged)
+    with pytest.raises(StoreError, match=f"{damaged.name}: has sha256"):
+        run(job)
+    made = run(job)["attest"].digests
+    for name in ("SHA256SUMS", "tensors.jsonl"):
+        assert made[name] == stored[1]["attest"].digests[name]
+
+
+@pytest.mark.parametrize("level", ["none", "structure"])
+def test_a_report_or_a_shard_of_an_earlier_build(job, level):
+    """With VERIFY=none nobody but attest reads a shard; dress has the same bytes and goes, too."""
+    none = job_of(job.store.root, level)
+    again(job, "attest")
+    (shard,) = job.store.root.glob(f"dress/*/files/{BODY}")
+    flip(shard)
+    with pytest.raises(StoreError, match=r"Removed from the store: quantize \w{12}, dress \w{12}"):
+        run(none)
+    assert run(none)["attest"].checked
+
+
+@pytest.mark.parametrize(
+    ("step", "name"), [("quantize", BODY), ("dress", "tokenizer.json"), ("attest", "tensors.jsonl")]
+)
+def test_a_flipped_bit_is_not_placed(found, tmp_path, step, name):
+    """Nothing had to be made, so nobody but the last has a look at the bytes."""
+    flip(found[step].files / name)
+    assert not any(one.checked for one in found.values())
+    with pytest.raises(StoreError, match=f"{name}: has sha256"):
+        place(found, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_this_build_hashed_is_not_hashed_again(job, tmp_path, monkeypatch):
+    """In another process as well: the ledger says so. What was found is hashed, once an inode."""
+    again(job, "quantize", "graft", "dress", "verify", "attest")
+    results = run(job)
+    ledgers.write(tmp_path / "ledger.json", job, results)
+    _, told = ledgers.read(tmp_path / "ledger.json")
+    assert {name for name, one in told.items() if one.checked} == {
+        "quantize", "graft", "dress", "verify", "attest",
+    }  # fmt: skip
+    read = []
+    real = pipeline.rechecked
+    monkeypatch.setattr(
+        pipeline, "rechecked", lambda files, of: read.append(files) or real(files, of)
+    )
+    place(told, tmp_path / "out")
+    assert {path.suffix for files in read for path in files} == {
+        ".json",
+        ".jsonl",
+        ".safetensors",
+        "",
+    }
+    assert not [path for files in read for path in files if path.name in {BODY, HEAD}]
+
+
+def test_a_dressed_checkpoint_of_old_shards_is_not_taken_for_new(job, found):
+    """Dress links them, and has not read them."""
+    flip(found["quantize"].files / BODY)
+    again(job_of(job.store.root, "none"), "dress", "verify", "attest")
+    with pytest.raises(StoreError, match=f"{BODY}: has sha256"):
+        run(job_of(job.store.root, "none"))
+
+
+def test_an_unreadable_file_is_not_taken_for_a_damaged_one(found, monkeypatch):
+    """The system's refusal is told as that, and nothing is removed. Injected into `Path.open`."""
+
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        with pytest.raises(PermissionError):
+            pipeline.recheck(found, whole=["dress"])
+    pipeline.recheck(found, whole=["dress"])
+    assert found["dress"].checked
