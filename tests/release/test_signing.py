@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from forge.core.errors import ReleaseError, SigningError
+from forge.core.errors import HallmarkError, ReleaseError, SigningError
 from forge.manifest.names import BUNDLES, SIGNATURES
 from forge.release import assemble, bundle, signing
 
@@ -112,9 +112,15 @@ def test_release_made_again_keeps_signatures_while_nothing_changed(bench):
     (bench / "README.md").write_text("another card", encoding="utf-8")
     assemble.assemble(bench.folder)
     assert before == signatures(bench.folder)
-    (bench / "provenance/quantization_error.jsonl").unlink()
+    (bench / "provenance/release.json").write_text("{}", encoding="utf-8")
     assemble.assemble(bench.folder)
     assert signatures(bench.folder) == {}
+
+
+def test_what_the_manifest_lists_must_be_there(bench):
+    (bench / "provenance/quantization_error.jsonl").unlink()
+    with pytest.raises(ReleaseError, match=r"quantization_error\.jsonl: has sha256 nothing"):
+        assemble.assemble(bench.folder)
 
 
 @pytest.mark.parametrize("name", ["model-mtp.safetensors", "config.json"])
@@ -122,6 +128,17 @@ def test_checkpoint_that_is_not_what_was_built_is_not_released(bench, name):
     """Otherwise a file that rotted in the store would be signed."""
     bench.flip(name, 5)
     with pytest.raises(ReleaseError, match=f"{name}: has sha256 .* is not what was built"):
+        assemble.assemble(bench.folder)
+
+
+def test_a_calibration_record_that_is_not_what_was_built_is_not_released(bench):
+    """Its last value; a header that claims to be larger than the file is told as that."""
+    name = "provenance/calibration.safetensors"
+    bench.flip(name, -1)
+    with pytest.raises(ReleaseError, match=f"{name}: has sha256 .* is not what was built"):
+        assemble.assemble(bench.folder)
+    bench.flip(name, 5)
+    with pytest.raises(HallmarkError, match="the header claims"):
         assemble.assemble(bench.folder)
 
 

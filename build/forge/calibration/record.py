@@ -55,9 +55,15 @@ def read(path: Path, modules: Sequence[str]) -> dict[str, np.float32]:
 
 
 def origin(path: Path) -> dict[str, Any]:
-    """Where a record comes from, as its calibration wrote it."""
+    """Where a record comes from, as its calibration wrote it.
+
+    Raises:
+        TensorFileError: the file is too short for the header that it claims.
+    """
     with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        prefix = file.read(tensorfile.LENGTH_BYTES)
+        length = tensorfile.header_length(path, path.stat().st_size, prefix)
+        header = json.loads(file.read(length))
     return dict(json.loads(header["__metadata__"]["origin"]))
 
 
