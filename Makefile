@@ -26,9 +26,10 @@ define newline
 endef
 
 # All that the command line may set. Another name is a mistake, such as VARAINT=, and no target runs.
-NAMES := A B BASE BUILDER CONFIRM DIR FROM HOURS IDENTITY IMAGE_BASE ISSUER KEY MEMORY MIRROR \
-	MODEL_SIGNATURE NOX OUT POLICY PYTHON REBUILDERS RECALIBRATE REHEARSAL REPLACE REPO REPRODUCED \
-	RUNNER SHARED SNAPSHOT STATEMENTS UNSIGNED VARIANT VERIFY
+NAMES := A ASIDE B BASE BUILDER CALIBRATIONS CONFIRM DAYS DIR FROM FULL HOURS IDENTITY \
+	IMAGE_BASE ISSUER KEY MEMORY MIRROR MODEL_SIGNATURE NOX OUT POLICY PYTHON REBUILDERS \
+	RECALIBRATE REHEARSAL REPLACE REPO REPRODUCED RUNNER SHARED SNAPSHOT STATEMENTS UNSIGNED \
+	VARIANT VERIFY
 given = $(filter command,$(firstword $(origin $(1))))
 nearest = $(shell $(call text,PYTHON) -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1))' $(call quote,$(1)) $(NAMES))
 instead = $(if $(1),did you mean $(1)=?,there are $(NAMES))
@@ -51,7 +52,7 @@ TRUST = $(call path-option,KEY,--key) $(call option,IDENTITY,--identity) $(call 
 POLICY_FILE = $(call path-option,POLICY,--policy)
 
 .PHONY: help demo test list rehearse verify reproduce compare bench lock image image-test container-test release $(VARIANTS)
-.PHONY: keygen sign verify-release attest-reproduction publish schemas faults
+.PHONY: keygen sign verify-release attest-reproduction publish schemas faults store-list store-size store-gc store-fsck
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -97,6 +98,18 @@ verify: .venv/made  ## the assay alone: DIR=<release> or VARIANT=<v> [BASE=<dir>
 
 lock: .venv/made  ## resolve the lock files again, or with VARIANT=<v> that recipe's open pins
 	@$(NOX) -s lock $(if $(filter command environment,$(firstword $(origin VARIANT))),-- $(THE_VARIANT))
+
+store-list: .venv/made  ## the stored results, one a line [FULL=1]
+	@$(NOX) -s forge -- store list $(call flag,FULL,--full)
+
+store-size: .venv/made  ## the bytes of the store by step
+	@$(NOX) -s forge -- store size
+
+store-gc: .venv/made  ## remove what nothing needs: [DAYS=<n>] [CALIBRATIONS=1] [ASIDE=1] [CONFIRM=1]
+	@$(NOX) -s forge -- store gc $(call option,DAYS,--days) $(call flag,CALIBRATIONS,--calibrations) $(call flag,ASIDE,--aside) $(call flag,CONFIRM,--confirm)
+
+store-fsck: .venv/made  ## hash all that is stored, and remove what is damaged
+	@$(NOX) -s forge -- store fsck
 
 schemas: .venv/made  ## write docs/schemas anew from the models, after a change of a document
 	@$(NOX) -s forge -- schemas

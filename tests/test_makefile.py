@@ -108,6 +108,15 @@ TARGETS = [
     ("faults", "-s faults"),
     ("release DIR=release", f"-s release -- forge release {HERE}release"),
     ("schemas", "-s forge -- schemas"),
+    ("store-list", "-s forge -- store list"),
+    ("store-list FULL=1", "-s forge -- store list --full"),
+    ("store-size", "-s forge -- store size"),
+    ("store-gc", "-s forge -- store gc"),
+    (
+        "store-gc DAYS=3 CALIBRATIONS=1 ASIDE=1 CONFIRM=1",
+        "-s forge -- store gc --days 3 --calibrations --aside --confirm",
+    ),
+    ("store-fsck", "-s forge -- store fsck"),
     ("keygen KEY=key", f"-s release -- forge keygen {HERE}key"),
     ("sign DIR=release", f"-s release -- forge sign {HERE}release"),
     (
@@ -182,12 +191,13 @@ def test_a_built_variant_stands_for_its_folder(tree, level):
 
 PATHS = ("A", "B", "BASE", "DIR", "FROM", "KEY", "MIRROR", "OUT", "POLICY")
 TEXTS = (
-    "BUILDER", "HOURS", "IDENTITY", "IMAGE_BASE", "ISSUER", "MEMORY", "REPO", "REPRODUCED",
+    "BUILDER", "DAYS", "HOURS", "IDENTITY", "IMAGE_BASE", "ISSUER", "MEMORY", "REPO", "REPRODUCED",
     "SHARED", "SNAPSHOT", "VARIANT", "VERIFY",
 )  # fmt: skip
 USED_BY = {
     "A": "compare B=x", "B": "compare A=x", "BASE": "reproduce FROM=x", "BUILDER":
-    "attest-reproduction FROM=x", "DIR": "release", "FROM": "reproduce", "HOURS": FLAGSHIP,
+    "attest-reproduction FROM=x", "DAYS": "store-gc", "DIR": "release", "FROM": "reproduce",
+    "HOURS": FLAGSHIP,
     "IDENTITY": "verify-release DIR=x", "IMAGE_BASE": "image", "ISSUER": "verify-release DIR=x",
     "KEY": "keygen", "MEMORY": FLAGSHIP, "MIRROR": "reproduce FROM=x", "OUT": FLAGSHIP,
     "POLICY": "verify-release DIR=x", "REBUILDERS": "verify-release DIR=x",
@@ -234,7 +244,7 @@ def test_an_unknown_variable_runs_nothing(tree, target):
 def test_an_unknown_variable_like_none(tree):
     done, noted = make(tree, "lock", "ZZZ;touch${IFS}struck=1")
     assert done.returncode == 2
-    assert "is no variable of this Makefile: there are A B BASE" in done.stderr
+    assert "is no variable of this Makefile: there are A ASIDE B BASE" in done.stderr
     assert noted == []
 
 
@@ -329,7 +339,8 @@ def test_every_variable_is_tested():
     text = (checkout.ROOT / "Makefile").read_text(encoding="utf-8")
     names = text.split("NAMES := ")[1].split("given =")[0]
     flags = {
-        "CONFIRM", "MODEL_SIGNATURE", "RECALIBRATE", "REHEARSAL", "REPLACE", "RUNNER", "UNSIGNED",
+        "ASIDE", "CALIBRATIONS", "CONFIRM", "FULL", "MODEL_SIGNATURE", "RECALIBRATE", "REHEARSAL",
+        "REPLACE", "RUNNER", "UNSIGNED",
     }  # fmt: skip
     commands = {"NOX", "PYTHON"}
     assert set(names.replace("\\", "").split()) == {*USED_BY, *flags, *commands}

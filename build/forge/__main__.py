@@ -17,6 +17,7 @@ from forge.manifest import schemas
 from forge.pipeline import Job
 from forge.recipes import catalogue, recipe
 from forge.release.folder import folder_for, job_of
+from forge.storekeeping import fsck, gc, survey
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,6 +37,10 @@ Rehearse = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="Where the result goes.")]
 Kept = Annotated[Path, typer.Option(help="Where results of steps are kept.")]
+
+
+store_app = typer.Typer(no_args_is_help=True, epilog=commandline.EPILOG)
+app.add_typer(store_app, name="store", help="Looks after the store of results.")
 
 
 @app.command()
@@ -226,6 +231,50 @@ def write_schemas(
     """Writes the JSON Schemas of the documents of a build and of a release."""
     for path in schemas.write(out):
         console.say(f"{path} is written")
+
+
+@store_app.command(name="list")
+def list_results(
+    *,
+    full: Annotated[bool, typer.Option("--full", help="Print keys in full.")] = False,
+    store: Kept = checkout.STORE,
+) -> None:
+    """Prints the results, one a line: step, key, time, size, shared with dist or not, variants."""
+    for line in survey.lines(Store(store), full=full):
+        print(line)  # noqa: T201
+
+
+@store_app.command()
+def size(*, store: Kept = checkout.STORE) -> None:
+    """Prints the bytes by step, and those of leftovers and downloads; shared bytes count once."""
+    for line in survey.sizes(Store(store)):
+        print(line)  # noqa: T201
+
+
+@store_app.command(name="gc")
+def collect(
+    *,
+    days: Annotated[
+        float, typer.Option(min=0, help="Keep what a build has used within so many days.")
+    ] = gc.DAYS,
+    calibrations: Annotated[
+        bool,
+        typer.Option("--calibrations", help="Also calibrations and perplexities of real bases."),
+    ] = False,
+    aside: Annotated[bool, typer.Option("--aside", help="Also what was set aside.")] = False,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Really remove it.")] = False,
+    store: Kept = checkout.STORE,
+) -> None:
+    """Removes what nothing needs any more; tells what it would remove unless confirmed."""
+    gc.gc(Store(store), days=days, calibrations=calibrations, aside=aside, confirm=confirm)
+    if not confirm:
+        console.say(remedies.words("unconfirmed-removal", {}))
+
+
+@store_app.command(name="fsck")
+def check(*, store: Kept = checkout.STORE) -> None:
+    """Hashes all that is stored, and removes what is damaged; fails if something was."""
+    fsck.fsck(Store(store))
 
 
 def main() -> None:

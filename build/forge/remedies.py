@@ -183,6 +183,10 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
         "Upload with CONFIRM=1.",
         "Upload with `--confirm`.",
     ),
+    "unconfirmed-removal": (
+        "Remove it with CONFIRM=1.",
+        "Remove it with `--confirm`.",
+    ),
     "may-write": (
         "Log in with `hf auth login`, or set HF_TOKEN, for an account that may write there.",
         "Log in with `hf auth login`, or set HF_TOKEN, for an account that may write there.",

@@ -55,8 +55,12 @@ class Lock:
 class Shared:
     """A lock that this process has in common with others, for as long as this object is there."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, touch: bool = True) -> None:
         """Waits for nobody but one that has the lock alone.
+
+        Args:
+            path: the lock file, which is made.
+            touch: note the use in its time.
 
         Raises:
             OSError: the file cannot be opened or locked; the folder that it lies in is not there.
@@ -64,10 +68,11 @@ class Shared:
         descriptor = _open_shared(path)
         weakref.finalize(self, os.close, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-        # Its time is that of the last use. In a container, what was fetched cannot be written; the
-        # build that started it has done this.
-        with suppress(OSError):
-            os.utime(descriptor)
+        if touch:
+            # In a container, what was fetched cannot be written, and the build that started it has
+            # done this.
+            with suppress(OSError):
+                os.utime(descriptor)
         self.descriptor = descriptor
 
 

@@ -86,6 +86,8 @@ SHORT = 12  # characters of a key that stand for it where people read it
 OWNER = "owner"
 # In a result: held by all who use it; its time is that of the last use.
 USED = "used"
+# What lies beside the results of steps; the last three are kept by inputs, verify and reproduce.
+APART = frozenset({"locks", "tmp", "trash", "aside", "hub", "failed", "reproduce"})
 # A record of which the system says this is none: not there, no file, or not to be had off the disk.
 NO_RECORD = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO})
 # Two file systems; one that knows no links, or lets nobody link the files of others; a file with
@@ -235,8 +237,7 @@ class Store:
             # A folder that is being made has no owner yet, so none is looked at meanwhile.
             with self._beginning() as tmp:
                 mine = Path(tempfile.mkdtemp(dir=tmp, prefix=f"{name}-"))
-                owner = os.open(mine / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-                locks.exclusive(owner)
+                owner = locks.take(mine / OWNER, str(mine))
             self._empty_trash()
             folder = mine / "made"
             folder.mkdir()
@@ -246,7 +247,7 @@ class Store:
             # Its lock goes last, so nobody else removes it meanwhile.
             shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(mine, ignore_errors=True)
-            os.close(owner)
+            owner.release()
 
     @contextmanager
     def _beginning(self) -> Iterator[Path]:
@@ -258,6 +259,89 @@ class Store:
                     with suppress(FileNotFoundError):  # its owner ended just now, and removed it
                         self._to(left, "trash")
             yield tmp
+
+    def folders(self) -> list[Path]:
+        """The folders of all results, `<step>/<key>`; what they hold is not looked at."""
+        steps = (step for step in _entries(self.root) if step.name not in APART)
+        return [folder for step in steps for folder in _entries(step)]
+
+    def in_use(self, step: str, key: str) -> bool:
+        """Whether somebody works on a result or uses it."""
+        used = self.root / step / key / USED
+        return locks.is_held(self._lock_of(step, key)) or locks.is_held(used)
+
+    def discard(self, step: str, key: str, *, unless: Callable[[], bool]) -> bool:
+        """Moves a result to the trash, if nobody works on it or uses it; whether it did.
+
+        Args:
+            step: its step.
+            key: its key.
+            unless: is asked when nobody can begin to use the result any more; True keeps it.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        with self._writing():
+            if (lock := locks.attempt(self._lock_of(step, key))) is None:
+                return False
+            try:
+                folder = self.root / step / key
+                # What an earlier version made has no such file until it is used.
+                with _locked_if_there(folder / USED) as free:
+                    if not free or not folder.is_dir() or unless():
+                        return False
+                    self._to(folder, "trash")
+            finally:
+                lock.release()
+            return True
+
+    def in_work(self, name: str) -> list[Path]:
+        """The files of this name in scratch folders whose owners live."""
+        return [
+            folder / "made" / name
+            for folder in _entries(self.root / "tmp")
+            if locks.is_held(folder / OWNER) and (folder / "made" / name).is_file()
+        ]
+
+    def leftovers(self) -> list[Path]:
+        """What the killed left, and the rebuilds that nobody works on any more."""
+        return [
+            *(one for one in _entries(self.root / "tmp") if not locks.is_held(one / OWNER)),
+            *_entries(self.root / "trash"),
+            *(one for one in _entries(self.root / "locks") if not locks.is_held(one)),
+            *(
+                one
+                for one in _entries(self.root / "reproduce")
+                if not locks.is_held(self._lock_of("reproduce", one.name))
+            ),
+        ]
+
+    def set_aside(self) -> list[Path]:
+        """What was set aside, since its record did not stand for it."""
+        return _entries(self.root / "aside")
+
+    def clear(self, *, aside: bool = False) -> None:
+        """Removes the leftovers; with `aside`, also what was set aside.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        with self._writing():
+            with self._beginning():
+                pass
+            for one in _entries(self.root / "reproduce"):
+                if (lock := locks.attempt(self._lock_of("reproduce", one.name))) is not None:
+                    try:
+                        self._to(one, "trash")
+                    finally:
+                        lock.release()
+            for one in self.set_aside() if aside else ():
+                self._to(one, "trash")
+            self._empty_trash()
+            # One that somebody has opened meanwhile has lost its name, which he sees.
+            for one in _entries(self.root / "locks"):
+                if (lock := locks.attempt(one)) is not None:
+                    lock.release()
 
     def remove(self, result: Result) -> None:
         """Removes a result, unless it is gone, or another is in its place by now.
@@ -479,6 +563,40 @@ def own(path: Path) -> str | None:
     shutil.copystat(path, fresh)
     fresh.replace(path)
     return digest.hexdigest()
+
+
+@contextmanager
+def _locked_if_there(path: Path) -> Iterator[bool]:
+    """Locks a file, if there is one; False if somebody has its lock."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        yield locks.exclusive(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def record_of(folder: Path) -> Record | None:
+    """The record of a result, or None if there is none that can be read.
+
+    Raises:
+        StoreError: the system does not let it be read, which says nothing of the record.
+    """
+    try:
+        return _read(folder / RECORD)
+    except ValueError:
+        return None
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, sorted; nothing, if it is not there."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _output(file: Path, sha256: str | None) -> Output:

@@ -1,0 +1,334 @@
+"""List, size, gc and fsck of a store, beside builds that use it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import FLAGSHIP
+
+from forge import ledger as ledgers
+from forge.core import console
+from forge.core.errors import StoreError
+from forge.core.store import Store
+from forge.pipeline import Job
+from forge.recipes import recipe
+from forge.storekeeping import fsck, gc, survey
+
+OLD = 30 * 86400
+HOLDS = """
+import sys
+from pathlib import Path
+from forge.core.store import Store
+result = Store(Path(sys.argv[1])).get(*sys.argv[2:])
+print("has it", flush=True)
+sys.stdin.readline()
+"""
+# As a build between two of its processes: nobody holds what its ledger has.
+WRITES = """
+import shutil, sys
+from pathlib import Path
+from forge.core.store import Store
+with Store(Path(sys.argv[1])).scratch("ledger") as folder:
+    shutil.copy(sys.argv[2], folder / "ledger.json")
+    print("has it", flush=True)
+    sys.stdin.readline()
+"""
+# Makes what it does not find, and relies on it while it has it; counts under the result's lock.
+BUILDS = """
+import sys
+from pathlib import Path
+from forge.core.store import Store
+store, count = Store(Path(sys.argv[1])), Path(sys.argv[2])
+def work(out):
+    (out / "file").write_text("data", encoding="utf-8")
+for number in range(150):
+    key = f"{number % 3:064d}"
+    with store.lock("quantize", key):
+        if key.endswith("0"):
+            count.write_text(str(int(count.read_text(encoding="utf-8")) + 1), encoding="utf-8")
+        result = store.get("quantize", key) or store.make("quantize", key, work, {})
+    for _ in range(3):
+        assert (result.files / "file").read_text(encoding="utf-8") == "data"
+"""
+COLLECTS = """
+import sys
+from pathlib import Path
+from forge.core.store import Store
+from forge.storekeeping import gc
+while not Path(sys.argv[2]).exists():
+    gc.gc(Store(Path(sys.argv[1])), days=0, calibrations=True, confirm=True)
+"""
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def said(monkeypatch):
+    lines = []
+    monkeypatch.setattr(console, "say", lines.append)
+    return lines
+
+
+def make(store, step, key, files, *, needs=(), age=OLD, **parameters):
+    """A result of so many seconds ago, made from others."""
+
+    def work(out):
+        for name, data in files.items():
+            if isinstance(data, Path):
+                os.link(data, out / name)
+            else:
+                (out / name).write_bytes(data)
+
+    facts = {"parameters": parameters, "needs": {one.step: dict(one.digests) for one in needs}}
+    made = store.make(step, key * 64, work, facts)
+    when = time.time() - age
+    os.utime(made.files.parent / "used", (when, when))
+    return made
+
+
+def line(store, mark, base="standin", age=OLD, variant=FLAGSHIP):
+    """What a build leaves, each result with a letter of its own; returns it by step."""
+    keys, origins = iter(mark), {"base": [base, "x"]}
+    data = mark.encode()
+    found = {}
+
+    def add(step, content, **parameters):
+        found[step] = make(
+            store, step, next(keys), {step: content}, needs=[*found.values()], age=age, **parameters
+        )
+
+    add("fetch", data, origins=origins)
+    add("calibrate", data)
+    add("quantize", data)
+    add("dress", found["quantize"].files / "quantize")
+    add("attest", data, variant=variant, builder="b")
+    return {step: (one.step, one.key) for step, one in found.items()}
+
+
+def there(store):
+    return {(folder.parent.name, folder.name) for folder in store.folders()}
+
+
+def test_list(store, tmp_path):
+    """A line a result in the order of a build, with the variants that it was made for."""
+    line(store, "abcde")
+    os.link(store.root / "dress" / ("d" * 64) / "files/dress", tmp_path / "published")
+    lines = survey.lines(store)
+    assert [one.split()[:2] for one in lines] == [
+        ["fetch", "a" * 12], ["calibrate", "b" * 12], ["quantize", "c" * 12], ["dress", "d" * 12],
+        ["attest", "e" * 12],
+    ]  # fmt: skip
+    assert all(one.endswith(FLAGSHIP) for one in lines)
+    assert [("shared" in one) for one in lines] == [False, False, True, True, False]
+    assert survey.lines(store, full=True)[0].split()[1] == "a" * 64
+
+
+def test_size_counts_bytes_once(store):
+    make(store, "quantize", "a", {"shard": bytes(3_000_000)})
+    shard = store.root / "quantize" / ("a" * 64) / "files/shard"
+    make(store, "dress", "b", {"shard": shard, "config": bytes(1_000_000)})
+    (store.root / "trash/old").mkdir(parents=True)
+    (store.root / "trash/old/file").write_bytes(bytes(5_000_000))
+    found = dict(one.split(maxsplit=1) for one in survey.sizes(store) if "in all" not in one)
+    assert (found["quantize"], found["dress"], found["trash"]) == ("3.00 MB", "1.00 MB", "5.00 MB")
+    assert survey.sizes(store)[-1].split() == ["in", "all", "9.00", "MB"]
+
+
+def test_the_newest_build_of_each_line_and_what_it_needs_stay(store, said):
+    """A line is a variant, its builder and its base; an older build of one goes as a whole."""
+    old, new = line(store, "abcde"), line(store, "fghij", age=OLD - 60)
+    other = line(store, "klmno", variant="another")
+    found = gc.gc(store, days=14)
+    # Both have the same base here, which nobody lists: of one line, the newer one stays.
+    assert {(one.step, one.key) for one in found.results} == set(old.values())
+    assert there(store) == {*old.values(), *new.values(), *other.values()}
+    assert said[-1].startswith("5 of 15 results and 0 leftovers would be removed")
+    assert gc.gc(store, days=14, confirm=True).results
+    assert there(store) == {*new.values(), *other.values()}
+    assert list((store.root / "trash").iterdir()) == []
+    assert list((store.root / "locks").iterdir()) == []
+    assert gc.gc(store, days=14, confirm=True).results == ()
+
+
+def test_what_was_used_of_late_stays_with_all_that_it_needs(store):
+    line(store, "abcde")
+    line(store, "fghij", age=OLD - 60)
+    store.get("quantize", "c" * 64)
+    gone = {one.step for one in gc.gc(store, days=14).results}
+    assert gone == {"dress", "attest"}
+    assert {one.step for one in gc.gc(store, days=0).results} == {
+        "fetch", "calibrate", "quantize", "dress", "attest",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("base", ["hub", "mirror", "local"])
+def test_calibrations_of_real_bases_stay_until_they_are_asked_for(store, base):
+    """They cost hours; so does one whose base is not known any more."""
+    old = line(store, "abcde", base=base)
+    line(store, "fghij", age=OLD - 60)
+    make(store, "calibrate", "z", {"calibration": b"of a base that is gone"})
+    make(store, "perplexity", "y", {"perplexity.json": b"1"})
+    gone = {(one.step, one.key) for one in gc.gc(store).results}
+    assert gone == {old[step] for step in ("quantize", "dress", "attest")}
+    gone = {(one.step, one.key) for one in gc.gc(store, calibrations=True).results}
+    assert gone == {*old.values(), ("calibrate", "z" * 64), ("perplexity", "y" * 64)}
+
+
+def test_what_is_freed_is_what_has_no_other_name(store, tmp_path):
+    """A shard in two results is freed once, and not at all while a published folder has it."""
+    make(store, "quantize", "a", {"shard": bytes(3_000_000)})
+    shard = store.root / "quantize" / ("a" * 64) / "files/shard"
+    make(store, "dress", "b", {"shard": shard})
+    assert 3_000_000 < gc.gc(store).bytes < 3_100_000
+    os.link(shard, tmp_path / "published")
+    assert gc.gc(store).bytes < 100_000
+
+
+@contextmanager
+def running(script, *arguments):
+    """A process that has said that it has what it is to have."""
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as child:  # fmt: skip
+        try:
+            assert child.stdout.readline() == b"has it\n"
+            yield child
+        finally:
+            child.kill()
+
+
+def test_what_a_process_uses_stays(store, said):
+    """Even one that is stopped; when it is killed, nobody uses it."""
+    make(store, "quantize", "a", {"shard": b"x"})
+    with running(HOLDS, store.root, "quantize", "a" * 64) as child:
+        child.send_signal(signal.SIGSTOP)
+        for confirm in (False, True):
+            assert gc.gc(store, days=0, confirm=confirm).results == ()
+            assert said[0] == "  quantize  aaaaaaaaaaaa  not needed, but in use"
+        assert there(store)
+    assert gc.gc(store, days=0, confirm=True).results
+    assert there(store) == set()
+
+
+def test_what_is_in_the_ledger_of_a_running_build_stays(store, tmp_path):
+    """Between two of its processes nobody else holds it; that of a dead build is none."""
+    made = make(store, "quantize", "a", {"shard": b"x"})
+    job = Job(recipe=recipe.find(FLAGSHIP), store=store, rehearsal=True)
+    ledgers.write(tmp_path / "ledger.json", job, {"quantize": made})
+    del made
+    with running(WRITES, store.root, tmp_path / "ledger.json") as child:
+        for confirm in (False, True):
+            assert gc.gc(store, days=0, confirm=confirm).results == ()
+        child.kill()
+        child.wait()
+        found = gc.gc(store, days=0, confirm=True)
+    assert [one.step for one in found.results] == ["quantize"]
+    assert found.leftovers == 1
+
+
+def test_a_ledger_that_is_not_understood_ends_it(store, tmp_path):
+    """Of another version, say; what its build needs is not known."""
+    make(store, "quantize", "a", {"shard": b"x"})
+    (tmp_path / "ledger.json").write_text('{"later":1}', encoding="utf-8")
+    with (
+        running(WRITES, store.root, tmp_path / "ledger.json"),
+        pytest.raises(StoreError, match="is the ledger of a build that runs"),
+    ):
+        gc.gc(store, days=0, confirm=True)
+    assert there(store)
+
+
+def test_leftovers(store, said):
+    """Folders without an owner, trash, free locks and rebuilds; what was set aside if asked for."""
+    for name in ("tmp/quantize-old", "trash/body", "reproduce/key", "aside/result", "hub/x"):
+        (store.root / name).mkdir(parents=True)
+    (store.root / "locks").mkdir()
+    (store.root / "locks/quantize-old.lock").write_text("process 1 on a machine", encoding="utf-8")
+    assert gc.gc(store).leftovers == 4
+    assert "reproduce/key: left over" in said
+    with store.scratch("ledger"), store.lock("reproduce", "key"):
+        assert gc.gc(store, confirm=True).leftovers == 1  # scratch has removed two
+        assert (store.root / "reproduce/key").is_dir()
+        assert len(list((store.root / "tmp").iterdir())) == 1
+    assert gc.gc(store, confirm=True, aside=True).leftovers == 2
+    left = sorted(path.relative_to(store.root).as_posix() for path in store.root.rglob("*"))
+    assert left == ["aside", "hub", "hub/x", "locks", "reproduce", "tmp", "trash"]
+
+
+def test_builders_beside_gc(store, tmp_path):
+    """Real processes: what a builder has stays, and a lock file that gc removes locks no two."""
+    count, end = tmp_path / "count", tmp_path / "end"
+    count.write_text("0", encoding="utf-8")
+    command = [sys.executable, "-c"]
+    collector = subprocess.Popen([*command, COLLECTS, store.root, end], stderr=subprocess.DEVNULL)
+    builders = [subprocess.Popen([*command, BUILDS, store.root, count]) for _ in range(2)]
+    assert [child.wait(timeout=100) for child in builders] == [0, 0]
+    end.touch()
+    assert collector.wait(timeout=30) == 0
+    assert count.read_text(encoding="utf-8") == "100"
+
+
+def flip(path):
+    """One bit, under the same size and time."""
+    stat = path.stat()
+    data = path.read_bytes()
+    path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_fsck_of_a_sound_store(store, said):
+    line(store, "abcde")
+    used = (store.root / "fetch" / ("a" * 64) / "used").stat().st_mtime
+    fsck.fsck(store)
+    assert said == [f"{store.root}: 5 results are what was recorded"]
+    assert (store.root / "fetch" / ("a" * 64) / "used").stat().st_mtime == used
+
+
+def test_fsck_finds_what_is_damaged(store, said):
+    """A flipped bit in a shard that two results have, a file that is gone, a record that is cut."""
+    made = line(store, "abcde")
+    kept = line(store, "fghij")
+    flip(store.root / "quantize" / ("c" * 64) / "files/quantize")
+    (store.root / "attest" / ("e" * 64) / "files/attest").unlink()
+    (store.root / "calibrate" / ("b" * 64) / "record.json").write_text("{", encoding="utf-8")
+    (store.root / "tmp/old").mkdir()
+    with pytest.raises(StoreError, match="4 of 10 results were damaged and are gone"):
+        fsck.fsck(store)
+    assert there(store) == {made["fetch"], *kept.values()}
+    for step in ("quantize", "dress"):
+        assert sum(f"files/{step}: has sha256 " in one for one in said) == 1
+    assert any("attest eeeeeeeeeeee: " in one and "No such file" in one for one in said)
+    assert any("is set aside as" in one for one in said)
+    assert "tmp/old: is left over" in said
+    fsck.fsck(store)
+    assert said[-1] == f"{store.root}: 6 results are what was recorded"
+
+
+def test_the_commands(store):
+    """As real processes; a damaged store has the exit code of one."""
+    make(store, "quantize", "a", {"shard": b"x"})
+
+    def command(*words, code=0):
+        done = subprocess.run(
+            [sys.executable, "-m", "forge", "store", *words, "--store", store.root],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    assert "a" * 64 in command("list", "--full")
+    flip(store.root / "quantize" / ("a" * 64) / "files/shard")
+    assert "1 of 1 results were damaged" in command("fsck", code=StoreError.code)
+    make(store, "quantize", "a", files={"shard": b"x"})
+    assert "1 of 1 results" in (said := command("gc"))
+    assert said.endswith("Remove it with `--confirm`.\n")
+    assert there(store)
