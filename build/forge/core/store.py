@@ -9,7 +9,8 @@ nobody removes it as unused.
 
 Beside the results there are four folders:
 
-- `locks/`: a file for every result that somebody works on, and those of the killed.
+- `locks/`: a file for every result that somebody works on. The next that begins to work removes
+  those of the killed.
 - `tmp/`: what is being made, each folder with a lock that its owner holds. The next that begins to
   work removes those whose owner is gone.
 - `trash/`: what is being removed; the next that begins to work goes on with it.
@@ -239,6 +240,7 @@ class Store:
                 mine = Path(tempfile.mkdtemp(dir=tmp, prefix=f"{name}-"))
                 owner = locks.take(mine / OWNER, str(mine))
             self._empty_trash()
+            self._remove_free_locks()
             folder = mine / "made"
             folder.mkdir()
         try:
@@ -338,10 +340,7 @@ class Store:
             for one in self.set_aside() if aside else ():
                 self._to(one, "trash")
             self._empty_trash()
-            # One that somebody has opened meanwhile has lost its name, which he sees.
-            for one in _entries(self.root / "locks"):
-                if (lock := locks.attempt(one)) is not None:
-                    lock.release()
+            self._remove_free_locks()
 
     def remove(self, result: Result) -> None:
         """Removes a result, unless it is gone, or another is in its place by now.
@@ -370,6 +369,14 @@ class Store:
                 delete(left)
         finally:
             lock.release()
+
+    def _remove_free_locks(self) -> None:
+        """Removes the lock files that the killed left; whoever opened one meanwhile sees that."""
+        for left in _entries(self.root / "locks"):
+            if locks.is_held(left):
+                continue
+            if (lock := locks.attempt(left)) is not None:
+                lock.release()
 
     def _set_aside(self, folder: Path, why: str) -> None:
         with self._writing():

@@ -228,11 +228,13 @@ def test_the_next_that_works_removes_what_the_killed_left(store):
         (store.root / "tmp" / "quantize-old").mkdir()
         (store.root / "tmp" / "file").touch()
         (store.root / "trash" / "body").mkdir()
+        (store.root / "locks" / "step-old.lock").write_text("process 1 on a machine", "utf-8")
         children[0].kill()
         children[0].wait()
         store.make("step", "other", lambda _: None, {})
         assert len(list((store.root / "tmp").iterdir())) == 1
         assert list((store.root / "trash").iterdir()) == []
+        assert list((store.root / "locks").iterdir()) == []
         children[1].kill()
         children[1].wait()
         store.make("step", "third", lambda _: None, {})
