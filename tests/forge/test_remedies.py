@@ -116,7 +116,7 @@ def test_every_remedy_is_in_the_table_and_has_its_facts(module, line, code, fact
 
 def test_every_remedy_of_the_table_is_used():
     of_classes = {found.remedy for found in CLASSES} - {None}
-    of_command_lines = {"unconfirmed", "whom-to-trust"}
+    of_command_lines = {"unconfirmed", "unconfirmed-removal", "whom-to-trust"}
     used = {code for _, _, code, _ in RAISED} | of_classes | of_command_lines
     assert used == remedies.REMEDIES.keys()
 
