@@ -54,6 +54,17 @@ def test_names_that_an_encoding_lacks():
     assert said.startswith(r"error: no variant '\xfc[red]:smile:'")
 
 
+def test_store_whose_name_is_not_utf8(tmp_path):
+    """Before any work: the documents of a build could not state it."""
+    _, said = run(
+        "forge build qwen36-27b-vlm-mtp --rehearse --store \"$STORE\"$'\\xff'",
+        code=FileSystemError.code,
+        STORE=str(tmp_path / "store"),
+    )
+    assert said.startswith(f"error: {tmp_path / 'store'}\\udcff: the name is not UTF-8")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_help_in_ascii():
     printed, _ = run("forge build --help", PYTHONIOENCODING="ascii", **ASCII)
     assert printed.isascii()

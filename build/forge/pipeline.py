@@ -23,7 +23,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from forge.core import canonical, closure, console, machine
-from forge.core.errors import NoEnvironmentError
+from forge.core.errors import FileSystemError, NoEnvironmentError
 from forge.core.files import Kind
 from forge.core.model import Level
 from forge.core.store import Result, Store
@@ -144,6 +144,20 @@ class Job:
     mirror: Path | None = None
     level: Level = "all"
     origins: Mapping[str, Kind] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuses a path that no document can state.
+
+        Raises:
+            FileSystemError: its name is not UTF-8.
+        """
+        for path in (self.store.root, self.base, self.mirror):
+            try:
+                str(path).encode()
+            except UnicodeEncodeError as error:
+                raise FileSystemError(
+                    f"{path}: the name is not UTF-8, in which a build states it. Use another."
+                ) from error
 
     @property
     def environments(self) -> tuple[Environment, ...]:
