@@ -1,0 +1,44 @@
+"""The base's perplexity is scored once; what the store has of it is hashed before it is used."""
+
+import os
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from assay.serving import baseline
+from assay.serving.perplexity import Perplexity, Text
+from forge.core.errors import StoreError
+from forge.core.store import Store
+
+FIGURES = Perplexity(windows=1, tokens=8, scored=7, value=8.5, mean_nll=2.14, seconds=1.0)
+
+
+def test_a_flipped_digit_is_not_reported(tmp_path, monkeypatch):
+    """In place of the engine, which needs a GPU or minutes, is a counter of its starts."""
+    starts = []
+
+    @contextmanager
+    def serve(*_, **__):
+        starts.append(1)
+        yield SimpleNamespace(ready=lambda: None)
+
+    monkeypatch.setattr(baseline.engine, "serve", serve)
+    monkeypatch.setattr(baseline, "score", lambda *_: FIGURES)
+    store = Store(tmp_path / "store")
+    fetched = store.make("fetch", "key", lambda _: None, {})
+
+    def scored():
+        text = Text(name="text", content="a text", window=8)
+        return baseline.perplexity(fetched, text, {}, {}, store)
+
+    assert [scored(), scored()] == [FIGURES, FIGURES]
+    assert len(starts) == 1
+    (file,) = store.root.glob(f"perplexity/*/files/{baseline.FILE}")
+    stat, text = file.stat(), file.read_text(encoding="utf-8")
+    file.write_text(text.replace('"value":8.5', '"value":8.4'), encoding="utf-8")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(StoreError, match=r"perplexity\.json: has sha256 .*store: perplexity "):
+        scored()
+    assert scored() == FIGURES
+    assert len(starts) == 2
