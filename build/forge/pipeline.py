@@ -23,7 +23,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from forge.core import canonical, closure, console, machine
-from forge.core.errors import FileSystemError, NoEnvironmentError
+from forge.core.errors import FileSystemError, HallmarkError, NoEnvironmentError
 from forge.core.files import Kind
 from forge.core.model import Level
 from forge.core.store import Result, Store
@@ -242,9 +242,19 @@ def run(
 def _checked_run(
     step: Step, module: Module, work: Work, results: dict[str, Result], out: Path
 ) -> Mapping[str, str] | None:
-    """Runs a step, after what it does not compare itself has been hashed."""
+    """Runs a step, after what it does not compare itself has been hashed.
+
+    Raises:
+        StoreError: a stored file is damaged; the results that have it are removed.
+        HallmarkError: what else the step raises.
+    """
     recheck(results, trusted=step.trusts, whole=step.vouches)
-    return module.run(work, out)
+    try:
+        return module.run(work, out)
+    except HallmarkError:
+        # Damaged bytes may be why. They have to go, or the step would meet them again.
+        recheck(results, whole=step.compares or step.needs)
+        raise
 
 
 def recheck(

@@ -1,7 +1,9 @@
 """A bit that flips under an unchanged size and time is found where bytes are attested or placed."""
 
 import os
+import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,18 +14,21 @@ from forge import pipeline
 from forge.calibration import record
 from forge.core.errors import StoreError
 from forge.core.store import Store
+from forge.inputs import standin
 from forge.pipeline import Job
 from forge.recipes import recipe
 from forge.release.folder import place
+from forge.tensors import tensorfile
 
 
-def flip(path):
-    """One bit in the middle, as a disk may lose it: size and time say nothing of it."""
+def flip(path, at=None):
+    """One bit, by default in the middle, as a disk may lose it: size and time say nothing of it."""
     stat = path.stat()
+    at = stat.st_size // 2 if at is None else at
     with path.open("r+b") as file:
-        file.seek(stat.st_size // 2)
+        file.seek(at)
         byte = file.read(1)[0]
-        file.seek(stat.st_size // 2)
+        file.seek(at)
         file.write(bytes([byte ^ 1]))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
@@ -185,6 +190,32 @@ def test_a_dressed_checkpoint_of_old_shards_is_not_taken_for_new(job, found):
     again(job_of(job.store.root, "none"), "dress", "verify", "attest")
     with pytest.raises(StoreError, match=f"{BODY}: has sha256"):
         run(job_of(job.store.root, "none"))
+
+
+def test_a_damaged_shard_does_not_fail_verification_for_ever(job, stored):
+    """Verify finds it in its own pass; it is removed, and the next build is whole."""
+    again(job, "verify", "attest")
+    (shard,) = job.store.root.glob(f"quantize/*/files/{BODY}")
+    flip(shard)
+    with pytest.raises(StoreError, match=r"Removed from the store: quantize \w{12}, dress \w{12}"):
+        run(job)
+    assert run(job)["attest"].digests["SHA256SUMS"] == stored[1]["attest"].digests["SHA256SUMS"]
+
+
+def test_a_damaged_base_is_fetched_again(job, tmp_path):
+    """Graft finds it in its own pass. What is linked is removed from the store by its links."""
+    checkpoint = standin.ROOT / "qwen36-dense" / "checkpoint"
+    base = shutil.copytree(checkpoint, tmp_path / "base")
+    job = replace(job, base=base, origins={**job.origins, "base": "local"})
+    given = pipeline.run(job, until="fetch")
+    tensors = tensorfile.read_checkpoint(given["fetch"].files / "base")
+    file, at = tensors["mtp.fc.weight"].file.resolve(), tensors["mtp.fc.weight"].offset
+    flip(file, at)
+    again(job, "graft")
+    with pytest.raises(StoreError, match=r"has sha256 .*Removed from the store: fetch \w{12}"):
+        run(job)
+    flip(file, at)
+    assert run(job)["attest"].checked
 
 
 def test_an_unreadable_file_is_not_taken_for_a_damaged_one(found, monkeypatch):

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from forge.core import console
+from forge.core import console, locks
 from forge.core.errors import StoreError
 from forge.core.store import SHORT, Store
 from forge.manifest.ledger import Ledger
@@ -60,6 +60,7 @@ def gc(
     Raises:
         StoreError: the store cannot be written, or the ledger of a running build not be read.
     """
+    locks.tell_if_local(store.root)
     results = survey(store)
     since = time.time() - days * _DAY
     left = [*store.leftovers(), *(store.set_aside() if aside else ())]

@@ -2,6 +2,7 @@
 right verdict if the release's files were changed, in a refusal if what a rebuild needs was."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,13 @@ from assay.rebuild import recalibration, reproduce
 from assay.rebuild.recalibration import Scale
 from forge.calibration import record
 from forge.core import canonical, checkout, console
-from forge.core.errors import CalibrationError, DifferenceError, FetchError, ManifestError
+from forge.core.errors import (
+    CalibrationError,
+    DifferenceError,
+    FetchError,
+    ManifestError,
+    StoreError,
+)
 from forge.core.store import Store
 from forge.manifest import names, provenance
 from forge.tensors import tensorfile
@@ -60,6 +67,19 @@ def said(monkeypatch):
     lines = []
     monkeypatch.setattr(console, "say", lines.append)
     return lines
+
+
+@pytest.mark.parametrize("name", ["inputs.json", "tensors/base.jsonl"])
+def test_a_stored_input_with_a_flipped_bit_is_no_verdict(released, again, tmp_path, name):
+    """Its size and time are those of before: it is named and removed, and fetched again."""
+    assert again(released).identical
+    (file,) = (tmp_path / "store").glob(f"fetch/*/files/{name}")
+    stat, data = file.stat(), file.read_bytes()
+    file.write_bytes(data[:-20] + bytes([data[-20] ^ 1]) + data[-19:])
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(StoreError, match=f"{name}: has sha256 .*Removed from the store: fetch "):
+        again(released)
+    assert again(released).identical
 
 
 def edit(folder, change):

@@ -24,7 +24,7 @@ from assay.rebuild.compare import Comparison
 from assay.rebuild.recalibration import Scale
 from forge import pipeline
 from forge.calibration import record
-from forge.core import canonical, checkout, console
+from forge.core import canonical, checkout, console, locks
 from forge.core.errors import DifferenceError, ManifestError
 from forge.core.store import Result, Store
 from forge.inputs import fetch
@@ -90,6 +90,7 @@ def run(
         FetchError: the folder is no release, or an input cannot be had.
         CalibrationError: it is to be calibrated again in an environment that cannot.
     """
+    locks.tell_if_local(store.root)
     if recalibrate:
         recalibration.require_libraries()
     # 1. What was released.
