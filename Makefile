@@ -6,6 +6,8 @@ VERIFY ?= all
 NOX = .venv/bin/python -m nox
 # What errors say to do is said in the words of this file.
 export HALLMARK_INTERFACE = make
+# Whatever the locale: nox and venv fail where it lacks a character of the checkout's path.
+export PYTHONUTF8 = 1
 
 # A value reaches a command as it was written: `value` takes it without expanding it, the quotes
 # keep the shell off it, and no command finds it, expanded, in its environment. A path may hold

@@ -23,6 +23,8 @@ from nox.command import CommandFailed
 # An environment is its lock file and nothing beside it, so none of a user's modules.
 for name in ("PYTHONHOME", "PYTHONPATH"):
     os.environ.pop(name, None)
+# Python finds this checkout through a file that it reads in the locale's encoding.
+os.environ["LC_ALL"] = "C.UTF-8"
 
 ROOT = Path(__file__).parent
 UV = (sys.executable, "-m", "uv", "--quiet")

@@ -159,6 +159,18 @@ def test_a_target_passes_its_arguments_on(tree, words, calls):
     assert noted == ([] if words == "help" else expected(tree, *calls.split("\n")))
 
 
+def test_nox_starts_in_utf8_without_the_users_modules(tree):
+    """An ASCII locale would fail at a checkout's path, a user's modules shadow those locked."""
+    (tree / "note.py").write_text(
+        "import os; names = ('PYTHONUTF8', 'PYTHONPATH', 'PYTHONHOME');"
+        "print('has', {name: os.environ[name] for name in names if name in os.environ})",
+        encoding="utf-8",
+    )
+    given = {"PYTHONUTF8": "0", "PYTHONPATH": "/nonexistent", "PYTHONHOME": "/nonexistent"}
+    done, _ = make(tree, "list", env=given)
+    assert "has {'PYTHONUTF8': '1'}" in done.stdout, done.stderr
+
+
 def test_every_target_is_tested():
     """All phony targets; of the variants, one stands for all."""
     text = (checkout.ROOT / "Makefile").read_text(encoding="utf-8")

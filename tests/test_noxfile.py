@@ -133,6 +133,16 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     return Tree(tmp_path_factory.mktemp("tree"))
 
 
+def test_an_environment_has_no_modules_of_the_user(tree, tmp_path):
+    """No lock file names them."""
+    code = "import noxfile, os; print({'PYTHONPATH', 'PYTHONHOME'} & os.environ.keys())"
+    done = subprocess.run(
+        [NOX, "-c", code], cwd=tree.folder, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, encoding="utf-8", check=True,
+    )  # fmt: skip
+    assert done.stdout == "set()\n"
+
+
 @pytest.fixture(scope="module")
 def calls(tree: Tree) -> list[list[str]]:
     return tree.nox("-s", *SESSIONS, "--", *GIVEN)
