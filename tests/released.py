@@ -17,7 +17,8 @@ def local_base(folder):
     """The small base with the files beside it that the recipe asks for."""
     flagship = recipe.find(FLAGSHIP)
     write_checkpoint(folder, base_arrays())
-    canonical.write(folder / "config.json", {"architectures": [flagship.architecture]})
+    config = {"architectures": [flagship.architecture], "model_type": "qwen3_5"}
+    canonical.write(folder / "config.json", config)
     canonical.write(folder / "tokenizer_config.json", {"backend": "tokenizers"})
     return folder
 

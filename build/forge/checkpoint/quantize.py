@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from forge.calibration import record
-from forge.core import console
-from forge.tensors import packing, stream, tensor_list
+from forge.core import console, disk
+from forge.tensors import packing, stream, tensor_list, tensorfile
 from forge.tensors.checkpoint import Checkpoint  # by which what makes it counts in the key
 from forge.tensors.plan import Linear, Plan
 from forge.tensors.stream import Bytes, Conveyor, Reader, Written
@@ -49,9 +49,16 @@ def parameters(work: "Work") -> dict[str, Any]:
 
 
 def run(work: "Work", out: Path) -> Mapping[str, str]:
-    """Writes the body's shards and the list of their tensors; returns the digests of all."""
+    """Writes the body's shards and the list of their tensors; returns the digests of all.
+
+    Raises:
+        SpaceError: there is no room for them and for what graft and dress add.
+        QuantizeError, CalibrationError: as `quantize` and the record's reader.
+    """
     made: Checkpoint = work.checkpoint
     base, plan = made.base, made.plan
+    needed = checkpoint_bytes(made, work.inputs / "base")
+    disk.require(work.job.store.root, needed, "the checkpoint")
     maxima = record.read(work.needed["calibrate"].files / record.FILE, plan.calibrated)
     # The donor's files are called like the base's.
     digests = {
@@ -63,6 +70,25 @@ def run(work: "Work", out: Path) -> Mapping[str, str]:
     written = quantize(base, digests, plan, maxima, size, out, arrived=arrived)
     listed = tensor_list.write(out / tensor_list.FILE, written.tensors)
     return written.files | {tensor_list.FILE: listed}
+
+
+def checkpoint_bytes(made: Checkpoint, base: Path) -> int:
+    """What quantize, graft and dress will write: all of the checkpoint, which lies there once.
+
+    Known from headers and rules: shards to the byte. Of the files in `base` beside the weights, the
+    sizes that they have there; dress changes some of them by a few kilobytes.
+    """
+    parts = made.plan.by_tensor()
+    group_of = {module: group for group in made.plan.groups for module in group}
+    body = list(_emitted(made.base, made.plan, parts, group_of))
+    head = [made.head[name].spec for name in made.recipe.mtp.tensors if name in made.head]
+    shards = [*_fill_shards(body, made.recipe.layout.shard_bytes).values(), head]
+    files = (path for path in base.iterdir() if path.suffix != ".safetensors")
+    return sum(map(_file_bytes, shards)) + sum(path.stat().st_size for path in files)
+
+
+def _file_bytes(specs: Sequence[Spec]) -> int:
+    return len(tensorfile.header_bytes(specs)) + sum(spec.nbytes for spec in specs)
 
 
 def quantize(  # noqa: PLR0917 - a pure function of six things

@@ -39,6 +39,11 @@ def unwatched(path: Path) -> None:
     del path
 
 
+def nothing() -> dict[str, int]:
+    """Of an input that lies on this machine, nothing is missing."""
+    return {}
+
+
 class Take(Protocol):
     """Fetches the files of an input and checks them, reading each once."""
 
@@ -51,7 +56,8 @@ class Origin:
     """Where one input comes from, chosen but not fetched yet.
 
     `key` decides its bytes, as far as that can be known without reading them; `take` fetches the
-    files and checks them, by path. Without a `revision`, the digest of its files stands for one.
+    files and checks them, by path. `missing` are the files that `take` brings to this machine, by
+    address, with their sizes. Without a `revision`, the digest of its files stands for one.
     `joined` says that its one file is a split's text, not a table that holds it.
     """
 
@@ -61,6 +67,7 @@ class Origin:
     name: str
     key: Any
     take: Take
+    missing: Callable[[], Mapping[str, int]] = nothing
     joined: bool = False
 
 

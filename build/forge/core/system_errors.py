@@ -1,10 +1,10 @@
 """Errors of the operating system in one line: which file, what was tried, and why it failed."""
 
 import errno
-import shutil
 import traceback
 from pathlib import Path
 
+from forge.core import disk
 from forge.core.errors import FileSystemError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -14,7 +14,6 @@ _OF_OPEN_FILES = FULL | {
     errno.EIO, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM,
     errno.ESTALE,
 }  # fmt: skip
-_GB = 1e9
 
 
 def concerns_files(error: OSError) -> bool:
@@ -70,11 +69,8 @@ def _operation(error: OSError) -> str | None:
 
 def _room(place: Path | None, needed: int | None) -> str:
     """How much of the disk is free; a quota may leave less than that."""
-    there = None
-    if place is not None:
-        place = place.absolute()
-        there = next((path for path in (place, *place.parents) if path.exists()), None)
     free = "The disk is full"
-    if there is not None:
-        free += f": {shutil.disk_usage(there).free / _GB:.3f} GB are free at {there}"
-    return f"{free}." if needed is None else f"{free}, {needed / _GB:.3f} GB are needed."
+    if place is not None:
+        there = disk.existing(place)
+        free += f": {disk.free(there) / disk.GB:.3f} GB are free at {there}"
+    return f"{free}." if needed is None else f"{free}, {needed / disk.GB:.3f} GB are needed."

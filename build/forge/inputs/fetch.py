@@ -14,6 +14,7 @@ never a reason to look elsewhere.
 """
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from glob import escape
@@ -21,7 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.core import canonical, console
+from forge.core import canonical, console, disk
 from forge.core.errors import FetchError
 from forge.core.files import Feed, File, Kind, Origin, Watch, unwatched
 from forge.inputs import hub, mirror, sample_files, samples, standin
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
 STANDINS = standin.ROOT
 LINKED = ("base", "donor")
+CONFIG = "config.json"
+# What a clone without git-lfs has in place of a large file.
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 Taken = Mapping[str, Mapping[str, File]]
 
@@ -90,10 +94,13 @@ def run(work: "Work", out: Path) -> dict[str, str]:
     """Fetches, checks and lays out every input; returns the digests that are known already.
 
     Raises:
-        FetchError: an input cannot be had, or is not what its pin says.
+        FetchError: an input cannot be had, or is not what its pin says, or the base's config is
+            none that a model can be made by.
+        SpaceError: there is no room for what is still to be fetched.
     """
     job = work.job
     origins = _origins(work)
+    _require_room(job, origins)
     # The checkpoints last: a wrong pin of a small input shows before 55 GB are fetched.
     taken = {role: _take(role, origin) for role, origin in origins.items() if role not in LINKED}
     if job.recipe.template is not None:
@@ -103,13 +110,18 @@ def run(work: "Work", out: Path) -> dict[str, str]:
         role = f"calibration.sets.{name}"
         _samples(job, wanted, origins[role], taken[role], out / "calibration" / name)
     _write(out / "perplexity/text.txt", _text(job, origins, taken))
-    tensors = {}
+    tensors: dict[str, str] = {}
+    configs: dict[Path, bytearray] = {}
     for role in (role for role in LINKED if role in origins):
-        taken[role], lines = _take_tensors(role, origins[role])
+        arrival = _Arrival()
+        taken[role] = _take(role, origins[role], arrival.watch)
         listed = tensor_list.of_input(role)
-        tensors[listed] = tensor_list.write(out / listed, lines)
+        tensors[listed] = tensor_list.write(out / listed, arrival.lines())
+        configs |= arrival.configs
     document.write(out / INPUTS, _inputs(origins, taken))
-    return tensors | _link(taken, job.recipe.lent, out)
+    linked = _linked(taken, job.recipe.lent)
+    _require_config(job, linked["base"], configs)
+    return tensors | _link(linked, out)
 
 
 @functools.lru_cache(maxsize=1)
@@ -198,18 +210,82 @@ def _take(role: str, origin: Origin, watch: Watch = unwatched) -> dict[str, File
     return origin.take(watch)
 
 
-def _take_tensors(role: str, origin: Origin) -> tuple[dict[str, File], list[TensorLine]]:
-    """The files of a checkpoint, and its tensors with their digests, from one reading."""
-    arriving: list[Arriving] = []
+class _Arrival:
+    """Looks at the files of a checkpoint while they are read, since none is read twice.
 
-    def watch(path: Path) -> Feed | None:
-        if path.suffix != ".safetensors":
-            return None
-        arriving.append(Arriving(path, path.stat().st_size))
-        return arriving[-1].update
+    `configs` has the bytes of each config by its path.
+    """
 
-    files = _take(role, origin, watch)
-    return files, [line for one in arriving for line in one.lines()]
+    def __init__(self) -> None:
+        self.configs: dict[Path, bytearray] = {}
+        self._tensors: list[Arriving] = []
+
+    def watch(self, path: Path) -> Feed:
+        """What is fed the bytes of a file.
+
+        Raises:
+            FetchError: by what it returns, if the bytes are a pointer of git-lfs.
+        """
+        further: Feed | None = None
+        if path.suffix == ".safetensors":
+            self._tensors.append(Arriving(path, path.stat().st_size))
+            further = self._tensors[-1].update
+        elif path.name == CONFIG:
+            further = self.configs.setdefault(path, bytearray()).extend
+        begun = False
+
+        def feed(chunk: bytes) -> None:
+            nonlocal begun
+            if not begun and chunk.startswith(LFS_POINTER):
+                raise FetchError(
+                    f"{path}: is a pointer of git-lfs, not the file. Run `git lfs pull` there."
+                )
+            begun = True
+            if further is not None:
+                further(chunk)
+
+        return feed
+
+    def lines(self) -> list[TensorLine]:
+        """The tensors that have passed, with their digests."""
+        return [line for one in self._tensors for line in one.lines()]
+
+
+def _require_room(job: "Job", origins: Mapping[str, Origin]) -> None:
+    """Refuses before the first download what all of them together have no room for."""
+    missing: dict[str, int] = {}
+    for origin in origins.values():
+        missing |= origin.missing()
+    if missing:
+        disk.require(job.store.root, sum(missing.values()), "what is still to be fetched")
+
+
+def _require_config(
+    job: "Job", base: Mapping[str, File], configs: Mapping[Path, bytearray]
+) -> None:
+    """Refuses a base whose config, one of those that have arrived, names no model or another one.
+
+    transformers would make a model by its defaults, in gigabytes, before it found out.
+    """
+    remedy = None if job.base is None else "wrong-base"
+    if CONFIG not in base:
+        raise FetchError(f"the base of {job.recipe.name} has no {CONFIG}.", remedy=remedy)
+    path = base[CONFIG].path
+    try:
+        config = json.loads(configs[path].decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FetchError(f"{path}: is no JSON in UTF-8: {error}.", remedy=remedy) from error
+    found = config if isinstance(config, dict) else {}
+    if found.get("architectures") != [job.recipe.architecture]:
+        raise FetchError(
+            f"{path}: architectures is {found.get('architectures')}, the recipe "
+            f"{job.recipe.name} is for {job.recipe.architecture}.",
+            remedy=remedy,
+        )
+    if not isinstance(found.get("model_type"), str):
+        raise FetchError(
+            f"{path}: model_type is {found.get('model_type')}, expected a name.", remedy=remedy
+        )
 
 
 def _template(job: "Job", pinned: str, taken: Mapping[str, File]) -> bytes:
@@ -306,11 +382,15 @@ def _revision(files: Mapping[str, File]) -> str:
     return f"sha256:{canonical.sha256_text(sums)}"
 
 
-def _link(taken: Taken, lent: Sequence[str], out: Path) -> dict[str, str]:
+def _linked(taken: Taken, lent: Sequence[str]) -> Taken:
+    """The checkpoints' files; those that the base borrows are among its own."""
+    linked = {role: taken.get(role, {}) for role in LINKED}
+    return {**linked, "base": {**linked["base"], **_borrowed(lent, linked)}}
+
+
+def _link(linked: Taken, out: Path) -> dict[str, str]:
     """Links the checkpoints' files into the result, and returns their digests."""
     known = {}
-    linked = {role: taken.get(role, {}) for role in LINKED}
-    linked["base"] = {**linked["base"], **_borrowed(lent, linked)}
     for role, files in linked.items():
         for name, file in files.items():
             link = out / role / name

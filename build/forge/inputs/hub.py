@@ -6,10 +6,10 @@ which goes on where a connection broke off and keeps every finished file.
 """
 
 import errno
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache as once
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from huggingface_hub import errors, try_to_load_from_cache
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from forge.core import console
+from forge.core import console, disk
 from forge.core.errors import FetchError
 from forge.core.files import File, Origin, Watch, hash_files, select, stamps, unwatched
 from forge.core.hub_client import (
@@ -67,29 +67,37 @@ def listing(source: Source) -> dict[str, RepoFile]:
 
 
 def repository(source: Source, globs: Sequence[str], cache: Path) -> Origin:
-    """A repository at its commit; nothing is asked of the hub before it is taken."""
+    """A repository at its commit; nothing is asked of the hub before its files are."""
+    listed = once(partial(listing, source))
     return Origin(
         kind="hub",
         uri=source.uri,
         revision=str(source.revision),
         name=title(source),
         key=[source.uri, list(globs)],
-        take=partial(take, source, globs, cache),
+        take=partial(take, source, globs, cache, listed=listed),
+        missing=partial(_missing, source, globs, cache, listed),
     )
 
 
 def take(
-    source: Source, globs: Sequence[str], cache: Path, watch: Watch = unwatched
+    source: Source,
+    globs: Sequence[str],
+    cache: Path,
+    watch: Watch = unwatched,
+    *,
+    listed: Callable[[], Mapping[str, RepoFile]] | None = None,
 ) -> dict[str, File]:
     """The files that the globs select, downloaded into `cache` and checked.
 
-    `watch` is told of each file, and fed what is read of it.
+    `watch` is told of each file, and fed what is read of it. `listed` gives what `listing` would.
 
     Raises:
         FetchError: as `listing`; the disk is full; a download broke off; a file's bytes are not
             those of the commit (it is removed, so that the next run fetches it again).
+        SpaceError: there is no room for what is still to be fetched.
     """
-    entries = listing(source)
+    entries = listing(source) if listed is None else listed()
     names = select(entries, globs, source.uri, strict=True)
     paths = _download(source, {name: entries[name] for name in names}, cache)
     files = hash_files(paths, stamps(paths), watch)
@@ -180,16 +188,33 @@ def _refused(answer: str, status: int) -> FetchError:
     return FetchError(f"{answer} {status}, which no hub does.", remedy="no-hub")
 
 
+def _missing(
+    source: Source,
+    globs: Sequence[str],
+    cache: Path,
+    listed: Callable[[], Mapping[str, RepoFile]],
+) -> dict[str, int]:
+    """The files that are not in the cache, by address, with their sizes."""
+    entries = listed()
+    return {
+        f"{source.uri}#{name}": entries[name].size
+        for name in select(entries, globs, source.uri, strict=True)
+        if not _is_there(source, name, cache)
+    }
+
+
+def _is_there(source: Source, name: str, cache: Path) -> bool:
+    commit = str(source.revision)
+    return isinstance(try_to_load_from_cache(source.repo, name, cache, commit, source.kind), str)
+
+
 def _download(source: Source, entries: Mapping[str, RepoFile], cache: Path) -> dict[str, Path]:
     """Brings the files into the cache, several at a time; the hub is not asked for those there."""
     commit = str(source.revision)
-
-    def is_there(name: str) -> bool:
-        found = try_to_load_from_cache(source.repo, name, cache, commit, source.kind)
-        return isinstance(found, str)
-
-    total = sum(entry.size for name, entry in entries.items() if not is_there(name))
-    _require_space(source, cache, total)
+    missing = {name for name in entries if not _is_there(source, name, cache)}
+    total = sum(entries[name].size for name in missing)
+    cache.mkdir(parents=True, exist_ok=True)
+    disk.require(cache, total, f"what is still to be fetched of {source.uri}")
     disable_progress_bars()  # ours tells of all files together
     client = api()
     with (
@@ -198,7 +223,7 @@ def _download(source: Source, entries: Mapping[str, RepoFile], cache: Path) -> d
     ):
 
         def get(name: str) -> Path:
-            size = 0 if is_there(name) else entries[name].size
+            size = entries[name].size if name in missing else 0
             path = client.hf_hub_download(
                 source.repo, name, repo_type=source.kind, revision=commit, cache_dir=cache
             )
@@ -220,16 +245,6 @@ def _check(source: Source, entry: RepoFile, file: File) -> None:
         raise FetchError(
             f"{source.uri}#{entry.path}: the download has {kind} {found}, the commit says "
             f"{pinned}. It was removed; run again, and if it comes again, distrust the hub."
-        )
-
-
-def _require_space(source: Source, cache: Path, needed: int) -> None:
-    cache.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(cache).free
-    if free < needed:
-        raise FetchError(
-            f"{source.uri}: {needed / 1e9:.1f} GB are still to be fetched, {cache} has room for "
-            f"{free / 1e9:.1f} GB. Free some, or put the store on a larger disk."
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from forge import pipeline
 from forge.calibration import record
-from forge.core import canonical, checkout, console, placing, store, system_errors
+from forge.core import canonical, checkout, console, disk, placing, store, system_errors
 from forge.core.errors import FetchError, ManifestError, StoreError
 from forge.core.model import Level
 from forge.core.store import Result, Store
@@ -117,6 +117,7 @@ def place(
     Raises:
         StoreError: `target` holds what is not replaced, or what another build placed there since
             this one began; or a stored file is damaged. `target` is left alone.
+        SpaceError: the store is on another file system, and there is no room for a copy.
         FileSystemError: the system refused; what was at `target` is still there.
     """
     target = _resolved(target)
@@ -136,6 +137,7 @@ def place(
                 if not replace:
                     _require_nothing_lost(results, target)
                 _tell_level(results, target)
+            disk.require(target.parent, _copied(results, target) or 0, f"a copy at {target}")
             pipeline.recheck(dict(results), trusted={"attest": ("",)}, whole=pipeline.CHECKPOINT)
             _put(results, target)
     except OSError as error:

@@ -8,11 +8,13 @@ import resource
 
 import numpy as np
 import pytest
-from conftest import write_checkpoint
+from conftest import FLAGSHIP, MIXED, base_arrays, build_small, write_checkpoint
 
 from forge.checkpoint import quantize
-from forge.core import canonical
-from forge.core.errors import QuantizeError
+from forge.core import canonical, disk
+from forge.core.errors import QuantizeError, SpaceError
+from forge.pipeline import work_on
+from forge.recipes import recipe as recipes
 from forge.tensors import nvfp4, small_floats, stream, tensorfile
 from forge.tensors.plan import make_plan
 
@@ -240,3 +242,31 @@ def test_full_disk_is_an_error(flagship, base, tmp_path, monkeypatch):
             run(flagship, base, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("variant", [FLAGSHIP, MIXED])
+def test_the_room_of_a_checkpoint_is_known_beforehand(tmp_path, variant):
+    """Its shards to the byte, from headers and rules; the other files but for what dress edits."""
+    built = build_small(tmp_path, base_arrays(variant=variant), recipes.find(variant))
+    base = built.inputs / "base"
+    others = [path.stat().st_size for path in base.iterdir() if path.suffix != ".safetensors"]
+    shards = [path.stat().st_size for path in built.checkpoint.glob("*.safetensors")]
+    assert sum(shards) + sum(others) == quantize.checkpoint_bytes(built.made, base)
+    real = sum(path.stat().st_size for path in built.checkpoint.rglob("*") if path.is_file())
+    assert abs(real - quantize.checkpoint_bytes(built.made, base)) < 20_000
+
+
+def test_no_room_is_told_before_a_byte_is_written(built, tmp_path, monkeypatch):
+    """What is needed, what is free, and where."""
+    work, out = work_on(built.job, built.results), tmp_path / "out"
+    out.mkdir()
+    needed = quantize.checkpoint_bytes(built.made, built.inputs / "base")
+    monkeypatch.setattr(disk, "free", lambda _: needed - 1)
+    place = built.job.store.root
+    wanted = f"the checkpoint takes {needed / 1e6:.3f} MB, and {(needed - 1) / 1e6:.3f} MB are free"
+    with pytest.raises(SpaceError, match=f"^{wanted} at {place}. Nothing of it was written"):
+        quantize.run(work, out)
+    assert not list(out.iterdir())
+
+    monkeypatch.setattr(disk, "free", lambda _: needed)
+    assert quantize.run(work, out)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,8 @@ from hub_server import Hub, blob_id, serve
 from huggingface_hub import constants
 
 from forge import remedies
-from forge.core import hub_session
-from forge.core.errors import FetchError
+from forge.core import disk, hub_session
+from forge.core.errors import FetchError, SpaceError
 from forge.inputs import hub
 from forge.recipes.sources import Checkpoint, Source
 
@@ -166,9 +165,10 @@ def test_a_star_stays_in_its_folder(source, tmp_path):
 
 
 def test_a_full_disk_is_told_before_the_download(server, source, tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)._replace(free=100)
-    monkeypatch.setattr("forge.inputs.hub.shutil.disk_usage", lambda _: usage)
-    with pytest.raises(FetchError, match="has room for"):
+    monkeypatch.setattr(disk, "free", lambda _: 100)
+    with pytest.raises(
+        SpaceError, match=r"still to be fetched of pkg:.* and 0\.000 MB are free at"
+    ):
         take(source, tmp_path)
     assert not [request for request in server.requests if "/resolve/" in request]
 

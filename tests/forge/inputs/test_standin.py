@@ -23,8 +23,9 @@ def holding(data: bytes) -> bytes:
 
 
 WEIGHTS = holding(b"weights")
+CONFIG = f'{{"architectures": ["{ARCHITECTURE}"], "model_type": "qwen3_5"}}'.encode()
 CHECKPOINT = {
-    "config.json": b"{}",
+    "config.json": CONFIG,
     "model.safetensors": WEIGHTS,
     "tokenizer.json": b"{}",
     "README.md": b"not taken",
@@ -68,7 +69,7 @@ def test_the_checkpoint_is_what_the_globs_match(root):
     files = checkpoint(root).take()
 
     assert sorted(files) == ["config.json", "model.safetensors", "tokenizer.json"]
-    assert files["config.json"].sha256 == canonical.sha256_text("{}")
+    assert files["config.json"].sha256 == canonical.sha256_text(CONFIG.decode())
 
 
 def test_a_byte_changed_is_refused(root):

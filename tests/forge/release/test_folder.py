@@ -3,13 +3,14 @@
 import errno
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from documents import manifest
 
-from forge.core import console, store
-from forge.core.errors import FetchError, FileSystemError, StoreError
+from forge.core import console, disk, store
+from forge.core.errors import FetchError, FileSystemError, SpaceError, StoreError
 from forge.core.store import Store
 from forge.manifest.names import ADDED, DOCUMENTS, SIGNATURES
 from forge.release.folder import job_of, look, place
@@ -216,26 +217,51 @@ def test_a_refusal_leaves_what_was_there(built, tmp_path, monkeypatch, name):
 SHM = Path("/dev/shm")  # noqa: S108
 
 
-@pytest.mark.skipif(not SHM.is_dir(), reason="no second file system to copy to")
-def test_a_full_disk_tells_what_is_needed(results, tmp_path, monkeypatch):
-    """Copied for real to another file system, whose fsync is refused."""
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A place for a folder on another file system than the store's, which is empty afterwards."""
+    if not SHM.is_dir() or SHM.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system to copy to")
     target = SHM / f"hallmark-{os.getpid()}" / "out"
+    target.parent.mkdir()
+    yield target
+    target.parent.rmdir()
+
+
+def test_room_for_a_copy_is_asked_for_before_it_is_begun(results, elsewhere, monkeypatch):
+    """Only where the store is on another file system; a link takes none."""
+    sources = [results["dress"], results["attest"]]
+    paths = [result.files / path for result in sources for path in result.digests]
+    needed = sum(path.stat().st_size for path in paths)
+    monkeypatch.setattr(disk, "free", lambda _: needed - 1)
+    wanted = f"takes {needed / 1e6:.3f} MB, and {(needed - 1) / 1e6:.3f} MB are free"
+    with pytest.raises(SpaceError, match=f"^a copy at {elsewhere} {wanted} at {elsewhere.parent}"):
+        place(results, elsewhere)
+    assert list(elsewhere.parent.iterdir()) == []
+    monkeypatch.setattr(disk, "free", lambda _: needed)
+    place(results, elsewhere)
+    assert files(elsewhere) == {*results["dress"].digests, "provenance/provenance.json"}
+    shutil.rmtree(elsewhere)
+
+
+def test_a_link_takes_no_room(results, tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "free", lambda _: 0)
+    place(results, tmp_path / "out")
+
+
+def test_a_full_disk_tells_what_is_needed(results, elsewhere, monkeypatch):
+    """Copied for real to another file system, whose fsync is refused."""
 
     def refuse(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    if SHM.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("no second file system to copy to")
-    try:
-        with monkeypatch.context() as patched:
-            patched.setattr(os, "fsync", refuse)
-            with pytest.raises(FileSystemError) as refused:
-                place(results, target)
-        said = r"The disk is full: [\d.]+ GB are free at /dev/shm/.*, [\d.]+ GB are needed\."
-        assert re.search(said, str(refused.value))
-        assert list(target.parent.iterdir()) == []
-    finally:
-        target.parent.rmdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", refuse)
+        with pytest.raises(FileSystemError) as refused:
+            place(results, elsewhere)
+    said = r"The disk is full: [\d.]+ GB are free at /dev/shm/.*, [\d.]+ GB are needed\."
+    assert re.search(said, str(refused.value))
+    assert list(elsewhere.parent.iterdir()) == []
 
 
 def test_job_of_a_release(results, tmp_path):

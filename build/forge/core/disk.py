@@ -1,0 +1,49 @@
+"""The room on a disk, asked before something large is written.
+
+What is asked is what this user may write there. A quota, a limit on the number of files and what
+others write meanwhile do not show in it; a disk that is full later is told when it is.
+"""
+
+import shutil
+from pathlib import Path
+
+from forge.core.errors import SpaceError
+
+GB, MB = 1e9, 1e6
+
+
+def require(folder: Path, needed: int, what: str) -> None:
+    """Refuses to begin what does not fit.
+
+    Args:
+        folder: where it is written; it need not be there yet.
+        needed: the bytes that are written there.
+        what: what takes them, for the message.
+
+    Raises:
+        SpaceError: fewer bytes are free there; it says both numbers.
+        OSError: the system does not say how many are.
+    """
+    there = existing(folder)
+    available = free(there)
+    if available < needed:
+        raise SpaceError(
+            f"{what} takes {size(needed)}, and {size(available)} are free at {there}. Nothing of "
+            "it was written. Free the disk, or use a larger one."
+        )
+
+
+def size(count: int) -> str:
+    """Bytes in words, to three places, so that two that nearly fit can be told apart."""
+    return f"{count / GB:.3f} GB" if count >= GB else f"{count / MB:.3f} MB"
+
+
+def free(folder: Path) -> int:
+    """The bytes that this user may still write to the file system of a folder."""
+    return shutil.disk_usage(folder).free
+
+
+def existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there."""
+    path = path.absolute()
+    return next(one for one in (path, *path.parents) if one.exists())
