@@ -9,7 +9,7 @@ import typer
 
 from forge import driver, pipeline, remedies
 from forge import ledger as ledgers
-from forge.core import checkout, commandline, console, exit_codes
+from forge.core import checkout, commandline, console, disk, exit_codes
 from forge.core.model import Level
 from forge.core.store import Store
 from forge.inputs import pins
@@ -122,11 +122,12 @@ def image(
     ] = None,
 ) -> None:
     """Makes the pinned image of this tree."""
+    from forge.container import answers, requirements
     from forge.container import image as pinned
-    from forge.container import requirements
 
     client = requirements.engine()
-    requirements.disk(Path(client.info()["DockerRootDir"]), requirements.IMAGE_DISK, "the image")
+    root = answers.field(answers.info(client), "DockerRootDir")
+    disk.require(Path(root), requirements.IMAGE_DISK, "the image")
     made = pinned.build(client, base=base, snapshot=snapshot)
     console.say(f"{pinned.name()} is ready: {made.id}, layers {made.layers}")
 

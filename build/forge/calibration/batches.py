@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from forge.core import canonical
 from forge.core.errors import CalibrationError
+from forge.core.libraries import library
 from forge.inputs import sample_files
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
     from forge.recipes.recipe import CalibrationSet, Recipe
 
@@ -61,7 +63,8 @@ def read(recipe: "Recipe", inputs: Path) -> list[Batch]:
 
     Raises:
         CalibrationError: a sample is empty, or has pictures and is longer than its set allows:
-            text can be cut, pictures cannot; or the rows of a set do not fill its samples.
+            text can be cut, pictures cannot; or the rows of a set do not fill its samples; or
+            transformers does not take the base's tokenizer, template or processor, or a sample.
     """
     batches: list[Batch] = []
     for name, wanted in recipe.calibration.sets.items():
@@ -93,7 +96,7 @@ def join(rows: Iterable[Sequence[int]], count: int, tokens: int) -> Iterator[Joi
 
 def _joined(name: str, wanted: "CalibrationSet", path: Path, text: "_Text") -> list[Batch]:
     """Samples joined from rows; rows beyond the last sample are not looked at."""
-    rows = (_tokens(name, where, text.ids(row)) for where, row in _lines(path))
+    rows = (_tokens(name, where, text.ids(row, where)) for where, row in _lines(path))
     made = list(join(rows, wanted.samples, wanted.max_tokens))
     if len(made) < wanted.samples:
         raise CalibrationError(
@@ -118,7 +121,7 @@ def _single(
 ) -> Iterator[Batch]:
     """Samples of one row each."""
     for number, (where, messages) in enumerate(_lines(path)):
-        inputs_of = partial(maker.inputs, messages, path.parent)
+        inputs_of = partial(maker.inputs, messages, path.parent, where)
         ids = _tokens(name, where, inputs_of()["input_ids"][0].tolist())
         if len(ids) > wanted.max_tokens:
             raise CalibrationError(
@@ -162,44 +165,62 @@ class _Text:
     """Text alone; a sample of one row is cut to the set's length."""
 
     def __init__(self, base: Path, wanted: "CalibrationSet") -> None:
-        from transformers import AutoTokenizer
+        with library("transformers", CalibrationError, f"{base}: the tokenizer cannot be loaded"):
+            from transformers import AutoTokenizer
 
-        self._tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+            self._tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
         self._wanted = wanted
 
     def inputs(
         self,
         messages: sample_files.Sample,
         folder: Path,  # noqa: ARG002 - as the other takes it
+        where: str,
     ) -> Inputs:
         """The arguments of the forward pass."""
-        return _tensor(self.ids(messages)[: self._wanted.max_tokens])
+        return _tensor(self.ids(messages, where)[: self._wanted.max_tokens])
 
-    def ids(self, messages: sample_files.Sample) -> list[int]:
-        """A row's tokens, rendered by itself, uncut."""
+    def ids(self, messages: sample_files.Sample, where: str) -> list[int]:
+        """A row's tokens, rendered by itself, uncut; `where` it lies."""
         if self._wanted.chat_template:
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False)
+            text = _rendered(self._tokenizer, messages, where)
         else:
             text = "\n\n".join(message["content"] for message in messages)
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        with library("transformers", CalibrationError, f"{where}: the base cannot tokenize it"):
+            return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 class _Pictures:
     """Text and pictures through the base's own processor."""
 
     def __init__(self, base: Path, wanted: "CalibrationSet") -> None:  # noqa: ARG002
-        from transformers import AutoProcessor
+        with library("transformers", CalibrationError, f"{base}: the processor cannot be loaded"):
+            from transformers import AutoProcessor
 
-        self._processor = AutoProcessor.from_pretrained(base, trust_remote_code=False)
+            self._processor = AutoProcessor.from_pretrained(base, trust_remote_code=False)
 
-    def inputs(self, messages: sample_files.Sample, folder: Path) -> Inputs:
-        """The arguments of the forward pass."""
+    def inputs(self, messages: sample_files.Sample, folder: Path, where: str) -> Inputs:
+        """The arguments of the forward pass; `where` the sample lies."""
         import torchvision  # noqa: F401 - resizes for the processor; imported, it is in the key
+
+        pictures = [_picture(path, where) for path in _files(messages, folder)]
+        text = _rendered(self._processor, messages, where)
+        with library("transformers", CalibrationError, f"{where}: the base cannot process it"):
+            return dict(self._processor(text=[text], images=pictures, return_tensors="pt"))
+
+
+def _rendered(by: Any, messages: sample_files.Sample, where: str) -> str:
+    """A sample as the chat template of a tokenizer or processor writes it."""
+    what = f"{where}: the base's chat template does not render it"
+    with library("transformers", CalibrationError, what):
+        return str(by.apply_chat_template(messages, tokenize=False))
+
+
+def _picture(path: Path, where: str) -> "Image.Image":
+    with library("Pillow", CalibrationError, f"{where}: the picture {path} cannot be read"):
         from PIL import Image
 
-        pictures = [Image.open(path).convert("RGB") for path in _files(messages, folder)]
-        text = self._processor.apply_chat_template(messages, tokenize=False)
-        return dict(self._processor(text=[text], images=pictures, return_tensors="pt"))
+        return Image.open(path).convert("RGB")
 
 
 def _files(messages: sample_files.Sample, folder: Path) -> Iterator[Path]:

@@ -11,6 +11,7 @@ or how a linear is packed: a new format or a faster loop leaves a calibration wh
 
 import importlib
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
@@ -57,15 +58,24 @@ def run(work: "Work", out: Path) -> None:
     """Writes the calibration record, and beside it what the libraries had to say.
 
     Raises:
-        CalibrationError: as :func:`calibrate` and :func:`require_unchanged`.
+        CalibrationError: as :func:`calibrate` and :func:`require_unchanged`; that log is kept in
+            the store under `failed/`.
     """
-    with (
-        (out / LOG).open("w", encoding="utf-8") as log,
-        redirect_stdout(log),
-        redirect_stderr(log),
-    ):
-        calibrate(work.checkpoint, work.inputs, out / record.FILE)
-        require_unchanged(work.inputs, work.needed["fetch"].digests)
+    try:
+        with (
+            (out / LOG).open("w", encoding="utf-8") as log,
+            redirect_stdout(log),
+            redirect_stderr(log),
+        ):
+            calibrate(work.checkpoint, work.inputs, out / record.FILE)
+            require_unchanged(work.inputs, work.needed["fetch"].digests)
+    except CalibrationError as error:
+        # An error may speak of a report above it, which is there.
+        kept = work.job.store.root / "failed" / work.recipe.name / LOG
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(out / LOG, kept)
+        said = f"{str(error).rstrip('.')}. What the libraries said before is in {kept}."
+        raise CalibrationError(said, remedy=error.remedy, **error.facts) from error
 
 
 def calibrate(made: "Checkpoint", inputs: Path, path: Path, **placed: Any) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.calibration.batches import Batch
+from forge.core.errors import CalibrationError
+from forge.core.libraries import library
 
 if TYPE_CHECKING:
     import torch
@@ -23,23 +25,31 @@ if TYPE_CHECKING:
 def watch(
     made: "Checkpoint", base: Path, batches: Sequence[Batch], **placed: Any
 ) -> dict[str, float]:
-    """The maxima of those calibrated linears that were reached, by module name."""
+    """The maxima of those calibrated linears that were reached, by module name.
+
+    Raises:
+        CalibrationError: a library does not take the base, or fails at a sample.
+    """
     import llmcompressor
     import transformers
     from torch.utils.data import DataLoader
 
     model = _load(made.recipe, base, **placed)
-    modifier = _modifier(made, model)
-    llmcompressor.oneshot(
-        model=model,
-        processor=transformers.AutoTokenizer.from_pretrained(base, trust_remote_code=False),
-        # A loader of our own: neither shuffled, nor sorted by length, nor cut.
-        dataset=DataLoader([batch.inputs() for batch in batches], batch_size=None),
-        recipe=modifier,
-        num_calibration_samples=len(batches),
-        propagate_error=False,  # there is none: saves the second pass through each layer
-        moe_calibrate_all_experts=made.recipe.calibration.all_experts,
-    )
+    with library("transformers", CalibrationError, f"{base}: the tokenizer cannot be loaded"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+    inputs = [batch.inputs() for batch in batches]
+    with library("llm-compressor", CalibrationError, f"{base}: cannot be calibrated"):
+        modifier = _modifier(made, model)
+        llmcompressor.oneshot(
+            model=model,
+            processor=tokenizer,
+            # A loader of our own: neither shuffled, nor sorted by length, nor cut.
+            dataset=DataLoader(inputs, batch_size=None),
+            recipe=modifier,
+            num_calibration_samples=len(batches),
+            propagate_error=False,  # there is none: saves the second pass through each layer
+            moe_calibrate_all_experts=made.recipe.calibration.all_experts,
+        )
     return dict(modifier.maxima)
 
 
@@ -50,8 +60,10 @@ def _load(recipe: "Recipe", base: Path, **placed: Any) -> "torch.nn.Module":
     from compressed_tensors.offload import load_offloaded_model
     from llmcompressor.modeling.moe.linearize import load_quantizable_moe
 
-    kind = getattr(transformers, recipe.architecture)
+    what = f"{base}: cannot be loaded as {recipe.architecture}"
     with ExitStack() as stack:
+        stack.enter_context(library("transformers", CalibrationError, what))
+        kind = getattr(transformers, recipe.architecture)
         stack.enter_context(load_offloaded_model(kind))
         if recipe.fused:
             stack.enter_context(load_quantizable_moe(kind))

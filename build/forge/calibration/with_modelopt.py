@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from forge.calibration.batches import Batch
 from forge.core import console
+from forge.core.errors import CalibrationError
+from forge.core.libraries import library
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +19,11 @@ if TYPE_CHECKING:
 def watch(
     made: "Checkpoint", base: Path, batches: Sequence[Batch], **placed: Any
 ) -> dict[str, float]:
-    """The maxima of those calibrated linears that were reached, by module name."""
+    """The maxima of those calibrated linears that were reached, by module name.
+
+    Raises:
+        CalibrationError: a library does not take the base, or fails at a sample.
+    """
     import modelopt.torch.quantization as mtq
     import torch
 
@@ -33,28 +39,36 @@ def watch(
         "algorithm": "max",
     }
     model = load(made.recipe, base, **placed)
-    with torch.inference_mode():
+    what = f"{base}: cannot be calibrated"
+    with library("modelopt", CalibrationError, what), torch.inference_mode():
         model = mtq.quantize(model, config, lambda model: _forward(model, batches))
-    seen = {
-        module: model.get_submodule(module).input_quantizer.amax for module in made.plan.calibrated
-    }
+        seen = {
+            module: model.get_submodule(module).input_quantizer.amax
+            for module in made.plan.calibrated
+        }
     return {module: float(amax) for module, amax in seen.items() if amax is not None}
 
 
 def load(recipe: "Recipe", base: Path, **placed: Any) -> "torch.nn.Module":
-    """The base in BF16, on the GPU as far as it fits, then in memory, then on disk (accelerate)."""
+    """The base in BF16, on the GPU as far as it fits, then in memory, then on disk (accelerate).
+
+    Raises:
+        CalibrationError: transformers does not load it.
+    """
     import torch
     import transformers
 
-    model = getattr(transformers, recipe.architecture).from_pretrained(
-        base,
-        dtype=torch.bfloat16,
-        attn_implementation=recipe.calibration.attention,
-        trust_remote_code=False,
-        use_safetensors=True,
-        **{"device_map": "auto" if torch.cuda.is_available() else "cpu", **placed},
-    )
-    return model.eval()
+    what = f"{base}: cannot be loaded as {recipe.architecture}"
+    with library("transformers", CalibrationError, what):
+        model = getattr(transformers, recipe.architecture).from_pretrained(
+            base,
+            dtype=torch.bfloat16,
+            attn_implementation=recipe.calibration.attention,
+            trust_remote_code=False,
+            use_safetensors=True,
+            **{"device_map": "auto" if torch.cuda.is_available() else "cpu", **placed},
+        )
+        return model.eval()
 
 
 def _forward(model: "torch.nn.Module", batches: Sequence[Batch]) -> None:
@@ -68,6 +82,9 @@ def _forward(model: "torch.nn.Module", batches: Sequence[Batch]) -> None:
     with console.count_bar("samples", len(batches)) as advance:
         for batch in batches:
             part = model.get_decoder() if batch.language_model_only else model.base_model
-            inputs = {name: tensor.to(device) for name, tensor in batch.inputs().items()}
-            part(**inputs, use_cache=False)
+            made, rows = batch.inputs(), "{}-{}".format(*batch.rows)
+            what = f"calibration.sets.{batch.set}, rows {rows}: the forward pass fails"
+            with library("torch", CalibrationError, what):
+                inputs = {name: tensor.to(device) for name, tensor in made.items()}
+                part(**inputs, use_cache=False)
             advance(1)

@@ -14,12 +14,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from docker import DockerClient
 from docker.errors import ImageNotFound
 from pydantic import Field
 
+from forge.container.answers import asking, field
 from forge.core import canonical, checkout, machine
 from forge.core.errors import ImageError, NoEngineError
 from forge.core.machine import ContainerImage
@@ -183,16 +184,32 @@ def find(client: DockerClient) -> Image:
     """
     wanted = name()
     try:
-        found = client.images.get(wanted)
+        found = _get(client, wanted)
     except ImageNotFound as error:
         raise ImageError(
             f"the engine has no image {wanted}, which this tree would be built in.",
             remedy="make-image",
         ) from error
-    if REVISION not in found.labels:
+    labels = field(found, "Config").get("Labels") or {}
+    if REVISION not in labels:
         raise ImageError(f"{wanted}: has no label {REVISION}.", remedy="make-image")
-    layers = canonical.sha256_text(canonical.dumps(found.attrs["RootFS"]["Layers"]))
-    return Image(id=found.id, layers=layers, labels=found.labels)
+    layers = canonical.sha256_text(canonical.dumps(field(found, "RootFS", "Layers")))
+    return Image(id=field(found, "Id"), layers=layers, labels=labels)
+
+
+def _get(client: DockerClient, name: str) -> Any:
+    """What the engine says of an image.
+
+    Raises:
+        ImageNotFound: it has none of that name.
+        NoEngineError: it does not answer as an engine.
+    """
+    with asking(f"the engine cannot be asked for the image {name}"):
+        try:
+            return client.api.inspect_image(name)
+        except ImageNotFound as error:
+            missing = error
+    raise missing
 
 
 def _digest(client: DockerClient, base: str) -> str:
@@ -200,7 +217,7 @@ def _digest(client: DockerClient, base: str) -> str:
     if pinned := re.search(r"@(sha256:[0-9a-f]{64})$", base):
         return pinned[1]
     try:
-        return str(client.images.get(base).id)
+        return str(field(_get(client, base), "Id"))
     except ImageNotFound as error:
         raise ImageError(
             f"{base}: is neither pinned by a digest (name@sha256:...) nor an image that the engine "

@@ -20,6 +20,7 @@ from requests import RequestException
 
 from forge.container.requirements import GIB, Limits
 from forge.core.errors import ContainerError, NoGpuError
+from forge.core.libraries import library
 
 _KILLED = 128 + signal.SIGKILL
 _GRACE = 60  # seconds between the last word of a container and its exit code
@@ -153,14 +154,16 @@ def _signals_as_exceptions() -> Iterator[None]:
 
 @contextmanager
 def _engine_that_answers() -> Iterator[None]:
-    try:
-        yield
-    except (RequestException, TimeoutError) as error:
-        raise ContainerError(
-            "the container engine stopped answering while a container ran, which ends with it; "
-            "finished steps are kept. Restart the engine and run again.",
-            remedy="host",
-        ) from error
+    what = "the container engine did not answer as one while a container ran"
+    with library("docker", ContainerError, what, remedy="host"):
+        try:
+            yield
+        except (RequestException, TimeoutError) as error:
+            raise ContainerError(
+                "the container engine stopped answering while a container ran, which ends with "
+                "it; finished steps are kept. Restart the engine and run again.",
+                remedy="host",
+            ) from error
 
 
 def _explained(error: APIError) -> Exception:

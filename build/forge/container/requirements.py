@@ -9,7 +9,6 @@ The remedy of most is `host`: the build on the machine itself.
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ import docker
 from docker import DockerClient
 from docker.errors import DockerException
 
+from forge.container.answers import asking
 from forge.container.image import Image
-from forge.core import machine
+from forge.core import disk, machine
 from forge.core.errors import (
     DriverError,
     EnginePermissionError,
@@ -28,6 +28,7 @@ from forge.core.errors import (
     NoGpuError,
     SpaceError,
 )
+from forge.core.libraries import said
 from forge.core.machine import Graphics
 
 OLDEST_DRIVER = 580  # CUDA 13.0: https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/
@@ -55,23 +56,26 @@ def engine() -> DockerClient:
         EnginePermissionError: this user may not ask.
     """
     where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    try:
-        client = docker.from_env()
-        client.ping()
-    except DockerException as error:
-        causes = list(_causes(error))
-        if any(isinstance(cause, PermissionError) for cause in causes):
-            raise EnginePermissionError(
-                f"{where}: this user (uid {os.getuid()}) may not use the container engine. Join "
-                "its group and log in again (sudo usermod -aG docker $USER), or use a rootless "
-                "engine through DOCKER_HOST.",
+    with asking(f"{where}: is no container engine"):
+        try:
+            client = docker.from_env()
+            client.ping()
+        except DockerException as error:
+            causes = list(_causes(error))
+            if any(isinstance(cause, PermissionError) for cause in causes):
+                raise EnginePermissionError(
+                    f"{where}: this user (uid {os.getuid()}) may not use the container engine. "
+                    "Join its group and log in again (sudo usermod -aG docker $USER), or use a "
+                    "rootless engine through DOCKER_HOST.",
+                    remedy="host",
+                ) from error
+            # The first that is of the socket, under whatever the library made of it.
+            cause = next((one for one in reversed(causes) if isinstance(one, OSError)), error)
+            raise NoEngineError(
+                f"{where}: no container engine answers ({said(cause)}). Start it (systemctl start "
+                "docker), or name the socket of another in DOCKER_HOST (podman system service).",
                 remedy="host",
             ) from error
-        raise NoEngineError(
-            f"{where}: no container engine answers ({causes[-1]}). Start it (systemctl start "
-            "docker), or name the socket of another in DOCKER_HOST (podman system service).",
-            remedy="host",
-        ) from error
     return client
 
 
@@ -149,7 +153,7 @@ def space(store: Path, limits: Limits, *, rehearsal: bool) -> None:
         SpaceError: too little disk at the store, memory, or shared memory.
     """
     needed = REHEARSAL_DISK if rehearsal else REAL_DISK - _fetched(store)
-    disk(store, needed, "the build")
+    disk.require(store, needed, "the build")
     total, free = _memory("MemTotal"), _memory("MemAvailable")
     if limits.memory > total:
         raise SpaceError(
@@ -162,21 +166,6 @@ def space(store: Path, limits: Limits, *, rehearsal: bool) -> None:
             f"the container gets {limits.shared / GIB:.1f} GiB of shared memory, but "
             f"{min(free, limits.memory) / GIB:.1f} GiB of memory are there for it.",
             remedy="less-shared",
-        )
-
-
-def disk(folder: Path, needed: int, what: str) -> None:
-    """Holds the file system of a folder to what is needed of it.
-
-    Raises:
-        SpaceError: too little is free there.
-    """
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise SpaceError(
-            f"{folder}: {free / GIB:.1f} GiB are free there, and {what} takes {needed / GIB:.1f}. "
-            "Free the disk, or put the checkout on a larger one."
         )
 
 

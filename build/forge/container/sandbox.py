@@ -19,6 +19,7 @@ from docker import DockerClient
 from docker.types import DeviceRequest, Mount
 
 from forge.container import lifecycle
+from forge.container.answers import asking, field, info
 from forge.container.image import Image
 from forge.container.requirements import Limits
 from forge.core import canonical, machine
@@ -78,12 +79,13 @@ class Sandbox:
 
     def facts(self) -> Container:
         """What a manifest says of the container: image, engine, GPUs and their driver."""
-        version = self.client.version()
-        engines = [part["Name"] for part in version.get("Components", [])]
+        with asking("the container engine does not tell its version"):
+            version = self.client.version()
+        engines = [field(part, "Name") for part in version.get("Components") or ()]
         return Container(
             image=self.image.facts(),
             engine=ContainerEngine(
-                name=engines[0] if engines else "unknown", version=version["Version"]
+                name=engines[0] if engines else "unknown", version=field(version, "Version")
             ),
             graphics=self.graphics,
         )
@@ -144,12 +146,13 @@ class Sandbox:
 
 def sweep(client: DockerClient, store: Path) -> None:
     """Removes what runs on this store left behind when the engine itself failed."""
-    for old in client.containers.list(all=True, filters={"label": f"{_LABEL}={store}"}):
-        lifecycle.remove(client, old.id)
+    with asking("the container engine cannot be asked for what earlier runs left"):
+        for old in client.containers.list(all=True, filters={"label": f"{_LABEL}={store}"}):
+            lifecycle.remove(client, old.id)
 
 
 def caller(client: DockerClient) -> str:
     """The user that the caller is inside: himself, or root in a rootless engine's containers."""
-    options = client.info().get("SecurityOptions") or []
+    options = info(client).get("SecurityOptions") or ()
     rootless = any("rootless" in option for option in options)
     return "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from forge.core.errors import FetchError
+from forge.core.libraries import library
 from forge.inputs.sample_files import Sample
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def read_pictures(lines: Path, media: Sequence[Path], count: int, folder: Path) 
         FetchError: a line is no sample, has a part that is neither text nor picture, or names a
             picture that no tar file has.
     """
-    with lines.open(encoding="utf-8") as file:
+    with lines.open("rb") as file:
         samples = [
             _messages(_parse(line, f"{lines}, line {number}"), f"{lines}, line {number}")
             for number, line in enumerate(islice(file, count), start=1)
@@ -65,27 +66,27 @@ def column(path: Path, name: str, limit: int | None = None) -> list[Any]:
     Raises:
         FetchError: the file is no parquet file, or has no such column.
     """
-    from pyarrow import ArrowException, parquet
+    from pyarrow import parquet
 
     rows: list[Any] = []
-    try:
-        with parquet.ParquetFile(path) as table:
-            names = table.schema_arrow.names
-            if name not in names:
-                raise FetchError(f"{path}: has the columns {names}, none is {name!r}.")
-            for batch in table.iter_batches(batch_size=min(limit or 1024, 1024), columns=[name]):
-                rows += batch.column(0).to_pylist()
-                if limit is not None and len(rows) >= limit:
-                    break
-    except (ArrowException, OSError) as error:
-        raise FetchError(f"{path}: no readable parquet file: {error}") from error
+    with (
+        library("pyarrow", FetchError, f"{path}: no readable parquet file"),
+        parquet.ParquetFile(path) as table,
+    ):
+        names = table.schema_arrow.names
+        if name not in names:
+            raise FetchError(f"{path}: has the columns {names}, none is {name!r}.")
+        for batch in table.iter_batches(batch_size=min(limit or 1024, 1024), columns=[name]):
+            rows += batch.column(0).to_pylist()
+            if limit is not None and len(rows) >= limit:
+                break
     return rows[:limit]
 
 
-def _parse(line: str, where: str) -> object:
+def _parse(line: bytes, where: str) -> object:
     try:
-        return json.loads(line)["messages"]
-    except (ValueError, LookupError, TypeError) as error:
+        return json.loads(line.decode("utf-8"))["messages"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise FetchError(f"{where}: is no JSON object with messages: {error}.") from error
 
 
@@ -138,26 +139,26 @@ def _pictures(samples: Iterable[Sample]) -> Iterator[tuple[int, dict[str, str]]]
 def _copy_pictures(archive: Path, wanted: Iterable[str], folder: Path) -> dict[str, str]:
     """Copies members of a tar file; their new paths, relative to `folder`, by their old names."""
     wanted, paths = set(wanted), {}
-    try:
-        with tarfile.open(archive, "r|*") as members:
-            for member in members:
-                if not wanted:
-                    break
-                data = members.extractfile(member) if member.isreg() else None
-                if member.name not in wanted or data is None:
-                    continue
-                suffix = PurePosixPath(member.name).suffix.lower()
-                if member.size > MAX_PICTURE_BYTES or suffix not in PICTURE_SUFFIXES:
-                    raise FetchError(
-                        f"{archive}: {member.name!r} of {member.size} bytes is no picture of "
-                        f"{', '.join(sorted(PICTURE_SUFFIXES))} up to {MAX_PICTURE_BYTES} bytes."
-                    )
-                picture = data.read()
-                path = f"{PICTURES}/{sha256(picture).hexdigest()}{suffix}"
-                (folder / PICTURES).mkdir(parents=True, exist_ok=True)
-                (folder / path).write_bytes(picture)
-                paths[member.name] = path
-                wanted.discard(member.name)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise FetchError(f"{archive}: no readable tar file: {error}") from error
+    with (
+        library("tarfile", FetchError, f"{archive}: no readable tar file"),
+        tarfile.open(archive, "r|*") as members,
+    ):
+        for member in members:
+            if not wanted:
+                break
+            data = members.extractfile(member) if member.isreg() else None
+            if member.name not in wanted or data is None:
+                continue
+            suffix = PurePosixPath(member.name).suffix.lower()
+            if member.size > MAX_PICTURE_BYTES or suffix not in PICTURE_SUFFIXES:
+                raise FetchError(
+                    f"{archive}: {member.name!r} of {member.size} bytes is no picture of "
+                    f"{', '.join(sorted(PICTURE_SUFFIXES))} up to {MAX_PICTURE_BYTES} bytes."
+                )
+            picture = data.read()
+            path = f"{PICTURES}/{sha256(picture).hexdigest()}{suffix}"
+            (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(picture)
+            paths[member.name] = path
+            wanted.discard(member.name)
     return paths

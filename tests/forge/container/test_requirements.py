@@ -5,15 +5,20 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import warnings
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from conftest import FLAGSHIP
 
-from forge.container import requirements
+from forge.container import answers as answers_of
+from forge.container import image as image_of
+from forge.container import requirements, sandbox
 from forge.container.image import Image
 from forge.container.requirements import GIB, Limits
-from forge.core import machine
+from forge.core import disk, machine
 from forge.core.errors import (
     DriverError,
     EnginePermissionError,
@@ -60,6 +65,78 @@ def test_nobody_listens(tmp_path, monkeypatch):
         monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/dead.sock")
         with pytest.raises(NoEngineError, match="(?s)refused.*podman system service"):
             requirements.engine()
+
+
+def http(body, status="200 OK"):
+    """An answer over HTTP, as a server that is no engine might give it."""
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    return f"{head}\r\n\r\n{body}".encode()
+
+
+@pytest.fixture
+def answers(tmp_path, monkeypatch):
+    """Sets up a socket that gives the same answer to whatever it is asked."""
+    with ExitStack() as stack:
+
+        def listen(answer):
+            server = stack.enter_context(socket.socket(socket.AF_UNIX))
+            server.bind(str(tmp_path / "engine.sock"))
+            server.listen()
+            monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/engine.sock")
+
+            def serve():
+                while True:
+                    try:
+                        asked, _ = server.accept()
+                    except OSError:  # it was shut down
+                        return
+                    with asked:
+                        asked.recv(1 << 16)
+                        asked.sendall(answer)
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(server.shutdown, socket.SHUT_RDWR)
+
+        yield listen
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"", "Remote end closed connection without response"),
+        (b"\0\xffgarbage\r\n\r\n", r"BadStatusLine"),
+        (http("<html>"), "Expecting value: line 1 column 1"),
+        (http("[]"), "list indices must be integers"),
+        (http("{}"), 'key "ApiVersion" is missing'),
+        (http("oops", "500 Not Today"), "500 Server Error: Not Today"),
+        (http('{"ApiVersion": "1.1"}'), "API versions below"),
+        (http('{"ApiVersion": "x"}'), r"is no container engine: docker says: invalid literal"),
+    ],
+)
+def test_what_answers_is_no_engine(answers, answer, said):
+    """In one line, whatever comes out of the socket."""
+    answers(answer)
+    with pytest.raises(NoEngineError, match=said, check=host_remedy) as told:
+        requirements.engine()
+    assert len(str(told.value).splitlines()) == 1
+    assert str(told.value).isprintable()
+
+
+def test_an_engine_that_answers_nonsense_later(answers):
+    """It has a version, and says the same to all else that it is asked."""
+    answers(http('{"ApiVersion": "1.44"}'))
+    client = requirements.engine()
+    for ask in (
+        lambda: image_of.find(client),
+        lambda: image_of.command(client, base="local"),
+        lambda: sandbox.sweep(client, Path("/nonesuch")),
+        lambda: answers_of.field(answers_of.info(client), "DockerRootDir"),
+    ):
+        with pytest.raises(NoEngineError, check=host_remedy):
+            ask()
+    client.close()
 
 
 def test_no_permission(tmp_path, monkeypatch):
@@ -147,20 +224,16 @@ def test_listing_without_a_gpu(listing):
         requirements.supported(listing)
 
 
-def test_too_little_disk(tmp_path):
-    with pytest.raises(SpaceError, match=r"are free there, and the build takes 1048576\.0"):
-        requirements.disk(tmp_path / "not" / "there", 1 << 50, "the build")
-
-
 def test_real_build_counts_what_is_fetched(tmp_path, monkeypatch):
     """A resumed build does not ask for the room of what it has."""
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "blob").write_bytes(bytes(1000))
     (tmp_path / "hub" / "link").symlink_to("blob")
-    asked = []
-    monkeypatch.setattr(requirements, "disk", lambda *given: asked.append(given[1]))
+    monkeypatch.setattr(disk, "free", lambda _: requirements.REAL_DISK - 1000)
     requirements.space(tmp_path, limits(), rehearsal=False)
-    assert asked == [requirements.REAL_DISK - 1000]
+    monkeypatch.setattr(disk, "free", lambda _: requirements.REAL_DISK - 1001)
+    with pytest.raises(SpaceError, match=r"^the build takes 107\.\d+ GB, and 107\.\d+ GB are free"):
+        requirements.space(tmp_path, limits(), rehearsal=False)
 
 
 def test_too_little_memory(tmp_path):

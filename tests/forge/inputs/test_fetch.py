@@ -15,8 +15,14 @@ from huggingface_hub import constants
 from pyarrow import parquet
 
 from forge import pipeline
-from forge.core import canonical
-from forge.core.errors import FetchError, NotReadyError, TensorFileError, UnpinnedError
+from forge.core import canonical, disk
+from forge.core.errors import (
+    FetchError,
+    NotReadyError,
+    SpaceError,
+    TensorFileError,
+    UnpinnedError,
+)
 from forge.core.store import Store
 from forge.inputs import fetch
 from forge.inputs.mirror import SUMS
@@ -25,7 +31,7 @@ from forge.recipes.recipe import Donor, Mtp, Recipe
 from forge.recipes.sources import Unresolved
 from forge.tensors import tensor_list
 
-from .test_standin import WEIGHTS, holding, make_standins
+from .test_standin import CONFIG, WEIGHTS, holding, make_standins
 
 ROWS = ["One line.\n", "\n", " Two — lines.\n"]
 TEXT = "".join(ROWS)
@@ -44,7 +50,7 @@ def table(column: str, rows: list) -> bytes:
 
 # Every pinned input, by kind and repository.
 INPUTS = {
-    ("model", "acme/base"): {"config.json": b"{}", "a.safetensors": WEIGHTS, "README.md": b""},
+    ("model", "acme/base"): {"config.json": CONFIG, "a.safetensors": WEIGHTS, "README.md": b""},
     ("model", "acme/template"): {"a.jinja": TEMPLATE.encode()},
     ("dataset", "acme/chats"): {"chats.parquet": table("messages", CHATS)},
     ("dataset", "acme/text"): {"text.parquet": table("text", ROWS)},
@@ -245,11 +251,13 @@ def test_a_local_base_is_taken_and_named_by_its_content(job, tmp_path):
     base = tmp_path / "some folder"
     base.mkdir()
     (base / "a.safetensors").write_bytes(MINE)
+    (base / "config.json").write_bytes(CONFIG)
     inputs = run(job(rehearsal=True, base=base), tmp_path / "out")
 
     assert kinds(inputs) == STANDIN_ONLY | {"base": "local"}
     assert inputs["sources"]["base"]["revision"] == "sha256:" + canonical.sha256_text(
         f"{hashlib.sha256(MINE).hexdigest()}  a.safetensors\n"
+        f"{hashlib.sha256(CONFIG).hexdigest()}  config.json\n"
     )
     assert "some folder" not in json.dumps(inputs)
     assert (tmp_path / "out/base/a.safetensors").read_bytes() == MINE
@@ -308,7 +316,7 @@ def test_the_donor_lends_what_the_base_lacks(job, small, mirror, tmp_path):
     inputs = run(job(recipe, rehearsal=False, mirror=mirror), tmp_path / "out")
 
     assert (tmp_path / "out/base/processor.json").read_bytes() == b"lent"
-    assert (tmp_path / "out/base/config.json").read_bytes() == b"{}"
+    assert (tmp_path / "out/base/config.json").read_bytes() == CONFIG
     told = [(file["role"], file["path"]) for file in inputs["files"]]
     assert ("donor", "processor.json") in told
     assert ("base", "processor.json") not in told
@@ -318,6 +326,7 @@ def test_a_base_of_a_rehearsal_keeps_what_the_donor_would_lend(job, small, stand
     base = tmp_path / "base"
     base.mkdir()
     (base / "a.safetensors").write_bytes(MINE)
+    (base / "config.json").write_bytes(CONFIG)
     (base / "README.md").write_bytes(b"mine")
     recipe = donated(small, ("README.md",))
     run(job(recipe, rehearsal=True, base=base), tmp_path / "own")
@@ -407,8 +416,8 @@ def check_real(inputs: dict, out: Path, kind: str) -> None:
         {
             "role": "base",
             "path": "config.json",
-            "sha256": canonical.sha256_text("{}"),
-            "bytes": 2,
+            "sha256": canonical.sha256_text(CONFIG.decode()),
+            "bytes": len(CONFIG),
             "uri": f"pkg:huggingface/acme/base@{COMMIT}#config.json",
         }
     ]
@@ -482,10 +491,88 @@ def test_rows_that_are_no_messages_are_refused(job, mirror, tmp_path, rows, faul
         run(job(rehearsal=False, mirror=mirror), tmp_path / "out")
 
 
-def test_a_file_that_is_no_parquet_is_refused(job, mirror, tmp_path):
-    put(mirror, "acme/chats", {"chats.parquet": b"PAR?"})
-    with pytest.raises(FetchError, match="no readable parquet file"):
+WHOLE = table("messages", [[{"role": "user", "content": "Question? " * 99}]] * 99)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"PAR?", "Parquet file size is 4 bytes"),
+        (WHOLE[: len(WHOLE) // 2], "Parquet magic bytes not found"),
+        # The footer is whole, and what it tells of is not.
+        (WHOLE[:4] + bytes(len(WHOLE) // 2) + WHOLE[4 + len(WHOLE) // 2 :], ""),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Parquet magic bytes not found"),
+    ],
+)
+def test_a_file_that_is_no_parquet_is_refused(job, mirror, tmp_path, data, said):
+    """With what pyarrow has against it, in one line."""
+    put(mirror, "acme/chats", {"chats.parquet": data})
+    with pytest.raises(FetchError, match=f"no readable parquet file: pyarrow says: .*{said}"):
         run(job(rehearsal=False, mirror=mirror), tmp_path / "out")
+
+
+def test_text_that_is_no_text_is_refused(job, mirror, tmp_path):
+    """A string column with bytes that are no UTF-8, which parquet itself does not look at."""
+    broken = pa.array([b"\xff\xfe"], pa.binary()).view(pa.binary())
+    column = pa.StringArray.from_buffers(1, broken.buffers()[1], broken.buffers()[2])
+    sink = io.BytesIO()
+    parquet.write_table(pa.table({"messages": column}), sink)
+    put(mirror, "acme/chats", {"chats.parquet": sink.getvalue()})
+    with pytest.raises(FetchError, match=r"pyarrow says: UnicodeDecodeError: 'utf-8' codec"):
+        run(job(rehearsal=False, mirror=mirror), tmp_path / "out")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123\n"
+
+
+@pytest.mark.parametrize("name", ["config.json", "a.safetensors"])
+def test_a_pointer_of_git_lfs_is_refused(job, mirror, tmp_path, name):
+    put(mirror, "acme/base", INPUTS["model", "acme/base"] | {name: POINTER})
+    with pytest.raises(FetchError, match=f"{name}: is a pointer of git-lfs.* `git lfs pull`"):
+        run(job(rehearsal=False, mirror=mirror), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("config", "fault"),
+    [
+        (None, "^the base of .* has no config.json"),
+        (b"", r"config\.json: is no JSON in UTF-8: Expecting value"),
+        (b"[" * 100_000, r"config\.json: is no JSON in UTF-8: "),
+        ("\ufeff{}".encode(), r"config\.json: is no JSON in UTF-8: Unexpected UTF-8 BOM"),
+        (b"\xff", r"config\.json: is no JSON in UTF-8: 'utf-8' codec can't decode"),
+        (b"[]", r"config\.json: architectures is None, the recipe .* is for Qwen3_5For"),
+        (b'{"model_type": "qwen3_5"}', r"config\.json: architectures is None"),
+        (CONFIG.replace(b"Qwen3_5", b"Other"), r"architectures is \['OtherForConditional"),
+        (CONFIG.replace(b"model_type", b"model"), r"config\.json: model_type is None"),
+    ],
+)
+def test_a_base_that_no_model_can_be_made_of_is_refused(job, tmp_path, config, fault):
+    """Before a library is asked, which would take gigabytes and minutes to find out."""
+    base = tmp_path / "mine"
+    base.mkdir()
+    (base / "a.safetensors").write_bytes(WEIGHTS)
+    if config is not None:
+        (base / "config.json").write_bytes(config)
+    with pytest.raises(FetchError, match=fault) as told:
+        run(job(rehearsal=True, base=base), tmp_path / "out")
+    assert told.value.remedy == "wrong-base"
+
+
+def test_room_for_all_downloads_is_asked_for_before_the_first(job, hub, tmp_path, monkeypatch):
+    """Each alone would fit; the error has the sum of all, and nothing was downloaded."""
+    total = sum(len(data) for files in INPUTS.values() for data in files.values())
+    needed = total - len(INPUTS["model", "acme/base"]["README.md"])
+    monkeypatch.setattr(disk, "free", lambda _: needed - 1)
+    wanted = f"takes {needed / 1e6:.3f} MB, and {(needed - 1) / 1e6:.3f} MB are free at {tmp_path}"
+    with pytest.raises(SpaceError, match=f"^what is still to be fetched {wanted}"):
+        run(job(rehearsal=False), tmp_path / "out")
+    assert not [request for request in hub.requests if "/resolve/" in request]
+
+    monkeypatch.setattr(disk, "free", lambda _: needed)
+    run(job(rehearsal=False), tmp_path / "exactly")
+    # What is there already needs no room.
+    monkeypatch.setattr(disk, "free", lambda _: 0)
+    run(job(rehearsal=False), tmp_path / "again")
 
 
 def test_a_text_column_of_numbers_is_refused(job, mirror, tmp_path):
