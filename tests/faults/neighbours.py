@@ -34,6 +34,9 @@ KEPT = 3  # rounds of a kind that are kept when they went wrong
 MEMORY = Path("/dev/shm")  # noqa: S108 - where a flush to the disk costs nothing
 # What one of two builders with different results is told, and nobody else.
 OVERTAKEN = "another build, with another result, was placed there while this one ran"
+# What a rebuilder is told of a release that was replaced, before it began or after.
+OTHER_BASE = "base/model-00001-of-00002.safetensors (from local:base#"
+REPLACED = "another release was put in its place while it was rebuilt"
 
 
 @dataclass(kw_only=True)
@@ -153,17 +156,24 @@ def two_jobs_at_one_out(scene: Scene) -> None:
 
 
 def a_release_reproduced(scene: Scene) -> None:
-    """Reproducing ends well beside a build, and beside another that reproduces the same."""
+    """Reproducing ends well beside a build, and beside another that reproduces the same.
+
+    Of a release that the build replaces meanwhile, it says so, or that the base is another's.
+    """
     scene.prepare()
     job = scene.chance.choice(sorted(scene.world.jobs))
+    release, refusals = scene.world.release, ()
+    if scene.chance.random() < 0.5:
+        scene.place("one")
+        scene.outs["out"] = {"one"}
+        release, refusals = scene.out(), (REPLACED, OTHER_BASE)
     scene.builder("builder", job)
-    base = scene.world.jobs["one"].base
     reproduce = scene.assay(
-        "reproduce", scene.world.release, "--store", scene.store, "--base", base
+        "reproduce", release, "--store", scene.store, "--base", scene.world.jobs["one"].base
     )
-    scene.actor("reproducer", reproduce)
+    scene.actor("reproducer", reproduce, refusals=refusals)
     if scene.chance.random() < 0.3:
-        scene.actor("another", reproduce)
+        scene.actor("another", reproduce, refusals=refusals)
 
 
 def a_builder_killed(scene: Scene) -> None:

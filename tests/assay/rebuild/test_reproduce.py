@@ -125,6 +125,41 @@ def verdicts(found):
     return {file.path: file.verdict for file in found.files if file.verdict != "identical"}
 
 
+@pytest.mark.parametrize("how", [("_fetch", True), ("_rebuild", True), ("_rebuild", False)])
+def test_a_release_that_is_replaced_meanwhile(released, again, tmp_path, monkeypatch, how):
+    """Whatever the comparison came to, it is of two releases; no rebuild is kept of it."""
+    step, there = how
+    before = canonical.sha256_file(released / "provenance" / names.STATEMENT)
+    work = getattr(reproduce, step)
+
+    def replaced(*arguments):
+        if there:
+            poke(released / BODY)
+            edit(released, lambda statement: dependency(statement, RECIPE).update(digest={}))
+        else:
+            shutil.rmtree(released)
+        return work(*arguments)
+
+    monkeypatch.setattr(reproduce, step, replaced)
+    with pytest.raises(ManifestError, match="another release was put in its place") as refused:
+        again(released)
+    assert f"{before} and has {'' if there else 'nothing. '}" in str(refused.value)
+    assert not list((tmp_path / "store").glob("reproduce/*"))
+
+
+def test_an_error_while_it_is_rebuilt(released, again, tmp_path, monkeypatch):
+    """It is told as what it is, and the half of a rebuild is removed."""
+
+    def compare(*_):
+        assert list((tmp_path / "store").glob("reproduce/*/dress"))
+        raise FetchError("no comparison")
+
+    monkeypatch.setattr(reproduce.compare, "listings", compare)
+    with pytest.raises(FetchError, match="no comparison"):
+        again(released)
+    assert not list((tmp_path / "store").glob("reproduce/*"))
+
+
 def test_whole_release(original, released, again, capsys, tmp_path):
     found = again(released)
     assert found.identical

@@ -25,7 +25,7 @@ from assay.rebuild.recalibration import Scale
 from forge import pipeline
 from forge.calibration import record
 from forge.core import canonical, checkout, console, locks
-from forge.core.errors import DifferenceError, ManifestError
+from forge.core.errors import DifferenceError, FetchError, HallmarkError, ManifestError
 from forge.core.store import Result, Store
 from forge.inputs import fetch
 from forge.manifest import document
@@ -86,7 +86,8 @@ def run(
     A rebuild that differs is kept under the store's `reproduce/`, and that is said.
 
     Raises:
-        ManifestError: the release, this checkout or an input is not what the manifest says.
+        ManifestError: the release, this checkout or an input is not what the manifest says, or
+            another release was put in its place meanwhile.
         FetchError: the folder is no release, or an input cannot be had.
         CalibrationError: it is to be calibrated again in an environment that cannot.
     """
@@ -95,35 +96,41 @@ def run(
         recalibration.require_libraries()
     # 1. What was released.
     provenance = provenance_of(folder)
-    stated = manifests.read(provenance)
-    # 2. Whether it is whole, and this checkout the one that built it.
-    preconditions.require_whole(stated, provenance)
-    _tell_source(stated, preconditions.require_checkout(stated))
-    # 3. What it was made from.
-    job = _job(folder, store, base, mirror)
-    fetched = _fetch(job, stated)
     digest = canonical.sha256_file(provenance / STATEMENT)
-    with _apart(job, digest) as apart:
-        # 4. Once more.
-        rebuilt = _rebuild(apart, fetched, provenance / record.FILE)
-        dressed = rebuilt["dress"]
-        # 5. The same?
-        wrote = (rebuilt["quantize"], rebuilt["graft"])
-        listed = compare.listings(
-            listing.of_rebuild(dressed.digests, wrote), listing.of_release(provenance)
-        )
-        whole = provenance != folder and compare.checkpoint_files(folder)
-        files = compare.folders(dressed.files, folder, dressed.digests) if whole else None
-        # 6. And on this machine?
-        again = (
-            recalibration.compare(apart, fetched, provenance / record.FILE) if recalibrate else None
-        )
-        size = sum((dressed.files / path).stat().st_size for path in dressed.digests)
-        found = Reproduction(manifest=digest, listed=listed, files=files, scales=again, bytes=size)
-        if found.identical:
-            shutil.rmtree(apart.store.root)
-        else:
-            console.say(f"the rebuild is kept in {dressed.files}")
+    with _left_there(folder, digest):
+        stated = manifests.read(provenance)
+        # 2. Whether it is whole, and this checkout the one that built it.
+        preconditions.require_whole(stated, provenance)
+        _tell_source(stated, preconditions.require_checkout(stated))
+        # 3. What it was made from.
+        job = _job(folder, store, base, mirror)
+        fetched = _fetch(job, stated)
+        with _apart(job, digest) as apart:
+            # 4. Once more.
+            rebuilt = _rebuild(apart, fetched, provenance / record.FILE)
+            dressed = rebuilt["dress"]
+            # 5. The same?
+            wrote = (rebuilt["quantize"], rebuilt["graft"])
+            listed = compare.listings(
+                listing.of_rebuild(dressed.digests, wrote), listing.of_release(provenance)
+            )
+            whole = provenance != folder and compare.checkpoint_files(folder)
+            files = compare.folders(dressed.files, folder, dressed.digests) if whole else None
+            # 6. And on this machine?
+            again = (
+                recalibration.compare(apart, fetched, provenance / record.FILE)
+                if recalibrate
+                else None
+            )
+            _require_there(folder, digest)
+            size = sum((dressed.files / path).stat().st_size for path in dressed.digests)
+            found = Reproduction(
+                manifest=digest, listed=listed, files=files, scales=again, bytes=size
+            )
+            if found.identical:
+                shutil.rmtree(apart.store.root)
+            else:
+                console.say(f"the rebuild is kept in {dressed.files}")
     return found
 
 
@@ -189,12 +196,45 @@ def _fetch(job: Job, stated: Manifest) -> Result:
 
 
 @contextmanager
+def _left_there(folder: Path, digest: str) -> Iterator[None]:
+    """Tells of any error within why it came to that, if the release was replaced meanwhile."""
+    try:
+        yield
+    except (HallmarkError, OSError) as error:
+        try:
+            _require_there(folder, digest)
+        except ManifestError as replaced:
+            raise replaced from error
+        raise
+
+
+def _require_there(folder: Path, digest: str) -> None:
+    """Refuses to say anything of a release whose manifest is not the one with this digest."""
+    try:
+        found = canonical.sha256_file(provenance_of(folder) / STATEMENT)
+    except (FetchError, OSError):
+        found = "nothing"
+    if found != digest:
+        raise ManifestError(
+            f"{folder}: another release was put in its place while it was rebuilt: its "
+            f"{STATEMENT} had sha256 {digest} and has {found}. Run again."
+        )
+
+
+@contextmanager
 def _apart(job: Job, key: str) -> Iterator[Job]:
-    """The job with an empty store of its own, which nobody else uses meanwhile."""
+    """The job with an empty store of its own, which nobody else uses meanwhile.
+
+    After an error the store is removed, since the next rebuild begins with an empty one anyway.
+    """
     with job.store.lock("reproduce", key):
         root = job.store.root / "reproduce" / key
         shutil.rmtree(root, ignore_errors=True)
-        yield replace(job, store=Store(root))
+        try:
+            yield replace(job, store=Store(root))
+        except BaseException:
+            shutil.rmtree(root, ignore_errors=True)
+            raise
 
 
 def _rebuild(job: Job, fetched: Result, recorded: Path) -> dict[str, Result]:
