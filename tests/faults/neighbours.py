@@ -20,7 +20,7 @@ from typing import Any
 
 from faults import evidence, world
 from faults.evidence import Wrong
-from faults.processes import Actor, Ended, alone, silent, together
+from faults.processes import Actor, Ended, alone, together
 from faults.report import Row
 from faults.world import STATES, World
 
@@ -37,6 +37,9 @@ OVERTAKEN = "another build, with another result, was placed there while this one
 # What a rebuilder is told of a release that was replaced, before it began or after.
 OTHER_BASE = "base/model-00001-of-00002.safetensors (from local:base#"
 REPLACED = "another release was put in its place while it was rebuilt"
+# What is told of a store whose disk fails.
+ROTTEN = "which makes that anew"
+DAMAGED = "results were damaged and are gone"
 
 
 @dataclass(kw_only=True)
@@ -49,6 +52,8 @@ class Scene:
     state: str = "empty"
     # Whether a record was cut, so that its result is set aside and stays there.
     aside: bool = False
+    # Whether a bit of the store flipped, so that all may be refused.
+    rots: bool = False
     actors: list[Actor] = field(default_factory=list)
     # What the next build at each folder is, if not any.
     following: str | None = None
@@ -82,19 +87,39 @@ class Scene:
 
     def damage(self) -> None:
         """Cuts a record of the first job, or changes a file; the next that builds it notices."""
-        there = [self.store / path for path in self.world.results if (self.store / path).exists()]
-        if not there:
+        if (record := self._a_record()) is None:
             return
-        record = self.chance.choice(there) / "record.json"
-        files = [path for path in record.parent.glob("files/*") if path.is_file()]
-        if files and self.chance.random() < 0.5:
-            path = self.chance.choice(files)
+        if (path := self._a_file(record)) and self.chance.random() < 0.5:
             data = path.read_bytes() + b"."
             path.unlink()  # a folder that shares its bytes keeps them
             path.write_bytes(data)
         else:
             record.write_bytes(record.read_bytes()[: self.chance.randrange(100)])
             self.aside = True
+
+    def rot(self) -> bool:
+        """Flips a bit of a file of the first job, whose size and time stay; whether there is one.
+
+        Whoever hashes it says so; a folder that shares its bytes keeps them.
+        """
+        record = self._a_record()
+        if record is None or (path := self._a_file(record)) is None:
+            return False
+        data, status = bytearray(path.read_bytes()), path.stat()
+        data[-1] ^= 1
+        path.unlink()
+        path.write_bytes(data)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        return True
+
+    def _a_record(self) -> Path | None:
+        there = [self.store / path for path in self.world.results if (self.store / path).exists()]
+        return self.chance.choice(there) / "record.json" if there else None
+
+    def _a_file(self, record: Path) -> Path | None:
+        found = (path for path in record.parent.glob("files/**/*") if path.is_file())
+        files = sorted(path for path in found if not path.is_symlink() and path.stat().st_size)
+        return self.chance.choice(files) if files else None
 
     def builder(
         self, name: str, job: str, out: str = "out", *, replace: bool = False, **more: object
@@ -196,23 +221,10 @@ def killed_with_a_lock(scene: Scene, step: str, out: str = "out") -> None:
     """A builder that is killed as it begins a step, while another waits for it."""
     begun = scene.folder / "begun"
 
-    def dies(build: Callable[[], object]) -> None:
-        make = Store.make
-
-        def dying(self: Store, name: str, *arguments: Any) -> Result:
-            if name == step:
-                begun.touch()
-                time.sleep(WAIT)
-                os.kill(os.getpid(), signal.SIGKILL)
-            return make(self, name, *arguments)
-
-        Store.make = dying  # in this process alone
-        build()
-
-    def waits(build: Callable[[], object]) -> None:
-        while not begun.exists():
-            time.sleep(WAIT / 50)
-        build()
+    def die() -> None:
+        begun.touch()
+        time.sleep(WAIT)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     first, second = (
         partial(world.build, scene.world.jobs["one"], scene.store, scene.out(name))
@@ -220,9 +232,89 @@ def killed_with_a_lock(scene: Scene, step: str, out: str = "out") -> None:
     )
     scene.outs |= {out: {"one"}, "out": {"one"}}
     scene.actors = [
-        Actor(name="killed", work=partial(dies, first), dies=True),
-        Actor(name="builder", work=partial(waits, second)),
+        Actor(name="killed", work=partial(at, step, die, first), dies=True),
+        Actor(name="builder", work=partial(after, begun, second)),
     ]
+
+
+def at(step: str, act: Callable[[], None], build: Callable[[], object]) -> None:
+    """Runs a build that acts as it begins a step; for a process of its own."""
+    make = Store.make
+
+    def acting(self: Store, name: str, *arguments: Any) -> Result:
+        if name == step:
+            act()
+        return make(self, name, *arguments)
+
+    Store.make = acting
+    build()
+
+
+def after(begun: Path, work: Callable[[], object]) -> None:
+    """Runs a command when a file is there."""
+    while not begun.exists():
+        time.sleep(WAIT / 50)
+    work()
+
+
+def a_store_collected(scene: Scene) -> None:
+    """What builders and rebuilders use stays, or is made anew by them; nobody is told of it."""
+    scene.prepare()
+    if scene.chance.random() < 0.5:
+        scene.place("one")
+    missing = [step for step in STATES["full"] if step not in STATES[scene.state]]
+    if missing and scene.chance.random() < 0.5:
+        collected_before(scene, scene.chance.choice(missing))
+        return
+    scene.builder("builder", scene.chance.choice(sorted(scene.world.jobs)))
+    scene.actor("collector", collect(scene))
+    if scene.chance.random() < 0.3:
+        scene.actor("another", collect(scene))
+    if scene.chance.random() < 0.3:
+        reproduce = scene.assay(
+            "reproduce", scene.world.release, "--store", scene.store,
+            "--base", scene.world.jobs["one"].base,
+        )  # fmt: skip
+        scene.actor("reproducer", reproduce)
+
+
+def collected_before(scene: Scene, step: str) -> None:
+    """A builder that waits before a step until all was collected that can be."""
+    begun, gone = scene.folder / "begun", scene.folder / "gone"
+
+    def wait() -> None:
+        begun.touch()
+        after(gone, int)
+
+    def work() -> None:
+        try:
+            after(begun, collect(scene))
+        finally:
+            gone.touch()
+
+    build = partial(world.build, scene.world.jobs["one"], scene.store, scene.out())
+    scene.outs["out"] = {"one"}
+    scene.actors = [
+        Actor(name="builder", work=partial(at, step, wait, build)),
+        Actor(name="collector", work=work),
+    ]
+
+
+def collect(scene: Scene) -> Callable[[], object]:
+    """The command that removes all that nothing needs, also what a build used just now."""
+    return scene.forge(
+        "store", "gc", "--store", scene.store, "--days=0", "--calibrations", "--confirm"
+    )
+
+
+def a_store_checked(scene: Scene) -> None:
+    """All that is stored is whole; where it rots, one of them or both say so, in one line each."""
+    scene.prepare()
+    scene.rots = scene.chance.random() < 0.3 and scene.rot()
+    job = scene.chance.choice(sorted(scene.world.jobs))
+    scene.builder("builder", job, refusals=(ROTTEN,) if scene.rots else ())
+    check = scene.forge("store", "fsck", "--store", scene.store)
+    scene.actor("checker", check, refusals=(DAMAGED,) if scene.rots else ())
 
 
 KINDS: Mapping[str, Callable[[Scene], None]] = {
@@ -230,6 +322,8 @@ KINDS: Mapping[str, Callable[[Scene], None]] = {
     "two builders of one job at two folders": one_job_at_two_outs,
     "two builders of different jobs at one folder": two_jobs_at_one_out,
     "reproduce beside a builder": a_release_reproduced,
+    "store gc beside a builder": a_store_collected,
+    "store fsck beside a builder": a_store_checked,
     "a builder killed beside another": a_builder_killed,
 }
 
@@ -275,7 +369,7 @@ def round_of(kind: str, made: World, number: int, seed: int, folder: Path) -> Ou
 def _judged(scene: Scene, ended: Mapping[str, Ended]) -> Iterator[Wrong]:
     for actor in scene.actors:
         yield from evidence.of_the_end(actor, ended[actor.name])
-    if all(one.code > 0 for one in ended.values()):
+    if not scene.rots and all(one.code > 0 for one in ended.values()):
         yield "wedged", "all were refused"
     yield from evidence.of_a_store(scene.store)
     for name, jobs in scene.outs.items():
@@ -320,6 +414,4 @@ def memory() -> Iterator[Path]:
 def warm() -> Iterator[World]:
     """A world for rounds, which are forked from this process within."""
     with world.warm(), memory() as root:
-        with silent():
-            made = World(root / "world")
-        yield made
+        yield World(root / "world")

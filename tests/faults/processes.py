@@ -8,15 +8,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from forge import remedies
-from forge.core import commandline, console
+from forge.core import commandline
 
 # Seconds until a process that has not ended counts as one that waits for ever.
 PATIENCE = 60.0
@@ -80,18 +78,6 @@ def together(actors: Sequence[Actor], logs: Path) -> dict[str, Ended]:
     }
 
 
-@contextmanager
-def silent() -> Iterator[None]:
-    """What commands say in this process is not shown."""
-    with (
-        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
-        redirect_stdout(nowhere),
-        pytest.MonkeyPatch.context() as patched,
-    ):
-        patched.setattr(console._console, "file", nowhere)
-        yield
-
-
 def alone(name: str, work: Callable[[], object], logs: Path) -> Ended:
     """Runs one command, and waits for it."""
     return together([Actor(name=name, work=work)], logs)[name]
@@ -120,7 +106,6 @@ def _fork(actor: Actor, log: Path, start: float) -> int:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         sys.stdout = sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-        console._console.file = sys.stderr
         time.sleep(max(0.0, start + actor.after - time.monotonic()))
         commandline.run(actor.work, remedies.remedy)
     except SystemExit as ended:

@@ -135,7 +135,7 @@ def test_a_lock_that_outlives_its_holder(made, root, monkeypatch):
 
     @contextmanager
     def lock(self, step, key):
-        path = self._folder("locks") / f"{step}-{key}.lock"
+        path = self.root.with_name(f"{step}-{key}.lock")
         while True:
             try:
                 path.touch(exist_ok=False)
@@ -148,6 +148,21 @@ def test_a_lock_that_outlives_its_holder(made, root, monkeypatch):
     monkeypatch.setattr(Store, "lock", lock)
     monkeypatch.setattr(processes, "PATIENCE", 1.5)
     assert "wedged: builder: has not ended after 2 s" in found(DIES, made, root, most=1)
+
+
+@pytest.mark.parametrize("step", ["calibrate", "dress"])
+def test_a_collector_that_takes_what_is_in_use(made, root, monkeypatch, step):
+    """A builder that waits meanwhile misses it; where its locks and ledger count, it does not."""
+
+    def kind(scene):
+        scene.prepare("empty")
+        neighbours.collected_before(scene, step)
+
+    monkeypatch.setitem(KINDS, step, kind)
+    assert neighbours.round_of(step, made, 0, SEED, root / "0").wrong == ()
+    monkeypatch.setattr(Store, "in_work", lambda *_: [])
+    monkeypatch.setattr(store, "_locked_if_there", lambda _: nullcontext(True))
+    assert "untold: builder: exit " in found(step, made, root / "wrong", most=1)
 
 
 def test_a_traceback(made, root, monkeypatch):
