@@ -1,30 +1,32 @@
-"""Puts a whole folder in place at once: whoever looks sees the old one or the new one.
+"""Puts a whole folder or file in place at once: whoever looks sees the old one or the new one.
 
-Beside a folder `<name>` there are, while somebody places one or after he was killed at it:
+Beside a folder or file `<name>` there are, while somebody places one or after he was killed at it:
 
 - `.<name>.lock`, held by whoever places;
 - `.<name>.new`, what is being put together; after the exchange, the old one until it is removed;
 - `.<name>.old`, the old one for a moment, where the file system cannot exchange two folders.
 
-The next that locks the folder puts back the old one, if nothing is in its place, and removes the
+The next that locks the name puts back the old one, if nothing is in its place, and removes the
 rest.
 """
 
 import ctypes
 import errno
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE, S_ISDIR, S_ISLNK
 
-from forge.core import locks
-from forge.core.store import delete, flush, flush_entry
+from forge.core import console, locks, system_errors
+from forge.core.store import CANNOT_LINK, delete, flush, flush_entry, link
 
 _HERE = -100  # AT_FDCWD
 _EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h
 # A kernel or a file system that has no exchange.
 _NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
+# What the system says of a folder that something is mounted at.
+_MOUNTED = frozenset({errno.EBUSY, errno.EXDEV})
 
 
 @contextmanager
@@ -34,8 +36,10 @@ def locked(target: Path) -> Iterator[None]:
     What a killed process left beside it is out of the way then.
 
     Raises:
-        OSError: the system refuses the folder that `target` lies in.
+        OSError: the system refuses the folder that `target` lies in, or `target` is a mount point.
     """
+    if os.path.ismount(target):
+        raise _is_mounted(target)
     if target.parent.exists() and not target.parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target.parent))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -54,12 +58,18 @@ def put(target: Path, fill: Callable[[Path], None]) -> None:
     """
     fresh = _beside(target, "new")
     try:
+        if target.is_dir() and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
         fresh.mkdir()
         fill(fresh)
         _let_read(fresh)
         flush(fresh)
         if os.path.lexists(target):
+            _keep_owner(target, fresh)
+            within = _is_within(target)
             _exchange(fresh, target)
+            if within:
+                console.say(f"{target} is a new folder now. Change to it again to see it.")
         else:
             fresh.rename(target)
         flush_entry(target)
@@ -81,6 +91,121 @@ def _let_read(folder: Path) -> None:
         mode = 0o755 if S_ISDIR(stat.st_mode) else (old | 0o444) & 0o644
         if mode != old:
             path.chmod(mode)
+
+
+def keep(names: Iterable[str], target: Path, fresh: Path) -> None:
+    """Gives files of a folder another name in the one that is to take its place.
+
+    They are copied where the file system has no links.
+
+    Raises:
+        OSError: the system refused.
+    """
+    for name in names:
+        folder = (fresh / name).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(target / name, fresh / name, follow_symlinks=False)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise _is_mounted(target) from error
+            if error.errno not in CANNOT_LINK:
+                raise
+            link(target / name, fresh / name)
+
+
+def names_of(target: Path, inside: Path, descriptor: int) -> int:
+    """How many names a file in a folder has, but for those that :func:`keep` has given it.
+
+    Args:
+        target: the folder.
+        inside: the file's path in it.
+        descriptor: the open file.
+    """
+    target = target.resolve()
+    while True:
+        status = os.fstat(descriptor)
+        kept = 0
+        for kind in ("new", "old"):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                kept += os.path.samestat(status, os.lstat(_beside(target, kind) / inside))
+        # The others may have been at work in between.
+        if status.st_nlink == os.fstat(descriptor).st_nlink:
+            return status.st_nlink - kept
+
+
+def write(path: Path, data: bytes, *, mode: int = 0o666, new: bool = False) -> None:
+    """Writes a whole file, in place of an old one; its folder is made.
+
+    A link is followed. What is no file, such as a pipe, is written to as it is.
+
+    Args:
+        path: the file.
+        data: its bytes.
+        mode: the permissions of a file that was not there, less the umask.
+        new: do not replace a file.
+
+    Raises:
+        FileExistsError: there is something, and it was to be new.
+        FileSystemError: the system refused; the file is what it was.
+    """
+    try:
+        if path.exists() and not path.is_file() and not new:
+            path.write_bytes(data)
+            return
+        path = path.resolve()
+        with locked(path):
+            if new:
+                require_none(path)
+            try:
+                _write(path, data, mode, new=new)
+            finally:
+                recover(path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise system_errors.of_files(
+            error, f"{path} is not written", path.parent, len(data)
+        ) from error
+
+
+def clear(path: Path) -> None:
+    """Removes what a killed process left beside a file.
+
+    Raises:
+        FileSystemError: the system refused.
+    """
+    try:
+        with locked(path.resolve()):
+            pass
+    except OSError as error:
+        raise system_errors.of_files(error, f"{path} is not written", path.parent) from error
+
+
+def require_none(path: Path) -> None:
+    """Refuses a name that something has.
+
+    Raises:
+        FileExistsError: something has it, a link that leads nowhere included.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+@contextmanager
+def scratch(target: Path) -> Iterator[Path]:
+    """A folder beside a file that is to be made, under the lock; it is removed at the end.
+
+    Raises:
+        OSError: as for :func:`locked`.
+    """
+    fresh = _beside(target, "new")
+    with locked(target):
+        try:
+            fresh.mkdir()
+            yield fresh
+        finally:
+            recover(target)
 
 
 def recover(target: Path) -> None:
@@ -114,9 +239,63 @@ def exchange(one: Path, other: Path) -> bool:
 
 def _exchange(fresh: Path, target: Path) -> None:
     """By two renames if need be; if it ends between them, `recover` takes the first one back."""
-    if not exchange(fresh, target):
-        target.rename(_beside(target, "old"))
-        fresh.rename(target)
+    try:
+        if not exchange(fresh, target):
+            target.rename(_beside(target, "old"))
+            fresh.rename(target)
+    except OSError as error:
+        if error.errno in _MOUNTED:
+            raise _is_mounted(target) from error
+        raise
+
+
+def _is_mounted(target: Path) -> OSError:
+    return OSError(
+        errno.EBUSY, "is a mount point, and nothing can be put in its place", str(target)
+    )
+
+
+def _is_within(target: Path) -> bool:
+    """Whether this process, so probably the shell that started it, is in the folder."""
+    try:
+        return Path.cwd().is_relative_to(target)
+    except FileNotFoundError:  # it is in a folder that was removed
+        return False
+
+
+def _keep_owner(old: Path, fresh: Path) -> None:
+    """Gives folders the owner of another, where this user may do that: root, for somebody else."""
+    status, mine = old.stat(), fresh.stat()
+    if (status.st_uid, status.st_gid) == (mine.st_uid, mine.st_gid):
+        return
+    with suppress(PermissionError):
+        for folder in (fresh, *(path for path in fresh.rglob("*") if path.is_dir())):
+            os.chown(folder, status.st_uid, status.st_gid)
+
+
+def _write(path: Path, data: bytes, mode: int, *, new: bool) -> None:
+    fresh = _beside(path, "new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        if path.exists():
+            os.fchmod(descriptor, S_IMODE(path.stat().st_mode))
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+    if not (new and _linked(fresh, path)):
+        fresh.replace(path)
+    flush_entry(path)
+
+
+def _linked(fresh: Path, path: Path) -> bool:
+    """Whether a file could be given another name, which replaces nothing."""
+    try:
+        os.link(fresh, path)
+    except OSError as error:
+        if error.errno in CANNOT_LINK:
+            return False
+        raise
+    return True
 
 
 def _beside(target: Path, kind: str) -> Path:

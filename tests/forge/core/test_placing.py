@@ -1,25 +1,26 @@
 """A folder is placed whole: after kills, refusals and beside others, the old or the new is there.
 
-The kills are real: a forked child ends itself with SIGKILL before one of the calls by which files
-are changed, each in turn. Refusals are injected into the same calls, in `os`.
+A file is, too. Kills and refusals are those of `interrupted`, before each call in turn.
 """
 
 import errno
 import os
 import platform
-import signal
+import stat
 import subprocess
 import sys
-from contextlib import contextmanager
+import threading
 from pathlib import Path
 
 import pytest
+from interrupted import before, killed, names, refusing
 
 from forge.core import console, placing
-from forge.core.placing import exchange, locked, put
+from forge.core.errors import FileSystemError
+from forge.core.placing import exchange, keep, locked, names_of, put, scratch
 
-CALLS = ("mkdir", "link", "fsync", "rename", "unlink", "rmdir", "open")
 MANY = 200
+REFUSALS = ("ENOSPC", "EIO", "EACCES", "EROFS", "EMFILE")
 
 
 @pytest.fixture(params=["exchanged", "renamed"])
@@ -55,45 +56,6 @@ def content(target):
         encoding="utf-8"
     )
     return (target / "a").read_text(encoding="utf-8")
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-@contextmanager
-def before(monkeypatch, number, act):
-    """Acts before call `number` of those that change files."""
-    calls = iter(range(MANY))
-
-    def counted(call):
-        def one(*arguments, **named):
-            if next(calls) == number:
-                act()
-            return call(*arguments, **named)
-
-        return one
-
-    with monkeypatch.context() as patched:
-        for name in CALLS:
-            patched.setattr(os, name, counted(getattr(os, name)))
-        patched.setattr(placing, "exchange", counted(placing.exchange))
-        yield
-
-
-def killed(monkeypatch, number, work):
-    """Whether a child that works was killed before call `number`, which it may not reach."""
-    child = os.fork()
-    if child == 0:
-        try:
-            with before(monkeypatch, number, lambda: os.kill(os.getpid(), signal.SIGKILL)):
-                work()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) in {0, -signal.SIGKILL}
-    return os.WIFSIGNALED(status)
 
 
 @pytest.mark.usefixtures("way")
@@ -137,19 +99,15 @@ def test_killed_anywhere_while_there_is_none(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("name", ["ENOSPC", "EIO", "EACCES", "EROFS", "EMFILE"])
+@pytest.mark.parametrize("name", REFUSALS)
 def test_refused_anywhere(tmp_path, monkeypatch, name):
     """One refusal, before each call: what was there stays or is replaced, and nothing is beside."""
     target, code = tmp_path / "out", getattr(errno, name)
-
-    def refuse():
-        raise OSError(code, os.strerror(code))
-
     refusals = 0
     for number in range(60):
         place(target, "old")
         try:
-            with before(monkeypatch, number, refuse):
+            with before(monkeypatch, number, refusing(code)):
                 place(target, "new")
         except OSError as error:
             refusals += error.errno == code
@@ -239,3 +197,208 @@ def test_below_a_file(tmp_path, below, error):
 def test_in_a_folder_of_the_kernel():
     with pytest.raises(FileNotFoundError), locked(Path("/proc/hallmark/out")):
         pass
+
+
+def test_the_owner_of_the_old_folder_stays(tmp_path):
+    """Where root places a folder for somebody else; for others, of a group that they are in."""
+    target = tmp_path / "out"
+    place(target, "old")
+    owner = (4711, 4712) if os.geteuid() == 0 else (os.getuid(), max(os.getgroups()))
+    os.chown(target, *owner)
+    place(target, "new")
+    for folder in (target, target / "deep"):
+        assert (folder.stat().st_uid, folder.stat().st_gid) == owner
+
+
+def test_a_folder_that_may_not_be_changed_is_not(tmp_path, monkeypatch):
+    """Injected into `os.access`, since root may change all."""
+    target = tmp_path / "out"
+    place(target, "old")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda *_: False)
+        with pytest.raises(PermissionError, match="out"):
+            place(target, "new")
+    assert (content(target), names(tmp_path)) == ("old", ["out"])
+
+
+@pytest.mark.parametrize(
+    ("below", "told"), [("", True), ("deep", True), ("..", False), (None, False)]
+)
+def test_whoever_is_in_the_folder_is_told(tmp_path, monkeypatch, below, told):
+    """Also from a folder that is gone, where that cannot be known."""
+    target, said = tmp_path / "out", []
+    place(target, "old")
+    here = tmp_path / "gone" if below is None else target / below
+    here.mkdir(exist_ok=True)
+    monkeypatch.chdir(here)
+    if below is None:
+        here.rmdir()
+    monkeypatch.setattr(console, "say", said.append)
+    place(target, "new")
+    assert said == [f"{target} is a new folder now. Change to it again to see it."] * told
+    assert content(target) == "new"
+
+
+SHM = Path("/dev/shm")  # noqa: S108
+
+
+@pytest.mark.skipif(not os.path.ismount(SHM), reason="it is mounted on every Linux that has it")
+def test_a_mount_point(tmp_path):
+    with pytest.raises(OSError, match="is a mount point, and nothing can be put in its place"):
+        place(SHM, "new")
+    assert tmp_path.is_dir()
+
+
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.EXDEV])
+def test_a_mount_point_that_does_not_look_like_one(tmp_path, monkeypatch, code):
+    """Such as a folder that is bound to another of the same file system."""
+    target = tmp_path / "out"
+    place(target, "old")
+    with monkeypatch.context() as patched:
+        patched.setattr(placing, "exchange", refusing(code))
+        with pytest.raises(OSError, match="is a mount point.*out"):
+            place(target, "new")
+    assert (content(target), names(tmp_path)) == ("old", ["out"])
+
+
+def test_files_that_are_kept(tmp_path, monkeypatch):
+    """They have another name for a moment, which is not counted; or are copied, without links."""
+    target = tmp_path / "out"
+    place(target, "old")
+    (target / "deep" / "b").unlink()
+    (target / "deep" / "b").write_text("b", encoding="utf-8")
+    counts = []
+
+    def fill(folder):
+        keep(["a", "deep/b"], target, folder)
+        for name in ("a", "deep/b"):
+            with (target / name).open("rb") as file:
+                counts.append(
+                    (os.fstat(file.fileno()).st_nlink, names_of(target, name, file.fileno()))
+                )
+
+    inodes = [(target / name).stat().st_ino for name in ("a", "deep/b")]
+    with locked(target):
+        put(target, fill)
+    assert counts == [(2, 1), (2, 1)]
+    assert inodes == [(target / name).stat().st_ino for name in ("a", "deep/b")]
+    os.link(target / "a", tmp_path / "c")
+    with (target / "a").open("rb") as file:
+        assert names_of(target, "a", file.fileno()) == 2
+    (tmp_path / "c").unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", refusing(errno.EPERM))
+        counts.clear()
+        with locked(target):
+            put(target, fill)
+    assert counts == [(1, 1), (1, 1)]
+    assert (target / "deep" / "b").read_text(encoding="utf-8") == "b"
+    assert inodes[0] != (target / "a").stat().st_ino
+
+
+def test_nothing_is_kept_across_file_systems(tmp_path, monkeypatch):
+    """That is a mount point, whose files would be copied in vain."""
+    target = tmp_path / "out"
+    place(target, "old")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", refusing(errno.EXDEV))
+        with pytest.raises(OSError, match="is a mount point"), locked(target):
+            put(target, lambda folder: keep(["a"], target, folder))
+    assert (content(target), names(tmp_path)) == ("old", ["out"])
+
+
+OLD, NEW = b"old" * 5, b"new" * 50_000
+
+
+@pytest.mark.parametrize("old", [OLD, None])
+def test_a_file_killed_anywhere(tmp_path, monkeypatch, old):
+    path = tmp_path / "below" / "file"
+    number = 0
+    while True:
+        path.unlink(missing_ok=True)
+        if old is not None:
+            placing.write(path, old)
+        if not killed(monkeypatch, number, lambda: placing.write(path, NEW)):
+            break
+        assert (path.read_bytes() if path.exists() else None) in {old, NEW}
+        placing.write(path, NEW)
+        assert (path.read_bytes(), names(path.parent)) == (NEW, ["file"])
+        number += 1
+    assert number > 6
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_file_refused_anywhere(tmp_path, monkeypatch, name):
+    """One line says which file is not written, and on a full disk how much is needed."""
+    path, said = tmp_path / "file", []
+    for number in range(10):
+        placing.write(path, OLD)
+        try:
+            with before(monkeypatch, number, refusing(getattr(errno, name))):
+                placing.write(path, NEW)
+        except FileSystemError as error:
+            said.append(str(error))
+        placing.write(tmp_path / "other", OLD)
+        with locked(path):
+            assert path.read_bytes() in {OLD, NEW}
+        assert names(tmp_path) == ["file", "other"]
+    assert len(said) > 3
+    for line in said:
+        assert line.startswith(f"{path} is not written: ")
+        assert ("GB are needed" in line) == (name == "ENOSPC")
+
+
+def test_a_file_keeps_its_permissions_and_links_to_it(tmp_path):
+    path, to_it = tmp_path / "file", tmp_path / "link"
+    placing.write(path, OLD, mode=0o600)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o640)
+    to_it.symlink_to("file")
+    placing.write(to_it, NEW)
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (NEW, 0o640)
+    assert to_it.is_symlink()
+
+
+def test_a_file_that_is_to_be_new(tmp_path, monkeypatch):
+    """The second is a stranger's, who came in between; the third is where there are no links."""
+    path = tmp_path / "file"
+    placing.write(path, OLD)
+    with pytest.raises(FileExistsError, match="file"):
+        placing.write(path, NEW, new=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(placing, "require_none", lambda _: None)
+        with pytest.raises(FileExistsError, match="file"):
+            placing.write(path, NEW, new=True)
+    assert (path.read_bytes(), names(tmp_path)) == (OLD, ["file"])
+    path.unlink()
+    monkeypatch.setattr(os, "link", refusing(errno.EPERM))
+    placing.write(path, NEW, new=True)
+    assert (path.read_bytes(), names(tmp_path)) == (NEW, ["file"])
+
+
+def test_what_is_no_file(tmp_path):
+    """A pipe gets the bytes, a folder is refused."""
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=placing.write, args=(tmp_path / "pipe", NEW))
+    writer.start()
+    assert (tmp_path / "pipe").read_bytes() == NEW
+    writer.join()
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(FileSystemError, match="Is a directory"):
+        placing.write(tmp_path, NEW)
+
+
+def test_a_scratch_folder_is_removed_at_once_or_by_the_next(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+
+    def work():
+        with scratch(path) as folder:
+            (folder / "a").write_bytes(NEW)
+        placing.write(path, NEW)
+
+    number = 0
+    while killed(monkeypatch, number, work):
+        work()
+        assert names(tmp_path) == ["file"]
+        number += 1
+    assert number > 10
