@@ -9,11 +9,11 @@ import typer
 from assay.rebuild import compare, tables
 from forge import ledger as ledgers
 from forge import pipeline, remedies
-from forge.core import canonical, commandline, console
+from forge.core import canonical, commandline, console, placing
 from forge.core import checkout as here
 from forge.core.errors import DifferenceError, ReleaseError, VerificationError
 from forge.core.store import Store
-from forge.manifest import document, sums, verification
+from forge.manifest import sums, verification
 from forge.manifest.names import SUMS, TENSORS
 from forge.release.folder import provenance_of
 from forge.tensors import tensor_list
@@ -66,7 +66,7 @@ def compare_folders(
     """Compares two checkpoint folders: a verdict a file, a line a differing tensor."""
     found = compare.folders(before, after)
     if report is not None:
-        canonical.write(report, found.as_json())
+        placing.write(report, f"{canonical.dumps(found.as_json())}\n".encode())
     if not found.identical:
         tables.show(found)
         raise DifferenceError(f"{before} and {after}: {tables.counts(found)}.")
@@ -93,8 +93,7 @@ def reproduce_release(
 
     found = reproduce.run(folder, Store(store), base=base, mirror=mirror, recalibrate=recalibrate)
     if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        document.write(report, found.outcome)
+        placing.write(report, found.outcome.encoded())
     reproduce.show(found, folder)
 
 

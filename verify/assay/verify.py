@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from assay.checks import structure
 from assay.checks.structure import Found, Listed
+from forge.core import placing
 from forge.core.errors import VerificationError
+from forge.core.store import delete
 from forge.manifest import document
 from forge.manifest.names import ERRORS, VERIFICATION
 from forge.manifest.verification import passed, report
@@ -56,9 +58,8 @@ def run(work: "Work", out: Path) -> None:
         (out / ERRORS).write_text(errors, encoding="utf-8")
     failed = [check for check in checks if not check.passed]
     kept = job.store.root / "failed" / job.recipe.name
-    shutil.rmtree(kept, ignore_errors=True)  # of another run; it passes now, or fails as below
+    _keep(out, kept, failed=bool(failed))
     if failed:
-        shutil.copytree(out, kept)
         raise VerificationError(
             "\n".join(
                 [f"{len(failed)} of {len(checks)} checks failed:"]
@@ -66,6 +67,20 @@ def run(work: "Work", out: Path) -> None:
                 + [f"Report and logs are in {kept}; the checkpoint in {dressed.files}."]
             )
         )
+
+
+def _keep(out: Path, kept: Path, *, failed: bool) -> None:
+    """Puts a copy of report and logs in place of those of another run, or removes those."""
+
+    def fill(fresh: Path) -> None:
+        shutil.copytree(out, fresh, dirs_exist_ok=True)
+
+    if failed:
+        with placing.locked(kept):
+            placing.put(kept, fill)
+    elif kept.parent.is_dir():
+        with placing.locked(kept):
+            delete(kept)
 
 
 def assay(  # noqa: PLR0917 - what is there, three things that it is held to, and a place for logs

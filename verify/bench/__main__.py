@@ -20,7 +20,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from rich.table import Table
 
 from bench import bases, limits
 from bench.work import LIBRARIES, WORK
-from forge.core import canonical, checkout, machine
+from forge.core import canonical, checkout, machine, placing
 
 ROUNDS = 3  # of ours, which take seconds; of the libraries', which take minutes, one
 MLPS = 8  # layers whose MLPs the libraries are compared over: 4.3 GB
@@ -51,10 +50,10 @@ def main() -> None:
     if options.work:
         measure_here(options.work, *options.folders)
         return
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".bench-", dir=options.out.parent) as folder:
-        report = bench(Path(folder), options.layers)
-    canonical.write(options.out, report)
+    out = options.out.resolve()
+    with placing.scratch(out) as folder:
+        report = bench(folder, options.layers)
+    placing.write(out, f"{canonical.dumps(report)}\n".encode())
     show(report)
 
 

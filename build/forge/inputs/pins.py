@@ -5,11 +5,11 @@ every comment and every other byte stays.
 """
 
 import re
-import tempfile
 from pathlib import Path
 
 from huggingface_hub import HfApi
 
+from forge.core import placing
 from forge.core.errors import FetchError, RecipeError
 from forge.core.hub_client import api, history, newest
 from forge.inputs.hub import explained
@@ -87,9 +87,8 @@ def _rewrite(path: Path, text: str, table: str, commit: str) -> str:
 
 def _replace(path: Path, text: str) -> None:
     """Puts the text in place of the file if it loads as a fully pinned recipe, in one rename."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".lock-") as folder:
-        draft = Path(folder) / path.name
+    with placing.scratch(path) as folder:
+        draft = folder / path.name
         draft.write_bytes(text.encode())
         recipe.load(draft).require_pins()
-        draft.chmod(path.stat().st_mode)
-        draft.replace(path)
+    placing.write(path, text.encode())

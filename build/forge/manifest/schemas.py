@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from forge.core import checkout
+from forge.core import checkout, placing
 from forge.core.model import NOT_NULL, Model
 from forge.core.store import Record
 from forge.manifest.inputs import Inputs
@@ -60,13 +60,12 @@ def text(name: str) -> str:
 
 def write(folder: Path) -> list[Path]:
     """Writes every schema, and removes those of documents that are gone."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths = {folder / f"{name}{SUFFIX}": text(name) for name in MODELS}
+    for path, content in paths.items():
+        placing.write(path, content.encode())
     for old in folder.glob(f"*{SUFFIX}"):
         if old not in paths:
             old.unlink()
-    for path, content in paths.items():
-        path.write_text(content, encoding="utf-8")
     return sorted(paths)
 
 

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
+from forge.core import console, placing
 from forge.core.errors import SigningError
 
 PASSWORD = "HALLMARK_KEY_PASSWORD"  # noqa: S105 - the variable's name
@@ -34,30 +35,32 @@ OTHERS = 0o077
 def generate(path: Path) -> str:
     """Writes a new private key at `path` for its owner alone, and `<path>.pub`.
 
-    It is encrypted if the environment has a password in HALLMARK_KEY_PASSWORD.
+    It is encrypted if the environment has a password in HALLMARK_KEY_PASSWORD. A private key that
+    is there without its public half, as a killed process may leave it, is given that.
 
     Returns:
         The key's name.
 
     Raises:
-        SigningError: one of the files exists, or cannot be written.
+        SigningError: the key exists, or what is at `path` alone is no private key.
+        FileSystemError: the system refused one of the files.
     """
-    key = generate_private_key(SECP256R1())
-    secret = password()
-    encryption = BestAvailableEncryption(secret) if secret else NoEncryption()
     public = path.with_name(f"{path.name}.pub")
+    for one in (path, public):
+        placing.clear(one)  # a copy of the private key, at worst
     try:
-        for file, mode, data in (
-            (path, 0o600, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)),
-            (public, 0o644, _public_bytes(key.public_key(), Encoding.PEM)),
-        ):
-            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as out:
-                out.write(data)
-    except OSError as error:
+        placing.require_none(public)
+        if os.path.lexists(path):
+            key = _private(path)
+            console.say(f"{path} is there without its public half, which is written now")
+        else:
+            key = generate_private_key(SECP256R1())
+            placing.write(path, _private_bytes(key), mode=0o600, new=True)
+        half = _public_bytes(key.public_key(), Encoding.PEM)
+        placing.write(public, half, mode=0o644, new=True)
+    except FileExistsError as error:
         raise SigningError(
-            f"{error.filename or path}: cannot be written ({error.strerror}); a key is never "
-            "replaced.",
-            remedy="key-exists",
+            f"{error.filename}: {error.strerror}; a key is never replaced.", remedy="key-exists"
         ) from error
     return _name(key.public_key())
 
@@ -69,6 +72,11 @@ def signer(path: Path) -> CryptoSigner:
         SigningError: it is no private key of ECDSA P-256, the password is wrong, or others than
             its owner may read it.
     """
+    key = _private(path)
+    return CryptoSigner(key, _key(key.public_key()))
+
+
+def _private(path: Path) -> EllipticCurvePrivateKey:
     data = _read(path)
     if path.stat().st_mode & OTHERS:
         raise SigningError(f"{path}: others may read this private key. Run `chmod 600 {path}`.")
@@ -82,7 +90,7 @@ def signer(path: Path) -> CryptoSigner:
         ) from error
     if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
         raise SigningError(f"{path}: is no key of ECDSA P-256.", remedy="no-private-key")
-    return CryptoSigner(key, _key(key.public_key()))
+    return key
 
 
 def public(path: Path) -> SSlibKey:
@@ -118,6 +126,12 @@ def _key(key: EllipticCurvePublicKey) -> SSlibKey:
 
 def _name(key: EllipticCurvePublicKey) -> str:
     return sha256(_public_bytes(key, Encoding.DER)).hexdigest()
+
+
+def _private_bytes(key: EllipticCurvePrivateKey) -> bytes:
+    secret = password()
+    encryption = BestAvailableEncryption(secret) if secret else NoEncryption()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
 
 def _public_bytes(key: EllipticCurvePublicKey, encoding: Encoding) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, errors
 
-from forge.core import console
+from forge.core import console, placing
 from forge.core.errors import UploadError
 from forge.core.files import File, hash_files, names_in, stamps
 from forge.core.hub_client import ClientError, MalformedError, api, newest, said, shown, tree
@@ -161,7 +161,7 @@ def _write_list(folder: Path, files: dict[str, File]) -> Path:
         if name in ADDED or name.partition("/")[0] == PROVENANCE
     }
     path = folder.with_name(f"{folder.name}.files")
-    sums.write(path, chosen)
+    placing.write(path, sums.lines(chosen).encode())
     return path
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from assay.release.trust import Key
-from forge.core import canonical, checkout, machine
+from forge.core import canonical, checkout, machine, placing
 from forge.core.errors import DifferenceError, ManifestError, ReleaseError, SigningError
 from forge.manifest import document, sums
 from forge.manifest import provenance as manifests
@@ -30,6 +30,7 @@ def attest_reproduction(
         DifferenceError: it was not.
         ManifestError: the report is of another release.
         SigningError: there is no usable key.
+        FileSystemError: the system refused the file.
     """
     provenance = provenance_of(folder)
     stated = manifests.read(provenance)
@@ -58,8 +59,7 @@ def attest_reproduction(
         ),
     )
     target = out / f"{stated.asked.target}.{name[:16]}.sigstore.json"
-    out.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(bundle.by_key(made.encoded(), signer))
+    placing.write(target, bundle.by_key(made.encoded(), signer))
     return target
 
 
