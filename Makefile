@@ -125,8 +125,8 @@ compare: .venv/made  ## two checkpoint folders, tensor by tensor: A=<dir> B=<dir
 bench: .venv/made  ## speed and memory against the libraries and the machine's floor
 	@$(NOX) -s bench
 
-release: .venv/made  ## make a finished build a release, card and report included: VARIANT=<v> or DIR=<dir>
-	@$(NOX) -s release -- forge release $(RELEASE)
+release: .venv/made  ## make a finished build a release, card and report included: VARIANT=<v> or DIR=<dir> [REPLACE=1]
+	@$(NOX) -s release -- forge release $(RELEASE) $(call flag,REPLACE,--replace)
 
 keygen: .venv/made  ## a signing key: KEY=<file>, and its public half in <file>.pub
 	@$(NOX) -s release -- forge keygen $(call needed,KEY,the new file,file)$(call path,KEY)

@@ -107,6 +107,7 @@ TARGETS = [
     ("bench", "-s bench"),
     ("faults", "-s faults"),
     ("release DIR=release", f"-s release -- forge release {HERE}release"),
+    ("release DIR=/release REPLACE=1", "-s release -- forge release /release --replace"),
     ("schemas", "-s forge -- schemas"),
     ("store-list", "-s forge -- store list"),
     ("store-list FULL=1", "-s forge -- store list --full"),

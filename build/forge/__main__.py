@@ -149,13 +149,19 @@ def fetch(
 
 
 @app.command(name="release")
-def assemble_release(folder: Path) -> None:
+def assemble_release(
+    folder: Path,
+    *,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also where signatures are lost by it.")
+    ] = False,
+) -> None:
     """Makes a finished build a release: card, notice, report, and the list of all files."""
     from forge.release import (
         assemble,  # needs what only the release environment has, as those below
     )
 
-    assemble.assemble(folder)
+    assemble.assemble(folder, replace=replace)
 
 
 @app.command()

@@ -167,6 +167,10 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
         "Run `make release DIR={folder}`.",
         "Run `python -m forge release {folder}`.",
     ),
+    "replace-signed": (
+        "Say REPLACE=1 to lose them, and sign again.",
+        "Say `--replace` to lose them, and sign again.",
+    ),
     "hard-link": (
         "Run `make release DIR=<folder>`, which gives a build files of its own.",
         "Run `python -m forge release <folder>`, which gives a build files of its own.",

@@ -8,6 +8,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from assets.verify.bench import without_errors
 from conftest import base_arrays
 from huggingface_hub import ModelCard
 
@@ -190,13 +191,13 @@ def test_errors_of_the_other_formats(loader, name):
     assert low < error.relative < high
 
 
-def test_without_verification_there_are_no_errors(good, tmp_path):
+def test_without_verification_there_are_no_errors(good, bench):
     """With VERIFY=none nothing was measured: the chart is absent, and nothing takes its place."""
-    folder = shutil.copytree(good.folder, tmp_path / "folder")
-    (folder / "provenance/quantization_error.jsonl").unlink()
-    assemble.assemble(folder)
-    assert not (folder / "provenance/quantization_error.jsonl").exists()
-    assert "Quantization error" not in (folder / "report.html").read_text(encoding="utf-8")
+    (bench / "provenance/quantization_error.jsonl").unlink()
+    bench.restate(without_errors)
+    assemble.assemble(bench.folder, replace=True)
+    assert not (bench / "provenance/quantization_error.jsonl").exists()
+    assert "Quantization error" not in (bench / "report.html").read_text(encoding="utf-8")
     assert "Quantization error" in (good.folder / "report.html").read_text(encoding="utf-8")
 
 

@@ -1,20 +1,27 @@
 """Signing: all statements or none, of what lies there, by a key that goes nowhere else."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+from assets.verify.bench import without_errors
 
-from forge.core.errors import HallmarkError, ReleaseError, SigningError
+from forge.core import console
+from forge.core.errors import ReleaseError, SigningError
 from forge.manifest.names import BUNDLES, SIGNATURES
-from forge.release import assemble, bundle, signing
+from forge.release import assemble, bundle, card, signing
 
 COMMAND = (sys.executable, "-m", "forge", "sign")
 
 
 def signatures(folder):
     return {name: (folder / name).read_bytes() for name in SIGNATURES if (folder / name).is_file()}
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_bundles_are_of_sigstore(bench):
@@ -99,9 +106,13 @@ def test_model_signature_is_checked_by_its_own_tool(bench, demands):
     assert subprocess.run(command, check=False, capture_output=True).returncode != 0
 
 
-def test_signing_again_drops_a_model_signature_of_before(bench):
+def test_signing_again_drops_a_model_signature_of_before(bench, monkeypatch):
+    """And says so."""
+    said = []
     signing.sign(bench.folder, bench.key, model_signature=True)
+    monkeypatch.setattr(console, "say", said.append)
     signing.sign(bench.folder, bench.key)
+    assert said[0] == f"{bench / 'provenance/model.sig'} is removed, since it was not made again"
     assert "provenance/model.sig" not in signatures(bench.folder)
 
 
@@ -113,8 +124,26 @@ def test_release_made_again_keeps_signatures_while_nothing_changed(bench):
     assemble.assemble(bench.folder)
     assert before == signatures(bench.folder)
     (bench / "provenance/release.json").write_text("{}", encoding="utf-8")
-    assemble.assemble(bench.folder)
+    assemble.assemble(bench.folder, replace=True)
     assert signatures(bench.folder) == {}
+
+
+def test_signatures_are_not_lost_unasked(bench, monkeypatch):
+    """Of a release whose files would change; the error names what would be lost."""
+    said = []
+    monkeypatch.setattr(card, "notice", lambda _: "another notice")
+    monkeypatch.setattr(console, "say", said.append)
+    before = content(bench.folder)
+    with pytest.raises(
+        ReleaseError, match="is signed .provenance/provenance.sigstore.json, "
+    ) as told:
+        assemble.assemble(bench.folder)
+    assert told.value.remedy == "replace-signed"
+    assert before == content(bench.folder)
+    assemble.assemble(bench.folder, replace=True)
+    assert signatures(bench.folder) == {}
+    assert (bench / "NOTICE").read_text(encoding="utf-8") == "another notice"
+    assert "release.sigstore.json signed other files and are removed. Sign again." in said[0]
 
 
 def test_what_the_manifest_lists_must_be_there(bench):
@@ -123,27 +152,65 @@ def test_what_the_manifest_lists_must_be_there(bench):
         assemble.assemble(bench.folder)
 
 
-@pytest.mark.parametrize("name", ["model-mtp.safetensors", "config.json"])
+def test_release_made_again_changes_nothing(bench):
+    """Its folder is the same one, not an equal one. With a hard link it is not, but signed."""
+    before, inode = content(bench.folder), bench.folder.stat().st_ino
+    assemble.assemble(bench.folder)
+    assert inode == bench.folder.stat().st_ino
+    for name in ("config.json", "provenance/provenance.sigstore.json", "NOTICE"):
+        (bench.folder.parent / "linked").unlink(missing_ok=True)
+        (bench.folder.parent / "linked").hardlink_to(bench / name)
+        assemble.assemble(bench.folder)
+        assert (bench / name).stat().st_nlink == 1
+        assert before == content(bench.folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model-mtp.safetensors",
+        "config.json",
+        "provenance/tensors.jsonl",
+        "provenance/quantization_error.jsonl",
+    ],
+)
 def test_checkpoint_that_is_not_what_was_built_is_not_released(bench, name):
-    """Otherwise a file that rotted in the store would be signed."""
+    """Otherwise a file that rotted in the store would be signed, or one that was cut."""
     bench.flip(name, 5)
     with pytest.raises(ReleaseError, match=f"{name}: has sha256 .* is not what was built"):
+        assemble.assemble(bench.folder)
+    (bench / name).unlink()
+    (bench / name).touch()
+    with pytest.raises(ReleaseError, match="is not what was built"):
         assemble.assemble(bench.folder)
 
 
 def test_a_calibration_record_that_is_not_what_was_built_is_not_released(bench):
-    """Its last value; a header that claims to be larger than the file is told as that."""
+    """Its last value, or its header."""
     name = "provenance/calibration.safetensors"
-    bench.flip(name, -1)
-    with pytest.raises(ReleaseError, match=f"{name}: has sha256 .* is not what was built"):
-        assemble.assemble(bench.folder)
-    bench.flip(name, 5)
-    with pytest.raises(HallmarkError, match="the header claims"):
+    for offset in (-1, 5):
+        bench.flip(name, offset)
+        with pytest.raises(ReleaseError, match=f"{name}: has sha256 .* is not what was built"):
+            assemble.assemble(bench.folder)
+
+
+def test_errors_that_the_manifest_does_not_have(bench):
+    bench.restate(without_errors)
+    with pytest.raises(ReleaseError, match="quantization_error.jsonl: is not in provenance.json"):
         assemble.assemble(bench.folder)
 
 
-@pytest.mark.parametrize("name", ["key.pem", "provenance/key", ".DS_Store"])
+@pytest.mark.parametrize("name", ["key.pem", "provenance/key", ".DS_Store", "config.json"])
 def test_what_is_no_file_of_the_build_is_not_released(bench, name):
-    (bench / name).write_text("x", encoding="utf-8")
+    """Nor is a link that leads nowhere, or a pipe; none of them is lost by signing, either."""
+    (bench / name).unlink(missing_ok=True)
+    if name == "config.json":
+        os.mkfifo(bench / name)
+    elif name == ".DS_Store":
+        (bench / name).symlink_to("nowhere")
+    else:
+        (bench / name).write_text("x", encoding="utf-8")
+    with pytest.raises(ReleaseError, match="was changed since it was made a release"):
+        signing.sign(bench.folder, bench.key)
     with pytest.raises(ReleaseError, match="is no file of this build. Move it elsewhere"):
         assemble.assemble(bench.folder)

@@ -1,13 +1,14 @@
 """Files of an input: which of them are taken, where they lie, and what their bytes are."""
 
 import io
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 from forge.core import console
 from forge.core.errors import FetchError
@@ -98,13 +99,32 @@ def names_in(folder: Path) -> list[str]:
     """The files under a folder by their relative POSIX path, sorted.
 
     Raises:
-        FetchError: it is no folder.
+        FetchError: it is no folder, or the system does not let it be read.
     """
     if not folder.is_dir():
         raise FetchError(f"{folder}: there is no such folder.")
-    return sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    )
+    try:
+        return sorted(name for name in everything_in(folder) if (folder / name).is_file())
+    except OSError as error:
+        raise FetchError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+
+
+def everything_in(folder: Path) -> set[str]:
+    """All that lies under a folder and is no folder itself, links included, by relative path.
+
+    Raises:
+        OSError: the system does not let a folder be read, which `Path.rglob` would pass over.
+    """
+    return {
+        path.relative_to(folder).as_posix()
+        for within, folders, names in os.walk(folder, onerror=_raise)
+        for path in (Path(within, name) for name in (*folders, *names))
+        if path.is_symlink() or not path.is_dir()
+    }
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def stamps(paths: Mapping[str, Path]) -> Stamps:

@@ -553,25 +553,6 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copystat(source, target)
 
 
-def own(path: Path) -> str | None:
-    """Makes a file one of its own, if it shares its bytes with another name.
-
-    Returns:
-        The sha256 of what was copied, taken on the way; None if nothing had to be.
-    """
-    if path.stat().st_nlink == 1:
-        return None
-    fresh = path.with_name(f".{path.name}.own")
-    digest = sha256()
-    with path.open("rb", buffering=0) as source, fresh.open("wb") as copy:
-        while chunk := source.read(CHUNK):
-            digest.update(chunk)
-            copy.write(chunk)
-    shutil.copystat(path, fresh)
-    fresh.replace(path)
-    return digest.hexdigest()
-
-
 @contextmanager
 def _locked_if_there(path: Path) -> Iterator[bool]:
     """Locks a file, if there is one; False if somebody has its lock."""

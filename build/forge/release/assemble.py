@@ -6,13 +6,16 @@ made from the provenance, and `release.json`, an in-toto statement of the type `
 the folder by digest, so that nothing in it is outside a signature.
 """
 
-from collections.abc import Mapping
+import os
+import shutil
+import stat
+from collections.abc import Callable, Collection, Mapping
+from hashlib import sha256
 from pathlib import Path
 
-from forge.core import console
-from forge.core import store as stores
+from forge.core import canonical, console, placing, system_errors
 from forge.core.errors import ReleaseError
-from forge.core.files import File, hash_files, names_in, stamps
+from forge.core.files import File, everything_in, hash_files, names_in, pour, stamps
 from forge.manifest import provenance as manifests
 from forge.manifest import release_list, sums
 from forge.manifest.names import (
@@ -26,8 +29,10 @@ from forge.manifest.names import (
 )
 from forge.release import card, facts, report
 from forge.release.facts import Facts
-from forge.release.folder import names_of_build, provenance_of
+from forge.release.folder import changing, names_of_build, provenance_of
 
+_WITHIN = f"{PROVENANCE}/"
+_LIST = f"{_WITHIN}{CONTENTS}"
 # The hub writes one of its own into a repository that has none; this is in the signed list.
 ATTRIBUTES = """\
 *.safetensors filter=lfs diff=lfs merge=lfs -text
@@ -35,42 +40,121 @@ tokenizer.json filter=lfs diff=lfs merge=lfs -text
 """
 
 
-def assemble(folder: Path) -> None:
-    """Adds what a release has beyond a build; signatures of another state are removed.
+def assemble(folder: Path, *, replace: bool = False) -> None:
+    """Puts a release in place of a build or of an older release; an equal one is left alone.
 
-    Every file is read once, as it is made the release's own.
+    Every file is read once. A file whose bytes have other names, such as one in the store, is
+    copied. Others are moved by name.
+
+    Args:
+        folder: the finished build, or the release.
+        replace: also a signed release, whose signatures are lost if its files change.
 
     Raises:
         FetchError: the folder is no build.
         RecipeError: the recipe here is not the one that it was built from.
         ReleaseError: a file of the checkpoint has the name of a document or is not what was
-            built, or there is a file that neither a build nor a release puts there.
+            built, there is a file that neither a build nor a release puts there, or signatures
+            would be lost.
+        FileSystemError: the system refused. On any error the folder is what it was.
     """
-    folder = folder.resolve()
-    provenance = provenance_of(folder)
-    _require_free_names(provenance)
-    _require_nothing_else(folder)
-    # Its bytes may be those of the store, which nobody is to change by way of a release.
-    known = {name: digest for name in names_in(folder) if (digest := stores.own(folder / name))}
-    found = facts.read(folder)
-    for name, text in _documents(found).items():
-        (folder / name).write_text(text, encoding="utf-8")
-        known.pop(name, None)
-    digests = _digests(folder, known)
-    _require_as_built(provenance, digests)
-    listed = _contents(folder, digests)
-    if not (provenance / CONTENTS).is_file() or (provenance / CONTENTS).read_bytes() != listed:
-        (provenance / CONTENTS).write_bytes(listed)
-        for name in SIGNATURES:
-            (folder / name).unlink(missing_ok=True)
-    console.say(f"{folder} is a release: {len(names_in(folder))} files")
+    with changing(folder, "is not made a release") as target:
+        provenance = provenance_of(target)
+        _require_free_names(provenance)
+        _require_nothing_else(target)
+        _require_whole(target)
+        found = facts.read(target)
+        _put(target, _documents(found), replace=replace)
+        console.say(f"{target} is a release: {len(names_in(target))} files")
     if not found.errors:
         console.say("the build was not verified, so the error by layer is not in the report")
 
 
-def contents(folder: Path) -> bytes:
-    """`release.json` of a folder as it is now: every file, but for itself and the signatures."""
-    return _contents(folder, _digests(folder, {}))
+def _put(folder: Path, documents: Mapping[str, bytes], *, replace: bool) -> None:
+    """Puts the release with these documents in place of what is there, unless that is it."""
+    names = sorted(everything_in(folder) - {*documents, _LIST, *SIGNATURES})
+    shared = [name for name in names if not _is_own(folder / name)]
+    own = [name for name in names if name not in shared]
+    digests = {name: sha256(data).hexdigest() for name, data in documents.items()}
+    digests |= _hash(folder, own)
+    if not shared and _is_there(folder, {**documents, _LIST: _checked(folder, digests)}):
+        return
+    signed = _signatures(folder)
+
+    def fill(fresh: Path) -> None:
+        digests.update(_copy(shared, folder, fresh))
+        made = {**documents, _LIST: _checked(folder, digests)}
+        if _has(folder / _LIST, made[_LIST]):
+            made |= {name: (folder / name).read_bytes() for name in signed}
+        elif signed and not replace:
+            raise ReleaseError(
+                f"{folder}: is signed ({', '.join(signed)}), and its files would change, so these "
+                "signatures would be lost.",
+                remedy="replace-signed",
+            )
+        placing.keep(own, folder, fresh)
+        for name, data in made.items():
+            (fresh / name).write_bytes(data)
+
+    needed = sum((folder / name).stat().st_size for name in shared)
+    try:
+        placing.put(folder, fill)
+    except OSError as error:
+        raise system_errors.of_files(
+            error, f"{folder} is not made a release", folder.parent, needed or None
+        ) from error
+    if lost := [name for name in signed if not (folder / name).exists()]:
+        console.say(f"{folder}: {', '.join(lost)} signed other files and are removed. Sign again.")
+
+
+def _checked(folder: Path, digests: Mapping[str, str]) -> bytes:
+    """`release.json` of these files, which are what was built."""
+    _require_as_built(folder, digests)
+    return _contents(folder, digests)
+
+
+def _signatures(folder: Path) -> list[str]:
+    return [name for name in SIGNATURES if os.path.lexists(folder / name)]
+
+
+def _is_there(folder: Path, made: Mapping[str, bytes]) -> bool:
+    """Whether a release has these files already, and shares no byte with anybody."""
+    return all(_is_own(folder / name) for name in (*made, *_signatures(folder))) and all(
+        _has(folder / name, data) for name, data in made.items()
+    )
+
+
+def _has(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == data
+
+
+def _is_own(path: Path) -> bool:
+    """Whether it is a file whose bytes have no other name."""
+    if not os.path.lexists(path):
+        return False
+    status = path.lstat()
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+
+
+def _copy(names: Collection[str], folder: Path, fresh: Path) -> dict[str, str]:
+    """Copies files into the new folder; their sha256, taken on the way."""
+    total = sum((folder / name).stat().st_size for name in names)
+    with console.bytes_bar("copying", total) as advance:
+        return {name: _copied(folder / name, fresh / name, advance) for name in names}
+
+
+def _copied(source: Path, target: Path, advance: Callable[[int], None]) -> str:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = sha256()
+    with source.open("rb", buffering=0) as data, target.open("xb") as copy:
+
+        def write(chunk: bytes) -> None:
+            copy.write(chunk)
+            advance(len(chunk))
+
+        pour(data, digest.update, write)
+    shutil.copystat(source, target)
+    return digest.hexdigest()
 
 
 def require_current(folder: Path) -> dict[str, File]:
@@ -89,9 +173,12 @@ def require_current(folder: Path) -> dict[str, File]:
             remedy="not-released",
             folder=folder,
         )
+    strange = everything_in(folder) - {*names_in(folder)}
     paths = {name: folder / name for name in _listed(folder)}
     files = hash_files(paths, stamps(paths))
-    if path.read_bytes() != _contents(folder, {name: one.sha256 for name, one in files.items()}):
+    if strange or path.read_bytes() != _contents(
+        folder, {name: one.sha256 for name, one in files.items()}
+    ):
         raise ReleaseError(
             f"{folder}: was changed since it was made a release.",
             remedy="not-released",
@@ -100,16 +187,14 @@ def require_current(folder: Path) -> dict[str, File]:
     return files
 
 
-def _digests(folder: Path, known: Mapping[str, str]) -> dict[str, str]:
-    """The sha256 of what is listed; files whose digest is `known` are not read."""
-    names = _listed(folder)
-    paths = {name: folder / name for name in names if name not in known}
-    read = {name: file.sha256 for name, file in hash_files(paths, stamps(paths)).items()}
-    return {name: known.get(name) or read[name] for name in names}
+def _hash(folder: Path, names: Collection[str]) -> dict[str, str]:
+    """The sha256 of files, each read once."""
+    paths = {name: folder / name for name in names}
+    return {name: file.sha256 for name, file in hash_files(paths, stamps(paths)).items()}
 
 
 def _listed(folder: Path) -> list[str]:
-    apart = {f"{PROVENANCE}/{CONTENTS}", *SIGNATURES}
+    apart = {_LIST, *SIGNATURES}
     return [name for name in names_in(folder) if name not in apart]
 
 
@@ -119,28 +204,39 @@ def _contents(folder: Path, digests: Mapping[str, str]) -> bytes:
     return release_list.release(digests, named).encoded()
 
 
-def _documents(found: Facts) -> dict[str, str]:
+def _documents(found: Facts) -> dict[str, bytes]:
     made = {
         "README.md": card.card(found),
         "NOTICE": card.notice(found),
         "report.html": report.report(found),
         ".gitattributes": ATTRIBUTES,
     }
-    return {name: made[name] for name in DOCUMENTS}
+    return {name: made[name].encode() for name in DOCUMENTS}
 
 
-def _require_as_built(provenance: Path, digests: Mapping[str, str]) -> None:
-    """Refuses files that are not those that were built, such as those on a failing disk."""
-    for name, built in sums.read(provenance / SUMS).items():
+def _require_as_built(folder: Path, digests: Mapping[str, str]) -> None:
+    """Refuses files that are not those that were built, such as some on a failing disk."""
+    _require_equal(digests, sums.read(folder / PROVENANCE / SUMS), SUMS)
+    stated = manifests.read(folder / PROVENANCE).results
+    there = {name for name in digests if name.startswith(_WITHIN)} - {f"{_WITHIN}{STATEMENT}"}
+    if extra := sorted(there - stated.keys()):
+        raise ReleaseError(f"{extra[0]}: is not in {STATEMENT}. Move it elsewhere.")
+    _require_equal(digests, {n: d for n, d in stated.items() if n.startswith(_WITHIN)}, STATEMENT)
+
+
+def _require_whole(folder: Path) -> None:
+    """Refuses documents of the build that are not those of its manifest, before they are read."""
+    stated = manifests.read(folder / PROVENANCE).results
+    there = {name for name in stated if name.startswith(_WITHIN) and (folder / name).is_file()}
+    digests = {name: canonical.sha256_file(folder / name) for name in there}
+    _require_equal(digests, {name: stated[name] for name in there}, STATEMENT)
+
+
+def _require_equal(digests: Mapping[str, str], expected: Mapping[str, str], where: str) -> None:
+    for name, built in expected.items():
         if digests.get(name) != built:
             raise ReleaseError(
-                f"{name}: has sha256 {digests.get(name, 'nothing')}, {SUMS} says {built}; "
-                "it is not what was built. Build it again."
-            )
-    for name, built in manifests.read(provenance).results.items():
-        if name.startswith(f"{PROVENANCE}/") and digests.get(name) != built:
-            raise ReleaseError(
-                f"{name}: has sha256 {digests.get(name, 'nothing')}, {STATEMENT} says {built}; "
+                f"{name}: has sha256 {digests.get(name, 'nothing')}, {where} says {built}; "
                 "it is not what was built. Build it again."
             )
 
@@ -148,8 +244,11 @@ def _require_as_built(provenance: Path, digests: Mapping[str, str]) -> None:
 def _require_nothing_else(folder: Path) -> None:
     """Refuses what got into the folder by accident, a key among others."""
     provenance = folder / PROVENANCE
+    there = everything_in(folder)
     known = {*names_of_build(provenance), *ADDED}
-    if extra := sorted({*names_in(folder)} - known):
+    if extra := sorted(
+        name for name in there if name not in known or not (folder / name).is_file()
+    ):
         raise ReleaseError(f"{folder / extra[0]}: is no file of this build. Move it elsewhere.")
 
 

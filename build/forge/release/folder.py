@@ -1,7 +1,8 @@
 """The folder to upload: put there from the store, whole or not at all, and read back."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from forge import pipeline
 from forge.calibration import record
 from forge.core import canonical, checkout, console, disk, placing, store, system_errors
 from forge.core.errors import FetchError, ManifestError, StoreError
+from forge.core.files import everything_in
 from forge.core.model import Level
 from forge.core.store import Result, Store
 from forge.manifest import provenance, sums
@@ -84,6 +86,30 @@ def names_of_build(provenance_: Path) -> set[str]:
     """
     listed = (STATEMENT, SUMS, TENSORS, VERIFICATION, ERRORS, record.FILE)
     return {*sums.read(provenance_ / SUMS), *(f"{PROVENANCE}/{name}" for name in listed)}
+
+
+@contextmanager
+def changing(folder: Path, what: str) -> Iterator[Path]:
+    """Locks a folder that is there, to put a changed one in its place; gives its real path.
+
+    Args:
+        folder: the folder, or a link to it.
+        what: the end of a sentence that begins with the folder, for what is not done on an error.
+
+    Raises:
+        FetchError: there is no such folder.
+        FileSystemError: the system refused; the folder is what it was.
+    """
+    folder = _resolved(folder)
+    if not folder.parent.is_dir():
+        raise FetchError(f"{folder}: there is no such folder.")
+    try:
+        with placing.locked(folder):
+            yield folder
+    except OSError as error:
+        if not system_errors.concerns_files(error):
+            raise
+        raise system_errors.of_files(error, f"{folder} {what}", folder.parent) from error
 
 
 def look(target: Path) -> Found:
@@ -208,7 +234,7 @@ def _require_nothing_lost(results: Mapping[str, Result], target: Path) -> None:
         known |= names_of_build(target / PROVENANCE)
     except ManifestError as error:
         console.say(f"what an earlier build left at {target} is not known: {error}")
-    there = _names(target)
+    there = everything_in(target)
     reasons = []
     if signed := sorted(there & set(SIGNATURES)):
         reasons.append(f"is signed ({_named(signed)})")
@@ -258,15 +284,6 @@ def _statement(target: Path) -> str | None:
     return canonical.sha256_file(target / PROVENANCE / STATEMENT)
 
 
-def _names(target: Path) -> set[str]:
-    """All that lies under a folder and is no folder itself, links included."""
-    return {
-        path.relative_to(target).as_posix()
-        for path in target.rglob("*")
-        if path.is_symlink() or not path.is_dir()
-    }
-
-
 def _sources(results: Mapping[str, Result]) -> dict[str, Path]:
     """Every file of the release by its relative path."""
     dress, attest = results["dress"], results["attest"]
@@ -280,7 +297,7 @@ def _is_current(results: Mapping[str, Result], target: Path) -> bool:
 
     A release has copies of its own, so size and modification time decide, as they do in the store.
     """
-    there = {p.relative_to(target).as_posix(): p for p in target.rglob("*") if p.is_file()}
+    there = {name: target / name for name in everything_in(target) if (target / name).is_file()}
     sources = _sources(results)
     return there.keys() - (ADDED - sources.keys()) == sources.keys() and all(
         store.stamp(there[path]) == store.stamp(source) for path, source in sources.items()

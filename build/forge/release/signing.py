@@ -9,10 +9,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from forge.core import console
+from forge.core import console, placing
 from forge.core.errors import SigningError
-from forge.manifest.names import BUNDLES, MODEL_SIGNATURE, PROVENANCE
+from forge.manifest.names import BUNDLES, CONTENTS, MODEL_SIGNATURE, PROVENANCE
 from forge.release import assemble, bundle, keys
+from forge.release.folder import changing
 
 TOKEN = "SIGSTORE_ID_TOKEN"  # noqa: S105 - the variable's name
 Sign = Callable[[bytes], bytes]
@@ -21,29 +22,40 @@ Sign = Callable[[bytes], bytes]
 def sign(folder: Path, key: Path | None, *, model_signature: bool = False) -> None:
     """Signs both statements of a release, and on request the model as OpenSSF does.
 
+    The new signatures are there at once, in place of all older ones.
+
     Raises:
         SigningError: there is no usable key or identity, or the key lies in the release.
         ReleaseError: the folder is no release, or was changed since it became one.
+        FileSystemError: the system refused. On any error the folder is what it was.
     """
-    folder = folder.resolve()
-    if key is not None and key.resolve().is_relative_to(folder):
+    if key is not None and key.resolve().is_relative_to(folder.resolve()):
         raise SigningError(f"{key}: lies in the release that it is to sign. Move it elsewhere.")
     if model_signature and key is None:
         raise SigningError(
             "the model signature is made with a key, and none is given.", remedy="no-key"
         )
     make, who = _by_key(key) if key else _by_identity()
-    assemble.require_current(folder)
-    provenance = folder / PROVENANCE
-    bundles = {target: make((provenance / name).read_bytes()) for name, target in BUNDLES.items()}
-    (provenance / MODEL_SIGNATURE).unlink(missing_ok=True)
-    for target, data in bundles.items():
-        fresh = provenance / f".{target}"
-        fresh.write_bytes(data)
-        fresh.replace(provenance / target)
-    if model_signature and key:
-        _sign_model(folder, key)
-    console.say(f"{folder} is signed by {who}")
+    with changing(folder, "is not signed") as target:
+        names = assemble.require_current(target)
+        provenance = target / PROVENANCE
+        bundles = {
+            name: make((provenance / statement).read_bytes()) for statement, name in BUNDLES.items()
+        }
+
+        def fill(fresh: Path) -> None:
+            placing.keep((*names, f"{PROVENANCE}/{CONTENTS}"), target, fresh)
+            for name, data in bundles.items():
+                (fresh / PROVENANCE / name).write_bytes(data)
+            if model_signature and key:
+                # The signature has the folder's name, so it is that of the one which is there.
+                _sign_model(target, key, fresh / PROVENANCE / MODEL_SIGNATURE)
+
+        before = (provenance / MODEL_SIGNATURE).exists()
+        placing.put(target, fill)
+    if before and not model_signature:
+        console.say(f"{provenance / MODEL_SIGNATURE} is removed, since it was not made again")
+    console.say(f"{target} is signed by {who}")
 
 
 def _by_key(key: Path) -> tuple[Sign, str]:
@@ -82,7 +94,7 @@ def _by_identity() -> tuple[Sign, str]:
     return make, identity.identity
 
 
-def _sign_model(folder: Path, key: Path) -> None:
+def _sign_model(folder: Path, key: Path, signature: Path) -> None:
     """The OpenSSF model signature: every file outside `provenance/`, in file mode."""
     from model_signing import hashing, signing
 
@@ -92,4 +104,4 @@ def _sign_model(folder: Path, key: Path) -> None:
     config = signing.Config().set_hashing_config(hashed)
     config.use_elliptic_key_signer(
         private_key=key, password=secret.decode() if secret else None
-    ).sign(folder, folder / PROVENANCE / MODEL_SIGNATURE)
+    ).sign(folder, signature)

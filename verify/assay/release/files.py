@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from forge.core import placing
 from forge.core.errors import ReleaseError
 from forge.core.files import pour
 from forge.manifest.names import PROVENANCE
@@ -19,6 +20,8 @@ from forge.tensors.tensor_list import Arriving
 
 # tensors.jsonl of the largest checkpoints has some 30 MB.
 MOST_PROVENANCE = 1 << 28
+# How often a folder is read that is replaced meanwhile, which takes a moment each time.
+TIMES = 5
 KINDS = {
     stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFDIR: "a folder",
@@ -40,12 +43,33 @@ class Stored:
 def read_folder(folder: Path) -> dict[str, Stored]:
     """Every file of a folder by its relative path; each is read once.
 
+    Where another folder is put in its place meanwhile, that one is read.
+
     Raises:
         ReleaseError: there is something that is no regular file, that has another name, an empty
             folder, or a name that is not portable; the message names it.
     """
+    for _ in range(TIMES):
+        before = _identity(folder)
+        try:
+            found = _read_folder(folder)
+        except (ReleaseError, FileNotFoundError):
+            if before == _identity(folder):
+                raise
+            continue
+        if before == _identity(folder):
+            return found
+    raise ReleaseError(f"{folder}: is replaced again and again while it is read.")
+
+
+def _identity(folder: Path) -> tuple[int, int]:
     if not folder.is_dir():
         raise ReleaseError(f"{folder}: there is no such folder.")
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _read_folder(folder: Path) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for path, folders, names in os.walk(folder, onerror=_raise):
         inside = Path(path).relative_to(folder)
@@ -55,7 +79,7 @@ def read_folder(folder: Path) -> dict[str, Stored]:
             _require_kind(inside / name, os.lstat(Path(path, name)).st_mode, stat.S_IFDIR)
         for name in names:
             check_name((inside / name).as_posix())
-            found[(inside / name).as_posix()] = _read(Path(path, name), inside / name)
+            found[(inside / name).as_posix()] = _read(folder, inside / name)
     check_twins(found)
     return dict(sorted(found.items()))
 
@@ -99,7 +123,8 @@ def check_twins(names: Iterable[str]) -> None:
                 )
 
 
-def _read(path: Path, name: Path) -> Stored:
+def _read(folder: Path, name: Path) -> Stored:
+    path = folder / name
     try:
         # Neither follows a link nor waits for the writer of a pipe.
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -109,9 +134,10 @@ def _read(path: Path, name: Path) -> Stored:
     with os.fdopen(file, "rb", buffering=0) as opened:
         status = os.fstat(opened.fileno())
         _require_kind(name, status.st_mode, stat.S_IFREG)
-        if status.st_nlink > 1:
+        names = status.st_nlink
+        if names > 1 and (names := placing.names_of(folder, name, opened.fileno())) > 1:
             raise ReleaseError(
-                f"{str(name)!r}: is a hard link: its bytes have {status.st_nlink} names, and can "
+                f"{str(name)!r}: is a hard link: its bytes have {names} names, and can "
                 "be changed by way of another.",
                 remedy="hard-link",
             )
