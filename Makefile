@@ -3,7 +3,7 @@
 VARIANTS := $(basename $(notdir $(wildcard build/variants/*.toml)))
 PYTHON ?= python3
 VERIFY ?= all
-NOX = .venv/bin/python -m nox
+NOX = .venv/bin/python noxfile.py
 # What errors say to do is said in the words of this file.
 export HALLMARK_INTERFACE = make
 # Whatever the locale: nox and venv fail where it lacks a character of the checkout's path.

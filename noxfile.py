@@ -6,16 +6,49 @@ this checkout. It is made again when what it installs changes, and only then. No
 puts behind the packages of the environment that is tested.
 """
 
+import os
+import signal
+import sys
+from pathlib import Path
+
+SIGNALS: list[int] = []  # that came
+# Which of them are handed on to what runs. A terminal has told it of SIGINT, but our commands take
+# that for the same one, and then it does not matter whom it was sent to.
+HANDED_ON = {signal.SIGTERM, signal.SIGHUP}
+COMMANDS = ("forge", "assay", "bench")
+
+
+def stop(number: int, _: object) -> None:
+    """Hands a signal on to what runs, with which nox ends; if nothing does, nox ends now."""
+    SIGNALS.append(number)
+    children = Path("/proc/self/task", str(os.getpid()), "children").read_text(encoding="ascii")
+    if not children:
+        end(told=False)
+    if number not in HANDED_ON:
+        raise KeyboardInterrupt  # for nox, which waits
+    for child in children.split():
+        os.kill(int(child), number)
+
+
+def end(*, told: bool) -> None:
+    """Ends nox after a signal, with a line about it unless the command has told."""
+    name, code = signal.Signals(SIGNALS[0]).name, 128 + SIGNALS[0]
+    if not told:
+        print(f"hallmark: exit {code}, stopped by {name}", file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # before imports that take a while
+    if signal.getsignal(one) is not signal.SIG_IGN:
+        signal.signal(one, stop)
+
 import argparse
 import hashlib
 import json
-import os
 import shutil
-import signal
-import sys
 import tempfile
 import tomllib
-from pathlib import Path
+from typing import Any
 
 import nox
 from nox.command import CommandFailed
@@ -29,7 +62,7 @@ os.environ["LC_ALL"] = "C.UTF-8"
 ROOT = Path(__file__).parent
 UV = (sys.executable, "-m", "uv", "--quiet")
 PYTEST = ("-p", "no:cacheprovider")
-# Seconds between Ctrl-C and a harder signal: a build stops its processes and cleans up meanwhile.
+# Seconds between Ctrl-C and a harder signal, for what is no command of ours: tests clean up, too.
 PATIENCE = 30.0
 # What an editable install takes of [project]; the rest of that table describes, or is read by none.
 PROJECT = ("name", "version", "requires-python", "dependencies", "scripts", "entry-points")
@@ -110,7 +143,23 @@ def verify_environment() -> str:
 
 def uv(session: nox.Session, *arguments: str) -> None:
     """Runs the installer."""
-    session.run(*UV, *arguments, external=True, silent=False, log=False)
+    run(session, *UV, *arguments, silent=False)
+
+
+def run(session: nox.Session, *command: str, **options: Any) -> None:
+    """Runs a command; if a signal came meanwhile, nox ends after it, with 128 + n."""
+    code: int | None = 0
+    if not SIGNALS:
+        try:
+            session.run(*command, external=True, log=False, **options)
+        except KeyboardInterrupt:
+            code = None
+        except CommandFailed as failed:
+            if not SIGNALS:
+                raise
+            code = failed.return_code
+    if SIGNALS:
+        end(told=code == 128 + SIGNALS[0])
 
 
 def python(session: nox.Session, name: str, *arguments: str) -> None:
@@ -119,12 +168,11 @@ def python(session: nox.Session, name: str, *arguments: str) -> None:
     # compiles 4,500 modules, which is most of what it takes.
     env = {"PYTHONDONTWRITEBYTECODE": None}
     command = (environment(session, name), *arguments)
-    signal.signal(signal.SIGTERM, end_children)
+    if arguments[0] == "-m" and arguments[1] in COMMANDS:
+        HANDED_ON.add(signal.SIGINT)
     try:
         # Without `stderr`, nox sends standard error to standard output.
-        session.run(
-            *command, external=True, log=False, env=env, stderr=None, interrupt_timeout=PATIENCE
-        )
+        run(session, *command, env=env, stderr=None, interrupt_timeout=PATIENCE)
     except CommandFailed as failed:
         # nox answers 1 for whatever failed; a script may need to know why. The code of a command
         # that a signal ended is that signal's number, negative; a shell says 128 more than it.
@@ -132,13 +180,8 @@ def python(session: nox.Session, name: str, *arguments: str) -> None:
         if code is None:  # it was not even started
             raise
         raise SystemExit(128 - code if code < 0 else code) from failed
-
-
-def end_children(number: int, _: object) -> None:
-    """Hands SIGTERM on, as make does to nox; nox then ends with the command, by its exit code."""
-    children = Path("/proc/self/task", str(os.getpid()), "children").read_text(encoding="ascii")
-    for child in children.split():
-        os.kill(int(child), number)
+    finally:
+        HANDED_ON.discard(signal.SIGINT)
 
 
 def pytest(session: nox.Session, name: str, *arguments: str) -> None:
@@ -281,3 +324,7 @@ def engine(session: nox.Session) -> None:
         "tests/test_all_rehearsals.py",
     )  # the rest imports what is not here
     pytest(session, verify_environment(), *where, "-m", "engine", *session.posargs)
+
+
+if __name__ == "__main__":  # as make runs it, so that signals are heeded before nox is imported
+    nox.main()

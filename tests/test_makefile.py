@@ -340,7 +340,7 @@ def test_the_runner_is_installed_from_its_lock_file_first(tree):
     done, noted = make(tree, "list", "PYTHON=./my python", noting=False)
     assert done.returncode == 0, done.stderr
     install = "-m pip install --quiet --require-hashes --requirement lockfiles/tools.txt"
-    runner = "-m nox -s forge -- list"
+    runner = "noxfile.py -s forge -- list"
     assert noted == expected(tree, "-m venv --clear .venv", install, runner)
     make(tree, "list", "PYTHON=./my python", noting=False)
     lines = (tree / "noted").read_text(encoding="utf-8").splitlines()

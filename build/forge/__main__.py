@@ -1,6 +1,13 @@
 """The command line of forge; the Makefile calls it through nox."""
 
 import sys
+
+from forge.core import signals
+
+if __name__ == "__main__":  # before imports that take a while
+    # The steps of an environment are a process of a build, which tells of the signal.
+    signals.watch(inner=sys.argv[1:2] == ["steps"])
+
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,6 +1,10 @@
 """The command line of the assay; the Makefile calls it through nox."""
 
-import tempfile
+from forge.core import signals
+
+if __name__ == "__main__":  # before imports that take a while
+    signals.watch()
+
 from pathlib import Path
 from typing import Annotated
 
@@ -45,8 +49,8 @@ def check(
         files=sums.read(provenance / SUMS),
         tensors={name: line.sha256 for name, line in tensors.items()},
     )
-    with tempfile.TemporaryDirectory(prefix="hallmark-assay-") as logs:
-        found = verify.assay(job, made, folder.resolve(), fetched, listed, Path(logs))
+    with job.store.scratch("assay") as logs:
+        found = verify.assay(job, made, folder.resolve(), fetched, listed, logs)
     checks = found.checks
     for one in checks:
         console.say(f"{'pass' if one.passed else 'FAIL'}  {one.name}: {one.detail}")

@@ -14,12 +14,19 @@ may be quoted are the ratios:
 The base has the layers of Qwen3.6-27B in full width, but few of them, with random weights.
 """
 
+import sys
+
+from forge.core import signals
+
+if __name__ == "__main__":  # before imports that take a while
+    # A part that is measured in a process of its own leaves telling to the whole.
+    signals.watch(inner="--work" in sys.argv)
+
 import argparse
 import json
 import resource
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +37,7 @@ from rich.table import Table
 
 from bench import bases, limits
 from bench.work import LIBRARIES, WORK
-from forge.core import canonical, checkout, machine, placing
+from forge.core import canonical, checkout, commandline, machine, placing
 
 ROUNDS = 3  # of ours, which take seconds; of the libraries', which take minutes, one
 MLPS = 8  # layers whose MLPs the libraries are compared over: 4.3 GB
@@ -150,4 +157,4 @@ def show(report: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    commandline.run(main, lambda _: None, tell_code="--work" not in sys.argv)

@@ -1,6 +1,6 @@
 """Follows a container from its creation to its end, whatever that is, and leaves none behind.
 
-What it says is passed on, its time is limited, and signals that would end this process end it too.
+What it says is passed on, its time is limited, and a signal that ends this process ends it too.
 Standard input is held open meanwhile: its end tells :mod:`forge.core.leash` that we are gone.
 """
 
@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
-from types import FrameType
 from typing import Any
 
 from docker import DockerClient
@@ -19,6 +18,7 @@ from docker.utils.socket import STDERR, frames_iter
 from requests import RequestException
 
 from forge.container.requirements import GIB, Limits
+from forge.core import signals
 from forge.core.errors import ContainerError, NoGpuError
 from forge.core.libraries import library
 
@@ -37,7 +37,7 @@ def to_end(client: DockerClient, name: str, create: Callable[[], None], limits: 
         ContainerError: it was ended at a limit or from outside, or the engine failed.
         NoGpuError: the engine cannot hand the GPUs on.
     """
-    with _signals_as_exceptions(), _engine_that_answers():
+    with _engine_that_answers():
         try:
             create()
             # Asked for before the start, since a removed container has no exit code any more.
@@ -50,7 +50,8 @@ def to_end(client: DockerClient, name: str, create: Callable[[], None], limits: 
         except APIError as error:
             raise _explained(error) from error
         finally:
-            remove(client, name)
+            with signals.held():
+                remove(client, name)
     if late.is_set():
         raise ContainerError(
             f"the run was ended at its limit of {limits.seconds / 3600:g} hours; finished steps "
@@ -135,21 +136,6 @@ def _limited(client: DockerClient, name: str, seconds: float) -> Iterator[thread
         yield late
     finally:
         timer.cancel()
-
-
-@contextmanager
-def _signals_as_exceptions() -> Iterator[None]:
-    """Lets a polite signal end this process the way Ctrl-C does, so that it cleans up."""
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's face
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

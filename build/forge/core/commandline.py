@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from forge.core import console, surroundings, system_errors
+from forge.core import console, signals, surroundings, system_errors
 from forge.core.console import say
 from forge.core.errors import FileSystemError, HallmarkError
 
@@ -27,7 +27,8 @@ def run(
 
     An exit code other than 0 is the last line on standard error as well, `hallmark: exit 41`:
     GNU make answers 2 for each of them. A process whose parent tells the code leaves it out.
-    So does one that ends because nobody reads what it prints, with 141 as if by that signal.
+    So does one that ends because nobody reads what it prints, with 141 as if by that signal. After
+    another signal, what is said and the code are those of :mod:`forge.core.signals`.
     `--debug` is taken from the arguments, wherever it stands among them.
     """
     surroundings.prepare()
@@ -35,7 +36,7 @@ def run(
     if "--debug" in sys.argv[1:]:
         sys.argv.remove("--debug")
         os.environ[DEBUG] = "1"
-    code = _outcome(app, remedy)
+    code = signals.run(lambda: _outcome(app, remedy))
     if (unsaid := surroundings.finish()) is not None and not code:
         code = surroundings.UNREAD
         if not isinstance(unsaid, BrokenPipeError):
@@ -49,7 +50,7 @@ def run(
 def _outcome(app: Callable[[], None], remedy: Callable[[HallmarkError], str | None]) -> int:
     """The exit code of a command line, after it has said what went wrong, if anything did."""
     try:
-        app()
+        _unless_stopped(app)
     except HallmarkError as error:
         _trace()
         _tell(f"error: {error}")
@@ -57,6 +58,8 @@ def _outcome(app: Callable[[], None], remedy: Callable[[HallmarkError], str | No
             _tell(f"help: {help_}")
         return error.code
     except SystemExit as ended:
+        if signals.stopping():
+            return 1  # in place of which the process exits with the signal's
         if isinstance(ended.__context__, BrokenPipeError):  # which click makes of it
             if surroundings.unread():
                 return surroundings.UNREAD
@@ -83,6 +86,17 @@ def _tell(text: str) -> None:
         say(text)
     except OSError:
         surroundings.drop(sys.stderr)
+
+
+def _unless_stopped(app: Callable[[], None]) -> None:
+    """Runs the application; what fails after a signal came is no error to tell."""
+    try:
+        app()
+    except Exception as error:
+        if not signals.stopping():
+            raise
+        _trace()
+        raise SystemExit(1) from error
 
 
 def _trace() -> None:

@@ -24,7 +24,7 @@ def exit_codes() -> list[ExitCode]:
             "2", "usage", "The command line does not parse: no such command, option or value."
         ),
         *_of_errors(),
-        ExitCode("128 + n", "signal", "The command was ended by signal n, for Ctrl-C 130."),
+        ExitCode("128 + n", "signal", "Signal n ended it: 130 is Ctrl-C, 143 SIGTERM, 129 SIGHUP."),
     ]
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE, S_ISDIR, S_ISLNK
 
-from forge.core import console, locks, system_errors
+from forge.core import console, locks, signals, system_errors
 from forge.core.store import CANNOT_LINK, delete, flush, flush_entry, link
 
 _HERE = -100  # AT_FDCWD
@@ -74,7 +74,8 @@ def put(target: Path, fill: Callable[[Path], None]) -> None:
             fresh.rename(target)
         flush_entry(target)
     finally:
-        recover(target)
+        with signals.held():
+            recover(target)
 
 
 def _let_read(folder: Path) -> None:
@@ -160,7 +161,8 @@ def write(path: Path, data: bytes, *, mode: int = 0o666, new: bool = False) -> N
             try:
                 _write(path, data, mode, new=new)
             finally:
-                recover(path)
+                with signals.held():
+                    recover(path)
     except FileExistsError:
         raise
     except OSError as error:
@@ -205,7 +207,8 @@ def scratch(target: Path) -> Iterator[Path]:
             fresh.mkdir()
             yield fresh
         finally:
-            recover(target)
+            with signals.held():
+                recover(target)
 
 
 def recover(target: Path) -> None:

@@ -25,7 +25,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -33,7 +33,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from forge.core import canonical, console, locks, system_errors
+from forge.core import canonical, console, locks, signals, system_errors
 from forge.core.errors import StoreError
 from forge.core.model import Maybe, Model, RelativePath, Sha256, Timestamp, mistake
 
@@ -234,22 +234,17 @@ class Store:
         Raises:
             StoreError: the store cannot be written.
         """
-        with self._writing():
-            # A folder that is being made has no owner yet, so none is looked at meanwhile.
-            with self._beginning() as tmp:
-                mine = Path(tempfile.mkdtemp(dir=tmp, prefix=f"{name}-"))
-                owner = locks.take(mine / OWNER, str(mine))
-            self._empty_trash()
-            self._remove_free_locks()
-            folder = mine / "made"
-            folder.mkdir()
-        try:
+        with ExitStack() as stack:
+            with self._writing():
+                # A folder that is being made has no owner yet, so none is looked at meanwhile.
+                with self._beginning() as tmp, signals.held():
+                    mine = Path(tempfile.mkdtemp(dir=tmp, prefix=f"{name}-"))
+                    stack.callback(_discard, mine, locks.take(mine / OWNER, str(mine)))
+                self._empty_trash()
+                self._remove_free_locks()
+                folder = mine / "made"
+                folder.mkdir()
             yield folder
-        finally:
-            # Its lock goes last, so nobody else removes it meanwhile.
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.rmtree(mine, ignore_errors=True)
-            owner.release()
 
     @contextmanager
     def _beginning(self) -> Iterator[Path]:
@@ -509,6 +504,14 @@ def _worked(
         if not system_errors.concerns_files(error):
             raise
         raise system_errors.of_files(error, step, files) from error
+
+
+def _discard(mine: Path, owner: locks.Lock) -> None:
+    """Removes a folder under `tmp/`; its lock goes last, so nobody else removes it meanwhile."""
+    with signals.held():
+        shutil.rmtree(mine / "made", ignore_errors=True)
+        shutil.rmtree(mine, ignore_errors=True)
+        owner.release()
 
 
 def delete(path: Path) -> None:

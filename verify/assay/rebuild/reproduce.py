@@ -24,7 +24,7 @@ from assay.rebuild.compare import Comparison
 from assay.rebuild.recalibration import Scale
 from forge import pipeline
 from forge.calibration import record
-from forge.core import canonical, checkout, console, locks
+from forge.core import canonical, checkout, console, locks, signals
 from forge.core.errors import DifferenceError, FetchError, HallmarkError, ManifestError
 from forge.core.store import Result, Store
 from forge.inputs import fetch
@@ -233,7 +233,8 @@ def _apart(job: Job, key: str) -> Iterator[Job]:
         try:
             yield replace(job, store=Store(root))
         except BaseException:
-            shutil.rmtree(root, ignore_errors=True)
+            with signals.held():
+                shutil.rmtree(root, ignore_errors=True)
             raise
 
 
