@@ -15,7 +15,7 @@ SIGNALS: list[int] = []  # that came
 # Which of them are handed on to what runs. A terminal has told it of SIGINT, but our commands take
 # that for the same one, and then it does not matter whom it was sent to.
 HANDED_ON = {signal.SIGTERM, signal.SIGHUP}
-COMMANDS = ("forge", "assay", "bench")
+COMMANDS = {"forge", "assay", "bench"}
 
 
 def stop(number: int, _: object) -> None:
@@ -168,7 +168,7 @@ def python(session: nox.Session, name: str, *arguments: str) -> None:
     # compiles 4,500 modules, which is most of what it takes.
     env = {"PYTHONDONTWRITEBYTECODE": None}
     command = (environment(session, name), *arguments)
-    if arguments[0] == "-m" and arguments[1] in COMMANDS:
+    if COMMANDS & set(arguments[:2]):
         HANDED_ON.add(signal.SIGINT)
     try:
         # Without `stderr`, nox sends standard error to standard output.

@@ -164,9 +164,12 @@ def test_killed_in_a_step_the_next_run_finishes(rehearsed, copy, step):
     assert (rehearsed[0] / "out" / SUMS).read_bytes() == (copy / "out" / SUMS).read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_the_processes_of_a_build_end_with_it(tmp_path, number):
-    """However the driver ends, the environment that it runs ends, too; nothing is published."""
+    """However the driver ends, the environment that it runs ends, too; nothing is published.
+
+    A signal is told in one line, and in five seconds nothing is left, not even for the next run.
+    """
     # A shell in the background hands on that SIGINT is ignored; here it must not be.
     driver = subprocess.Popen(
         ["env", "--default-signal=INT", *command(tmp_path)],
@@ -178,12 +181,19 @@ def test_the_processes_of_a_build_end_with_it(tmp_path, number):
             break
     assert processes(tmp_path)
     driver.send_signal(number)
-    assert driver.wait(timeout=60) != 0
-    driver.stderr.close()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 5
+    said, code = driver.stderr.read(), driver.wait()
     while processes(tmp_path):
         assert time.monotonic() < deadline, "a process is left"
         time.sleep(0.1)
+    assert time.monotonic() < deadline
+    if number == signal.SIGKILL:
+        assert (code, said) == (-number, "")
+    else:
+        told = f"hallmark: exit {128 + number}, stopped by {number.name}\n"
+        assert (code, said) == (128 + number, told)
+        assert list((tmp_path / "store/tmp").iterdir()) == []
+    driver.stderr.close()
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "store/calibrate").exists()
 

@@ -189,33 +189,101 @@ def test_nox_stops_at_the_first_failure(through_nox):
     assert "went on" not in through_nox("-c", "raise SystemExit(7)").stdout
 
 
-def test_ctrl_c(tmp_path):
-    """Of a command, and of nox with the command in it, as a terminal interrupts them."""
-    (tmp_path / "noxfile.py").write_text(NOXFILE, encoding="utf-8")
-    waiting = f"""
-import pathlib, threading, time, typer
-from forge.core import commandline
-app = typer.Typer()
-@app.command()
-def wait():
-    # Told by another thread while this one sleeps, so that the signal finds it asleep.
-    threading.Timer(0.3, pathlib.Path({str(tmp_path / "begun")!r}).touch).start()
-    time.sleep(60)
-commandline.run(app, lambda error: None)
-"""
-    for command in ([sys.executable, "-c"], [*NOX, "-s", "command", "--", "-c"]):
+class Waiting:
+    """The assay with a policy that nobody writes, run through nox; `begun` when it reads it."""
+
+    def __init__(self, folder):
+        (folder / "noxfile.py").write_text(NOXFILE, encoding="utf-8")
+        self._policy = folder / "policy"
+        os.mkfifo(self._policy)
+        command = ("-m", "assay", "verify-release", folder, "--unsigned", "--policy", self._policy)
         # A shell in the background hands on that SIGINT is ignored; here it must not be.
-        with subprocess.Popen(
-            ["env", "--default-signal=INT", *command, waiting], cwd=tmp_path,
-            stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True,
-        ) as child:  # fmt: skip
-            while not (tmp_path / "begun").exists():
-                assert child.poll() is None
-            (tmp_path / "begun").unlink()
-            os.killpg(child.pid, signal.SIGINT)
-            said = child.stderr.read()
-            assert "hallmark: exit 130" in said.splitlines(), said
-        assert child.returncode == 130
+        self.nox = subprocess.Popen(
+            ["env", "--default-signal=INT", *NOX, "-s", "command", "--", *command], cwd=folder,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True,
+        )  # fmt: skip
+
+    def begun(self):
+        """The other end of the policy, once the command has opened its own."""
+        return self._policy.open("w")
+
+
+@pytest.mark.parametrize(
+    ("number", "whom"),
+    [
+        (signal.SIGINT, "nox"),
+        (signal.SIGINT, "group"),
+        (signal.SIGTERM, "nox"),
+        (signal.SIGTERM, "command"),
+        (signal.SIGHUP, "nox"),
+        (signal.SIGHUP, "group"),
+    ],
+)
+def test_a_signal_to_a_command_in_nox(tmp_path, number, whom):
+    """It is told once, whoever gets it, and nox exits as the command does."""
+    waiting = Waiting(tmp_path)
+    with waiting.begun():
+        nox = waiting.nox.pid
+        (command,) = Path(f"/proc/{nox}/task/{nox}/children").read_text(encoding="utf-8").split()
+        if whom == "group":
+            os.killpg(nox, number)
+        else:
+            os.kill(nox if whom == "nox" else int(command), number)
+        said = waiting.nox.communicate(timeout=5)[1].splitlines()
+    assert waiting.nox.returncode == 128 + number
+    ours = [line for line in said if not line.startswith("nox > ")]
+    assert ours == [f"hallmark: exit {128 + number}, stopped by {number.name}"]
+    assert not Path("/proc", command).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_a_tool_in_nox(tmp_path, number):
+    """A tool ends by a signal and tells nothing; nox does, once."""
+    (tmp_path / "noxfile.py").write_text(NOXFILE, encoding="utf-8")
+    os.mkfifo(tmp_path / "begun")
+    # As pytest, it has something to do after Ctrl-C, and does it.
+    tool = """
+import time
+open("begun", "w").close()
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.5)
+    print("cleaned up", flush=True)
+    raise SystemExit(2)
+"""
+    nox = subprocess.Popen(
+        ["env", "--default-signal=INT", *NOX, "-s", "command", "--", "-c", tool], cwd=tmp_path,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True,
+    )  # fmt: skip
+    (tmp_path / "begun").open().close()
+    os.killpg(nox.pid, number)
+    out, said = nox.communicate(timeout=5)
+    assert nox.returncode == 128 + number
+    assert said.count(f"hallmark: exit {128 + number}, stopped by {number.name}") == 1
+    assert ("cleaned up" in out) == (number == signal.SIGINT)
+    assert "went on" not in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_nox_is_imported(number):
+    """As make runs it: from the first lines of the noxfile on."""
+    python, *_ = NOX
+    nox = subprocess.Popen(
+        ["env", "--default-signal=INT", python, "noxfile.py", "--list"], cwd=checkout.ROOT,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8",
+    )  # fmt: skip
+    status = Path("/proc", str(nox.pid), "status")
+    # The last of the three that are heeded is SIGHUP, the lowest bit.
+    while not int(status.read_text(encoding="utf-8").split("SigCgt:")[1].split()[0], 16) & 1:
+        time.sleep(0.0002)
+    time.sleep(0.02)
+    nox.send_signal(number)
+    said = nox.communicate(timeout=5)[1]
+    assert (nox.returncode, said) == (
+        128 + number,
+        f"hallmark: exit {128 + number}, stopped by {number.name}\n",
+    )
 
 
 @pytest.mark.libraries
@@ -249,23 +317,3 @@ def test_make_is_answered_in_its_words(tmp_path):
         "help: Correct MIRROR=<dir>, or leave it out.",
         "hallmark: exit 5",
     ]
-
-
-def test_sigterm_to_nox_ends_the_command(tmp_path):
-    """As make sends it when it is told to end: nothing goes on behind, and the code is 143."""
-    (tmp_path / "noxfile.py").write_text(NOXFILE, encoding="utf-8")
-    waiting = (
-        f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); "
-        "time.sleep(60)"
-    )
-    child = subprocess.Popen(
-        [*NOX, "-s", "command", "--", "-c", waiting], cwd=tmp_path,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text(encoding="utf-8"):
-        assert time.monotonic() < deadline, "never began"
-        time.sleep(0.05)
-    child.terminate()
-    assert child.wait(timeout=30) == 128 + signal.SIGTERM
-    assert not Path("/proc", (tmp_path / "pid").read_text(encoding="utf-8")).exists()
