@@ -200,7 +200,8 @@ class Waiting:
         # A shell in the background hands on that SIGINT is ignored; here it must not be.
         self.nox = subprocess.Popen(
             ["env", "--default-signal=INT", *NOX, "-s", "command", "--", *command], cwd=folder,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8",
+            start_new_session=True,
         )  # fmt: skip
 
     def begun(self):
@@ -244,8 +245,8 @@ def test_a_signal_to_a_tool_in_nox(tmp_path, number):
     # As pytest, it has something to do after Ctrl-C, and does it.
     tool = """
 import time
-open("begun", "w").close()
 try:
+    open("begun", "w").close()
     time.sleep(60)
 except KeyboardInterrupt:
     time.sleep(0.5)

@@ -58,9 +58,8 @@ def _outcome(app: Callable[[], None], remedy: Callable[[HallmarkError], str | No
             _tell(f"help: {help_}")
         return error.code
     except SystemExit as ended:
-        if signals.stopping():
-            return 1  # in place of which the process exits with the signal's
-        if isinstance(ended.__context__, BrokenPipeError):  # which click makes of it
+        # Which click makes of it; after a signal it is the signal that counts.
+        if isinstance(ended.__context__, BrokenPipeError) and not signals.stopping():
             if surroundings.unread():
                 return surroundings.UNREAD
             _tell("".join(traceback.format_exception(ended.__context__)))  # of another pipe: a bug

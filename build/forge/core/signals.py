@@ -60,6 +60,7 @@ def watch(*, inner: bool = False) -> None:
     for number in NAMES:
         if _signal.getsignal(number) != _signal.SIG_IGN:
             _signal.signal(number, _handle)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, NAMES)  # those that waited for this
     os.register_at_fork(after_in_child=_forget)
 
 
@@ -157,6 +158,7 @@ def _end_in_time(told: int) -> None:
 
 def _forget() -> None:
     """In a forked child, which a library made: signals do there what they do without us."""
+    _state.watched = False
     _signal.set_wakeup_fd(-1)
     for number in NAMES:
         if _signal.getsignal(number) is _handle:

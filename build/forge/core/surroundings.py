@@ -14,6 +14,8 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
+from forge.core import signals
+
 # What a shell says of a process that wrote to a pipe which nobody reads.
 UNREAD = 128 + signal.SIGPIPE
 # Each changes what a library's code means, or lets a process wait at its end.
@@ -74,6 +76,8 @@ def _start_plainly() -> None:
         os.environ["PYTHONUTF8"] = "1"  # for the processes of a build
     if foreign or misread:
         utf8 = ("-X", "utf8") if misread else ()
+        # Kept for the next start, which heeds them; its interpreter would not at once.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals.NAMES)
         os.execv(sys.executable, [sys.executable, *utf8, *sys.orig_argv[1:]])  # noqa: S606
 
 

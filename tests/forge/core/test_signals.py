@@ -20,13 +20,13 @@ DEAF = "trap '' TERM INT HUP; sleep 60 & wait"  # and its child
 class Started:
     """A command in a session of its own, with all that it starts."""
 
-    def __init__(self, *command, where=".", **options):
+    def __init__(self, *command):
         self._mark = uuid.uuid4().hex
         # A shell in the background hands on that SIGINT is ignored; here it must not be.
         self.child = subprocess.Popen(
             ["env", "--default-signal=INT", *map(str, command)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True,
-            cwd=where, env={**os.environ, "MARK": self._mark}, **options,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+            start_new_session=True, env={**os.environ, "MARK": self._mark},
         )  # fmt: skip
 
     def until(self, line):
