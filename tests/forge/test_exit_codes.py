@@ -206,7 +206,7 @@ class Waiting:
 
     def begun(self):
         """The other end of the policy, once the command has opened its own."""
-        return self._policy.open("w")
+        return self._policy.open("wb")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ except KeyboardInterrupt:
         ["env", "--default-signal=INT", *NOX, "-s", "command", "--", "-c", tool], cwd=tmp_path,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True,
     )  # fmt: skip
-    (tmp_path / "begun").open().close()
+    (tmp_path / "begun").open("rb").close()
     os.killpg(nox.pid, number)
     out, said = nox.communicate(timeout=5)
     assert nox.returncode == 128 + number
