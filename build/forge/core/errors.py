@@ -136,6 +136,13 @@ class FileSystemError(HallmarkError):
     name = "no file"
 
 
+class BaseError(HallmarkError):
+    """The base, or the donor of its MTP head, is not what its architecture and the recipe need."""
+
+    code = 18
+    name = "wrong base"
+
+
 class DifferenceError(HallmarkError):
     """Two checkpoints that were to be the same are not; what differs was printed."""
 
