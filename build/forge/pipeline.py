@@ -23,7 +23,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from forge.core import canonical, closure, console, machine
-from forge.core.errors import FileSystemError, HallmarkError, NoEnvironmentError
+from forge.core.errors import FileSystemError, HallmarkError, NoEnvironmentError, StoreError
 from forge.core.files import Kind
 from forge.core.model import Level
 from forge.core.store import Result, Store
@@ -251,6 +251,8 @@ def _checked_run(
     recheck(results, trusted=step.trusts, whole=step.vouches)
     try:
         return module.run(work, out)
+    except StoreError:
+        raise  # what is damaged was found, and is gone
     except HallmarkError:
         # Damaged bytes may be why. They have to go, or the step would meet them again.
         recheck(results, whole=step.compares or step.needs)
