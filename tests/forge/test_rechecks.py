@@ -1,5 +1,6 @@
 """A bit that flips under an unchanged size and time is found where bytes are attested or placed."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -216,6 +217,21 @@ def test_a_damaged_base_is_fetched_again(job, tmp_path):
         run(job)
     flip(file, at)
     assert run(job)["attest"].checked
+
+
+def test_what_the_disk_does_not_give_is_set_aside(found, monkeypatch):
+    """It may be whole, and cost hours; the next build makes another. Injected into `Path.open`."""
+
+    def refuse(path, *_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        with pytest.raises(StoreError, match="calibration.safetensors: Input/output error"):
+            pipeline.recheck(found, whole=["calibrate"])
+    store = Store(found["calibrate"].files.parents[2])
+    assert store.get("calibrate", found["calibrate"].key) is None
+    assert [path.name[:10] for path in store.set_aside()] == ["calibrate-"]
 
 
 def test_an_unreadable_file_is_not_taken_for_a_damaged_one(found, monkeypatch):

@@ -29,7 +29,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
@@ -337,16 +337,22 @@ class Store:
             self._empty_trash()
             self._remove_free_locks()
 
-    def remove(self, result: Result) -> None:
+    def remove(self, result: Result, unreadable: str | None = None) -> None:
         """Removes a result, unless it is gone, or another is in its place by now.
+
+        One that is `unreadable`, which may pass, is set aside with these words.
 
         Raises:
             StoreError: the store cannot be written.
         """
         folder = self.root / result.step / result.key
         with self.lock(result.step, result.key):
-            if result.use is None or locks.names(folder / USED, result.use.descriptor):
+            if result.use is not None and not locks.names(folder / USED, result.use.descriptor):
+                return
+            if unreadable is None:
                 self._remove(folder)
+            else:
+                self._set_aside(folder, unreadable)
 
     def _remove(self, folder: Path) -> None:
         with self._writing():
@@ -422,22 +428,36 @@ def recheck(files: Mapping[Path, str], results: Iterable[Result]) -> None:
 
     Raises:
         StoreError: a file is not what was recorded. It is named, and the results that have such
-            files are removed.
+            files are removed; those that have one that cannot be read are set aside.
     """
     wrong = damaged(files)
     if not wrong:
         return
-    of = [one for one in results if any(path.is_relative_to(one.files) for path in wrong)]
-    for one in of:
-        Store(one.files.parents[2]).remove(one)
-    names = ", ".join(f"{one.step} {one.key[:SHORT]}" for one in of)
+    gone = [one for one in results if drop(one, wrong)]
+    names = ", ".join(f"{one.step} {one.key[:SHORT]}" for one in gone)
     raise StoreError(
-        f"{next(iter(wrong.values()))}; the disk or somebody changed it and kept its size and "
-        f"time. Removed from the store: {names}. Run again, which makes that anew."
+        f"{next(iter(wrong.values())).why}. The stored file cannot be trusted. Removed from the "
+        f"store: {names}. Run again, which makes that anew."
     )
 
 
-def damaged(files: Mapping[Path, str]) -> dict[Path, str]:
+def drop(result: Result, wrong: Mapping[Path, "Damage"]) -> bool:
+    """Removes a result that has a damaged file, or sets it aside if one cannot be read."""
+    own = [damage for path, damage in wrong.items() if path.is_relative_to(result.files)]
+    unreadable = next((damage.why for damage in own if damage.unreadable), None)
+    if own:
+        Store(result.files.parents[2]).remove(result, unreadable)
+    return bool(own)
+
+
+class Damage(NamedTuple):
+    """What is wrong with a stored file; one that cannot be read may be whole."""
+
+    why: str
+    unreadable: bool = False
+
+
+def damaged(files: Mapping[Path, str]) -> dict[Path, Damage]:
     """What is wrong with stored files, by path; bytes with several names are read once.
 
     Args:
@@ -447,7 +467,7 @@ def damaged(files: Mapping[Path, str]) -> dict[Path, str]:
         OSError: the system does not let a file be read, which says nothing of its bytes.
     """
     stats: dict[Path, tuple[int, int]] = {}
-    lost: dict[Path, str] = {}
+    lost: dict[Path, Damage] = {}
     total = 0
     for path in files:
         try:
@@ -469,17 +489,19 @@ def damaged(files: Mapping[Path, str]) -> dict[Path, str]:
     }
 
 
-def _wrong(path: Path, found: str | OSError, recorded: str) -> str | None:
+def _wrong(path: Path, found: str | OSError, recorded: str) -> Damage | None:
     if isinstance(found, OSError):
         return _lost(path, found)
-    return None if found == recorded else f"{path}: has sha256 {found}, recorded was {recorded}"
+    if found == recorded:
+        return None
+    return Damage(f"{path}: has sha256 {found}, recorded was {recorded}")
 
 
-def _lost(path: Path, error: OSError) -> str:
+def _lost(path: Path, error: OSError) -> Damage:
     """What is said of a file that is not there any more, or cannot be had off the disk."""
     if error.errno not in NO_RECORD:
         raise error
-    return f"{path}: {error.strerror}"
+    return Damage(f"{path}: {error.strerror}", unreadable=error.errno == errno.EIO)
 
 
 def _read_again(path: Path, advance: Callable[[int], None]) -> str | OSError:

@@ -2,7 +2,7 @@
 
 from forge.core import console, locks
 from forge.core.errors import StoreError
-from forge.core.store import SHORT, USED, Record, Result, Store, damaged, record_of
+from forge.core.store import SHORT, USED, Record, Result, Store, damaged, drop, record_of
 
 
 def fsck(store: Store) -> None:
@@ -51,7 +51,7 @@ def _is_whole(store: Store, record: Record) -> bool:
     wrong = damaged(result.below())
     if not wrong or not locks.names(folder / USED, use.descriptor):
         return True
-    for why in wrong.values():
-        console.say(f"{record.step} {record.key[:SHORT]}: {why}")
-    store.remove(result)
+    for damage in wrong.values():
+        console.say(f"{record.step} {record.key[:SHORT]}: {damage.why}")
+    drop(result, wrong)
     return False
