@@ -37,6 +37,9 @@ OVERTAKEN = "another build, with another result, was placed there while this one
 # What a rebuilder is told of a release that was replaced, before it began or after.
 OTHER_BASE = "base/model-00001-of-00002.safetensors (from local:base#"
 REPLACED = "another release was put in its place while it was rebuilt"
+# What one of a builder and a signer is told, if the other came first.
+SIGNED = "is signed (provenance/provenance.sigstore.json, provenance/release.sigstore.json), so"
+NO_RELEASE = "has no provenance/release.json, so it is no release yet"
 # What is told of a store whose disk fails.
 ROTTEN = "which makes that anew"
 DAMAGED = "results were damaged and are gone"
@@ -317,11 +320,44 @@ def a_store_checked(scene: Scene) -> None:
     scene.actor("checker", check, refusals=(DAMAGED,) if scene.rots else ())
 
 
+def a_release_made(scene: Scene) -> None:
+    """It is made of what is there, before or after another build takes the place."""
+    scene.prepare("full", "calibrated")
+    scene.place("one")
+    scene.outs["out"] = {"one"}
+    scene.actor("release", scene.forge("release", scene.out()))
+    scene.builder("builder", scene.chance.choice(sorted(scene.world.jobs)))
+    if scene.chance.random() < 0.5:
+        scene.actor("another", scene.forge("release", scene.out()))
+
+
+def a_release_signed(scene: Scene) -> None:
+    """It is signed, or replaced; what is signed is not replaced unasked."""
+    scene.prepare("full", "calibrated")
+    shutil.copytree(scene.world.released, scene.out())
+    scene.outs["out"] = {"one"}
+    sign = scene.forge("sign", scene.out(), "--key", scene.world.key)
+    scene.actor("signer", sign, refusals=(NO_RELEASE,))
+    other = scene.chance.random()
+    if other < 0.3:
+        scene.actor("another", sign, refusals=(NO_RELEASE,))
+    elif other < 0.6:
+        scene.actor("release", scene.forge("release", scene.out()))
+    scene.builder(
+        "builder",
+        scene.chance.choice(sorted(scene.world.jobs)),
+        refusals=(SIGNED,),
+        replace=scene.chance.random() < 0.3,
+    )
+
+
 KINDS: Mapping[str, Callable[[Scene], None]] = {
     "two builders of one job at one folder": one_job_at_one_out,
     "two builders of one job at two folders": one_job_at_two_outs,
     "two builders of different jobs at one folder": two_jobs_at_one_out,
     "reproduce beside a builder": a_release_reproduced,
+    "release beside a builder at its folder": a_release_made,
+    "sign beside a builder at its folder": a_release_signed,
     "store gc beside a builder": a_store_collected,
     "store fsck beside a builder": a_store_checked,
     "a builder killed beside another": a_builder_killed,
