@@ -4,7 +4,7 @@ A library raises whatever it likes, and its traceback is of use to nobody but a 
 called within :func:`library`, narrowly: there one knows what was being done, and to which file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -23,7 +23,14 @@ _PANIC = "PanicException"
 
 
 @contextmanager
-def library(name: str, kind: type[HallmarkError], what: str, **facts: Any) -> Iterator[None]:
+def library(
+    name: str,
+    kind: type[HallmarkError],
+    what: str,
+    *,
+    shown: Callable[[str], str] = str,
+    **facts: Any,
+) -> Iterator[None]:
     """Turns what a library raises within into an error of ours: one line, with the cause.
 
     Passed on are errors of ours, those of the system about a file, which have a line of their own,
@@ -33,6 +40,7 @@ def library(name: str, kind: type[HallmarkError], what: str, **facts: Any) -> It
         name: the library, as people call it.
         kind: the error to raise in its place.
         what: what it was asked to do, and to which file.
+        shown: what may be printed of the library's words, where they may hold a secret.
         facts: the remedy and what it needs, as the error takes them.
 
     Raises:
@@ -43,7 +51,7 @@ def library(name: str, kind: type[HallmarkError], what: str, **facts: Any) -> It
     except BaseException as error:
         if not _is_theirs(error):
             raise
-        raise kind(f"{what}: {name} says: {said(error)}", **facts) from error
+        raise kind(f"{what}: {name} says: {shown(said(error))}", **facts) from error
 
 
 def said(error: BaseException) -> str:

@@ -27,10 +27,12 @@ from forge.core.hub_client import (
     blob_id,
     endpoint,
     newest,
+    said,
     shown,
     tree,
 )
 from forge.core.hub_session import GaveUpError, UntrustedError, within
+from forge.core.libraries import library
 from forge.inputs.mirror import title
 from forge.recipes.sources import Source
 
@@ -113,15 +115,17 @@ def explained(source: Source, at: str) -> Iterator[None]:
     Raises:
         FetchError: in place of theirs.
     """
-    try:
-        yield
-    # A RuntimeError is the Xet client's, or of a stream that broke.
-    except (ClientError, MalformedError, OSError, RuntimeError) as error:
-        told: BaseException = error
-        if isinstance(error, errors.LocalEntryNotFoundError):
-            # It stands for what kept huggingface_hub from asking for a file.
-            told = error.__cause__ or error
-        raise _explain(source, shown(at), told) from error
+    what = f"{source.uri}: {shown(at)} does not give it"
+    with library("huggingface_hub", FetchError, what, shown=said, remedy="no-hub"):
+        try:
+            yield
+        # A RuntimeError is the Xet client's, or of a stream that broke.
+        except (ClientError, MalformedError, OSError, RuntimeError) as error:
+            told: BaseException = error
+            if isinstance(error, errors.LocalEntryNotFoundError):
+                # It stands for what kept huggingface_hub from asking for a file.
+                told = error.__cause__ or error
+            raise _explain(source, shown(at), told) from error
 
 
 def _explain(  # noqa: PLR0911 - one a cause

@@ -16,6 +16,7 @@ from forge.core.errors import UploadError
 from forge.core.files import File, hash_files, names_in, stamps
 from forge.core.hub_client import ClientError, MalformedError, api, newest, said, shown, tree
 from forge.core.hub_session import GaveUpError, UntrustedError
+from forge.core.libraries import library
 from forge.manifest import provenance, sums
 from forge.manifest.names import ADDED, BUNDLES, PROVENANCE, SIGNATURES
 from forge.release import assemble, remote
@@ -44,13 +45,21 @@ def upload(folder: Path, repo: str, *, confirm: bool, rehearsal: bool) -> str | 
     listed = _write_list(folder, files)
     console.say(f"{listed} has the files for a source forge's release page")
     client = api()
+    with library("huggingface_hub", UploadError, f"{repo}: the upload fails", shown=said):
+        return _asked(client, repo, files, folder.name, confirm=confirm)
+
+
+def _asked(
+    client: HfApi, repo: str, files: dict[str, File], name: str, *, confirm: bool
+) -> str | None:
+    """Sends the files, or tells what that would do; errors of the hub are told as what they are."""
     try:
         if not confirm:
             _rehearse(client, repo, files)
             return None
         plan = remote.plan(client, repo, files)
         _tell(plan)
-        return _send(client, plan, folder.name)
+        return _send(client, plan, name)
     except errors.HfHubHTTPError as error:
         raise _refused(repo, error) from error
     except MalformedError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from forge.core import console, placing
 from forge.core.errors import SigningError
+from forge.core.libraries import library
 from forge.manifest.names import BUNDLES, CONTENTS, MODEL_SIGNATURE, PROVENANCE
 from forge.release import assemble, bundle, keys
 from forge.release.folder import changing
@@ -66,10 +67,9 @@ def _by_key(key: Path) -> tuple[Sign, str]:
 def _by_identity() -> tuple[Sign, str]:
     """Signs with an identity token: that of SIGSTORE_ID_TOKEN, or of the CI job that this is."""
     from sigstore import dsse, oidc, sign
-    from sigstore.errors import Error
     from sigstore.models import ClientTrustConfig
 
-    try:
+    with library("sigstore", SigningError, "the identity cannot be used"):
         token = os.environ.get(TOKEN) or oidc.detect_credential()
         if token is None:
             raise SigningError(
@@ -80,16 +80,11 @@ def _by_identity() -> tuple[Sign, str]:
         identity = oidc.IdentityToken(token)
         config = ClientTrustConfig.production()
         context = sign.SigningContext.from_trust_config(config)
-    except Error as error:
-        raise SigningError(f"the identity cannot be used: {error}.") from error
 
     def make(payload: bytes) -> bytes:
-        try:
-            with context.signer(identity) as signer:
-                signed = signer.sign_dsse(dsse.Statement(payload))
-        except Error as error:
-            raise SigningError(f"sigstore did not sign: {error}.") from error
-        return bundle.from_library(signed.to_json())
+        what = "a statement is not signed"
+        with library("sigstore", SigningError, what), context.signer(identity) as signer:
+            return bundle.from_library(signer.sign_dsse(dsse.Statement(payload)).to_json())
 
     return make, identity.identity
 

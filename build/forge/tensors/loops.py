@@ -20,11 +20,33 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(loop: Callable[..., Any]) -> Any:
         try:
-            return njit(cache=True, nogil=True, **options)(loop)
+            return _mending(njit(cache=True, nogil=True, **options)(loop))
         except RuntimeError:  # numba finds no place; each process compiles for itself then
             return njit(nogil=True, **options)(loop)
 
     return decorate
+
+
+def _mending(loop: Any) -> Any:
+    """Has numba empty what it kept of a loop, and compile it again, where that cannot be read.
+
+    It unpickles files that a failing disk may have cut, and would fail in every process from then
+    on.
+    """
+    kept = loop._cache
+    load = kept.load_overload
+
+    def load_or_empty(*given: Any) -> Any:
+        try:
+            return load(*given)
+        except OSError:
+            raise
+        except Exception:  # unpickling raises whatever the bytes lead to
+            kept.flush()
+            return None
+
+    kept.load_overload = load_or_empty
+    return loop
 
 
 @compiled()

@@ -206,6 +206,16 @@ def test_a_listing_that_is_none(server, fetch, listing):
     assert error.remedy == "no-hub"
 
 
+def test_a_name_that_no_request_can_have(server, fetch):
+    """huggingface_hub raises an error of Python's own, of which nobody has heard before."""
+    names = ("config.json", "\ud800.safetensors")
+    server.listing = json.dumps([entry(path=name) for name in names]).encode()
+    error = refused(fetch)
+    assert "huggingface_hub says: UnicodeEncodeError: 'utf-8' codec can't encode" in str(error)
+    assert str(error).startswith(f"pkg:huggingface/{REPO}@")
+    assert error.remedy == "no-hub"
+
+
 def test_a_listing_that_drips(server, fetch, monkeypatch):
     """Every byte comes in time, the whole does not."""
     monkeypatch.setattr(hub_session, "ANSWER_SECONDS", 0.5)

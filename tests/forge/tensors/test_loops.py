@@ -67,3 +67,33 @@ def test_other_instructions_give_the_same_bytes(processor, tmp_path):
         check=True,
     )
     assert done.stdout.strip() == digest()
+
+
+LOOP = """
+import numpy as np
+from forge.tensors import loops
+print(loops.largest_magnitude(np.array([2, 0x8003], dtype=np.uint16)))
+"""
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+@pytest.mark.parametrize("data", [b"", b"\x80\x04cut"])
+def test_what_was_compiled_and_cannot_be_read(tmp_path, suffix, data):
+    """As after a power failure: numba compiles again, and keeps that."""
+    kept = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def run():
+        done = subprocess.run(
+            [sys.executable, "-c", LOOP],
+            capture_output=True,
+            encoding="utf-8",
+            env=kept,
+            check=True,
+        )
+        return done.stdout
+
+    assert run() == "3\n"
+    (path,) = tmp_path.rglob(f"*.{suffix}")
+    path.write_bytes(data)
+    assert run() == "3\n"
+    assert all(one.stat().st_size > 100 for one in tmp_path.rglob("*.nb*"))

@@ -10,6 +10,7 @@ from securesystemslib.signer import Signature, SSlibKey
 from sigstore_models.bundle.v1 import Bundle
 
 from forge.core.errors import ReleaseError
+from forge.core.libraries import library
 from forge.manifest.names import PROVENANCE
 from forge.release import bundle as bundles
 from forge.release import keys
@@ -105,21 +106,18 @@ class Identity:
 
     def check(self, data: bytes, where: str) -> bytes:
         """As `Trust.check`; sigstore-python checks certificate, log entry and signature."""
-        from sigstore.errors import Error
         from sigstore.models import Bundle as Signed
         from sigstore.verify import Verifier, policy
 
         bundle: Bundle = bundles.read(data, where)
         if bundle.verification_material.certificate is None:
             raise ReleaseError(f"{where}: was not signed by an identity.", remedy="signed-by-key")
-        try:
+        # Beyond its own errors, the library lets those of its HTTP client and parsers through.
+        with library("sigstore", ReleaseError, f"{where}: {self.who} did not sign this"):
             _, payload = Verifier.production().verify_dsse(
                 Signed.from_json(data), policy.Identity(identity=self.identity, issuer=self.issuer)
             )
-        # Beyond its own errors, the library lets those of its HTTP client and parsers through.
-        except (Error, OSError, ValueError) as error:
-            raise ReleaseError(f"{where}: {self.who} did not sign this: {error}.") from error
-        return payload
+            return payload
 
     def check_model(self, folder: Path, signature: Path) -> None:
         """A model signature is made with a key, so there is none of an identity."""

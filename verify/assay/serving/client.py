@@ -1,5 +1,6 @@
 """Speaks to one running server; every failure of it is an EngineError with its last words."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from forge.core.errors import EngineError
+from forge.core.libraries import library
 from forge.core.processes import tail
 
 REQUEST_SECONDS = 600.0
@@ -54,13 +56,15 @@ class Client:
 
     def metrics(self) -> list[Sample]:
         """Every sample of `/metrics`."""
-        return parse_metrics(self._checked("GET", "/metrics").text)
+        text = self._checked("GET", "/metrics").text
+        with library("prometheus_client", EngineError, "/metrics cannot be read"):
+            return parse_metrics(text)
 
     def healthy(self) -> bool:
         """Whether `/health` answers with success; a server that does not listen yet does not."""
         try:
             healthy: bool = self._http.get("/health", timeout=HEALTH_SECONDS).is_success
-        except httpx.TransportError:
+        except httpx.RequestError:
             return False
         return healthy
 
@@ -72,8 +76,17 @@ class Client:
         return {"model": self._model, "temperature": 0, **body}
 
     def _ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        answer: dict[str, Any] = self._checked("POST", path, json=self._body(body)).json()
+        text = self._checked("POST", path, json=self._body(body)).text
+        try:
+            answer = json.loads(text)
+        except ValueError as error:
+            raise self._nonsense(path, f"no JSON ({error})", text) from error
+        if not isinstance(answer, dict) or answer.get("choices") == []:
+            raise self._nonsense(path, "no answer", text)
         return answer
+
+    def _nonsense(self, path: str, what: str, text: str) -> EngineError:
+        return EngineError(f"{path}: the server answered {what}: {text[:500]!r}\n{tail(self._log)}")
 
     def _checked(self, method: str, path: str, **content: Any) -> httpx.Response:
         response = self._send(method, path, **content)
@@ -87,7 +100,7 @@ class Client:
     def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
         try:
             return self._http.request(method, path, **content)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise EngineError(
                 f"{method} {path}: the server did not answer ({error!r}).\n{tail(self._log)}"
             ) from error
