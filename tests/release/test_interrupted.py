@@ -17,8 +17,8 @@ from interrupted import MANY, before, killed, names, refusing
 from released import build, local_base
 
 from assay.release import steps, trust, verify
-from forge.core import console, placing
-from forge.core.errors import FileSystemError, HallmarkError, SigningError
+from forge.core import console, disk, placing
+from forge.core.errors import FileSystemError, HallmarkError, SigningError, SpaceError
 from forge.manifest import schemas
 from forge.release import assemble, card, keys, signing
 
@@ -256,6 +256,24 @@ def test_what_is_needed_is_told(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", refusing(errno.ENOSPC))
     with pytest.raises(FileSystemError, match="is not made a release: .*full.*GB are needed"):
         assemble.assemble(folder)
+
+
+def test_room_for_the_copies_is_asked_for(finished, tmp_path, monkeypatch):
+    """Of what the store has as well; a release has its own files, and takes no room."""
+    folder = shutil.copytree(finished, tmp_path / "out", copy_function=os.link)
+    needed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    before_ = content(folder)
+    monkeypatch.setattr(disk, "free", lambda _: needed - 1)
+    wanted = f"shares with the store takes {needed / 1e6:.3f} MB, and {(needed - 1) / 1e6:.3f} MB"
+    with pytest.raises(SpaceError, match=f"^a copy of what {folder} {wanted} are free at"):
+        assemble.assemble(folder)
+    assert before_ == content(folder)
+    assert names(tmp_path) == ["out"]
+
+    monkeypatch.setattr(disk, "free", lambda _: needed)
+    assemble.assemble(folder)
+    monkeypatch.setattr(disk, "free", lambda _: 0)
+    assemble.assemble(folder)
 
 
 def test_where_nothing_can_be_put_beside(bench, good, monkeypatch):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from hashlib import sha256
 from pathlib import Path
 
-from forge.core import canonical, console, placing, system_errors
+from forge.core import canonical, console, disk, placing, system_errors
 from forge.core.errors import ReleaseError
 from forge.core.files import File, everything_in, hash_files, names_in, pour, stamps
 from forge.manifest import provenance as manifests
@@ -56,6 +56,7 @@ def assemble(folder: Path, *, replace: bool = False) -> None:
         ReleaseError: a file of the checkpoint has the name of a document or is not what was
             built, there is a file that neither a build nor a release puts there, or signatures
             would be lost.
+        SpaceError: there is no room for the copies.
         FileSystemError: the system refused. On any error the folder is what it was.
     """
     with changing(folder, "is not made a release") as target:
@@ -97,6 +98,7 @@ def _put(folder: Path, documents: Mapping[str, bytes], *, replace: bool) -> None
             (fresh / name).write_bytes(data)
 
     needed = sum((folder / name).stat().st_size for name in shared)
+    disk.require(folder.parent, needed, f"a copy of what {folder} shares with the store")
     try:
         placing.put(folder, fill)
     except OSError as error:

@@ -96,7 +96,8 @@ def _sign_model(folder: Path, key: Path, signature: Path) -> None:
     secret = keys.password()
     hashed = hashing.Config().use_file_serialization()
     hashed.set_ignored_paths(paths=[PROVENANCE])
-    config = signing.Config().set_hashing_config(hashed)
-    config.use_elliptic_key_signer(
-        private_key=key, password=secret.decode() if secret else None
-    ).sign(folder, signature)
+    with library("model_signing", SigningError, f"{folder}: the model is not signed"):
+        config = signing.Config().set_hashing_config(hashed)
+        config.use_elliptic_key_signer(
+            private_key=key, password=secret.decode() if secret else None
+        ).sign(folder, signature)
