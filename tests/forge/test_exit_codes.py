@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from conftest import base_arrays, write_checkpoint
 
 from forge.core import checkout
-from forge.core.errors import FileSystemError
+from forge.core.errors import CalibrationError, FileSystemError
 
 NOX = (checkout.ROOT / ".venv" / "bin" / "python", "-m", "nox")
 # The real helper of the noxfile, in the environment that these tests run in.
@@ -318,3 +319,23 @@ def test_make_is_answered_in_its_words(tmp_path):
         "help: Correct MIRROR=<dir>, or leave it out.",
         "hallmark: exit 5",
     ]
+
+
+@pytest.mark.libraries
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_library_that_fails_in_a_process_of_a_build(tmp_path, debug):
+    """The step's code and one line, from the process of an environment; a traceback on request."""
+    standin = checkout.ROOT / "build/standins/qwen36-dense/checkpoint"
+    base = shutil.copytree(standin, tmp_path / "base")
+    (base / "tokenizer.json").write_text("[]", encoding="utf-8")
+    done = run(
+        sys.executable, "-m", "forge", "build", "qwen36-27b-vlm-mtp", "--rehearse",
+        "--verify=structure", f"--base={base}", f"--store={tmp_path / 'store'}",
+        f"--out={tmp_path / 'out'}", *(["--debug"] if debug else []),
+    )  # fmt: skip
+    assert done.returncode == CalibrationError.code
+    assert last(done) == "hallmark: exit 7"
+    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert "the tokenizer cannot be loaded: transformers says: AttributeError: 'list'" in error
+    assert ("Traceback" in done.stderr) == debug
+    assert not (tmp_path / "out").exists()
