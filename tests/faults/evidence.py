@@ -31,13 +31,13 @@ def of_the_end(actor: Actor, ended: Ended) -> Iterator[Wrong]:
         yield "tracebacks", f"{who}: a traceback: {ended.said.strip().splitlines()[-2:]}"
     if ended.code == 0 and not ended.errors:
         return
-    mortal = actor.dies or actor.killed is not None
+    mortal = {actor.by} if actor.killed is not None else {signal.SIGKILL} if actor.dies else set()
     if ended.code == -signal.SIGALRM:
         waited = f"{processes.PATIENCE:.0f} s"
         yield "wedged", f"{who}: has not ended after {waited}: {ended.said[-300:]!r}"
-    elif ended.code < 0 and not (mortal and ended.code == -signal.SIGKILL):
+    elif ended.code < 0 and -ended.code not in mortal:
         yield "untold", f"{who}: ended by signal {-ended.code}"
-    if ended.code < 0:
+    if ended.code < 0 or (ended.code - 128 in mortal and _is_stopped(ended)):
         return
     if len(ended.errors) != 1:
         yield (
@@ -46,6 +46,12 @@ def of_the_end(actor: Actor, ended: Ended) -> Iterator[Wrong]:
         )
     elif not any(part in ended.errors[0] for part in actor.refusals):
         yield "untold", f"{who}: exit {ended.code}: {ended.errors[0]}"
+
+
+def _is_stopped(ended: Ended) -> bool:
+    """Whether it told once by which signal it ends, and no error."""
+    line = f"hallmark: exit {ended.code}, stopped by {signal.Signals(ended.code - 128).name}\n"
+    return ended.said.count("hallmark: exit ") == ended.said.count(line) == 1 and not ended.errors
 
 
 def of_a_store(store: Path) -> Iterator[Wrong]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from faults import evidence, world
 from faults.evidence import Wrong
-from faults.processes import Actor, Ended, alone, together
+from faults.processes import STOPS, Actor, Ended, alone, together
 from faults.report import Row
 from faults.world import STATES, World
 
@@ -216,7 +216,8 @@ def a_builder_killed(scene: Scene) -> None:
         killed_with_a_lock(scene, scene.chance.choice(missing), out)
         return
     killed = scene.chance.uniform(0, 1.5 * scene.world.seconds)
-    scene.builder("killed", "one", out, killed=killed, after=0.0, pauses=())
+    by = scene.chance.choice((signal.SIGKILL, signal.SIGKILL, *STOPS))
+    scene.builder("killed", "one", out, killed=killed, by=by, after=0.0, pauses=())
     scene.builder("builder", "one")
 
 
@@ -399,13 +400,13 @@ def round_of(kind: str, made: World, number: int, seed: int, folder: Path) -> Ou
     KINDS[kind](scene)
     ended = together(scene.actors, scene.logs)
     wrong = [*_judged(scene, ended), *_next(scene)]
-    return Outcome(refused=any(one.code > 0 for one in ended.values()), wrong=tuple(wrong))
+    return Outcome(refused=any(one.errors for one in ended.values()), wrong=tuple(wrong))
 
 
 def _judged(scene: Scene, ended: Mapping[str, Ended]) -> Iterator[Wrong]:
     for actor in scene.actors:
         yield from evidence.of_the_end(actor, ended[actor.name])
-    if not scene.rots and all(one.code > 0 for one in ended.values()):
+    if not scene.rots and all(one.errors for one in ended.values()):
         yield "wedged", "all were refused"
     yield from evidence.of_a_store(scene.store)
     for name, jobs in scene.outs.items():

@@ -19,6 +19,7 @@ from forge.core import commandline
 # Seconds until a process that has not ended counts as one that waits for ever.
 PATIENCE = 60.0
 TOLD = "error: "
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,8 @@ class Actor:
         name: what a report calls it; no two of a round have the same.
         work: the command; it may end by `SystemExit` with its code.
         after: seconds until it begins.
-        killed: seconds until it is killed, or None.
+        killed: seconds until it is ended by a signal, or None.
+        by: the signal.
         dies: whether it kills itself.
         pauses: when it is stopped and for how long, in seconds.
         refusals: parts of the errors that it may end with.
@@ -39,6 +41,7 @@ class Actor:
     work: Callable[[], object]
     after: float = 0.0
     killed: float | None = None
+    by: signal.Signals = signal.SIGKILL
     dies: bool = False
     pauses: Sequence[tuple[float, float]] = ()
     refusals: Sequence[str] = ()
@@ -90,7 +93,7 @@ def _signals(actors: Iterable[Actor]) -> list[tuple[float, str, signal.Signals]]
             found.append((begin, actor.name, signal.SIGSTOP))
             found.append((begin + seconds, actor.name, signal.SIGCONT))
         if actor.killed is not None:
-            found.append((actor.killed, actor.name, signal.SIGKILL))
+            found.append((actor.killed, actor.name, actor.by))
     return sorted(found)
 
 
@@ -106,6 +109,8 @@ def _fork(actor: Actor, log: Path, start: float) -> int:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         sys.stdout = sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        for number in STOPS:
+            signal.signal(number, signal.SIG_DFL)  # as a command is started
         time.sleep(max(0.0, start + actor.after - time.monotonic()))
         commandline.run(actor.work, remedies.remedy)
     except SystemExit as ended:

@@ -23,6 +23,7 @@ from forge.core.store import Store
 from forge.release import folder
 
 SAMPLE = 2
+TERM = "hallmark: exit 143, stopped by SIGTERM\n"
 
 
 @pytest.fixture(scope="module")
@@ -286,6 +287,12 @@ def test_a_lock_that_is_held(scene):
         (0, "fine\n", {}, ""),
         (40, "error: in use\nhelp: wait\n", {"refusals": ("in use",)}, ""),
         (-signal.SIGKILL, "", {"killed": 0.1}, ""),
+        (143, TERM, {"killed": 0.1, "by": signal.SIGTERM}, ""),
+        (-signal.SIGTERM, "", {"killed": 0.1, "by": signal.SIGTERM}, ""),
+        (143, TERM, {"killed": 0.1}, "exit 143 with 0 errors"),
+        (143, TERM + TERM, {"killed": 0.1, "by": signal.SIGTERM}, "exit 143 with 0 errors"),
+        (143, "", {"killed": 0.1, "by": signal.SIGTERM}, "exit 143 with 0 errors"),
+        (143, f"error: no\n{TERM}", {"killed": 0.1, "by": signal.SIGTERM}, "exit 143: error: no"),
         (0, "error: in use\n", {}, "exit 0: error: in use"),
         (40, "error: in use\n", {}, "exit 40: error: in use"),
         (40, "error: in use\nerror: again\n", {"refusals": ("in use",)}, "with 2 errors"),
