@@ -49,7 +49,8 @@ def run(work: "Work", out: Path) -> Mapping[str, str]:
                 into.link(work.needed[step].files / name, name, digest)
     placed = [
         (path.name, tensor)
-        for path in sorted(out.glob("*.safetensors"))
+        for path in sorted(out.iterdir())
+        if path.suffix == ".safetensors"
         for tensor in tensorfile.read_header(path)
     ]
     _carry(recipe, work.inputs, fetched, into, made)

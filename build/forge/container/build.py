@@ -8,6 +8,7 @@ from pathlib import Path
 from forge.container import image, requirements
 from forge.container.requirements import Limits
 from forge.container.sandbox import PYTHON, Sandbox, caller, sweep
+from forge.core import walking
 from forge.core.errors import ImageError
 from forge.core.store import Result
 from forge.pipeline import Environment, Job
@@ -67,7 +68,7 @@ def in_the_image(job: Job, limits: Limits) -> Iterator[Image]:
 
 def inputs(fetched: Result) -> frozenset[Path]:
     """The folders that a build reads: the fetch step's own, and those that its links lead to."""
-    links = (path for path in fetched.files.rglob("*") if path.is_symlink())
+    links = (path for path in walking.below(fetched.files) if path.is_symlink())
     return frozenset({fetched.files.parent, *(link.resolve().parent for link in links)})
 
 

@@ -1,16 +1,15 @@
 """Files of an input: which of them are taken, where they lie, and what their bytes are."""
 
 import io
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, Protocol
 
-from forge.core import console
+from forge.core import console, walking
 from forge.core.errors import FetchError
 
 # Formats that run code when they are loaded, and code itself.
@@ -113,18 +112,13 @@ def everything_in(folder: Path) -> set[str]:
     """All that lies under a folder and is no folder itself, links included, by relative path.
 
     Raises:
-        OSError: the system does not let a folder be read, which `Path.rglob` would pass over.
+        OSError: the system does not let a folder be read.
     """
     return {
         path.relative_to(folder).as_posix()
-        for within, folders, names in os.walk(folder, onerror=_raise)
-        for path in (Path(within, name) for name in (*folders, *names))
+        for path in walking.below(folder)
         if path.is_symlink() or not path.is_dir()
     }
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error
 
 
 def stamps(paths: Mapping[str, Path]) -> Stamps:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE, S_ISDIR, S_ISLNK
 
-from forge.core import console, locks, signals, system_errors
+from forge.core import console, locks, signals, system_errors, walking
 from forge.core.store import CANNOT_LINK, delete, flush, flush_entry, link
 
 _HERE = -100  # AT_FDCWD
@@ -84,7 +84,7 @@ def _let_read(folder: Path) -> None:
     So an archive of it is the same whatever the umask. A file of another user, in a store that is
     shared, keeps what its owner gave it.
     """
-    for path in (folder, *folder.rglob("*")):
+    for path in (folder, *walking.below(folder)):
         stat = path.lstat()
         if S_ISLNK(stat.st_mode) or stat.st_uid != os.geteuid():
             continue
@@ -272,7 +272,7 @@ def _keep_owner(old: Path, fresh: Path) -> None:
     if (status.st_uid, status.st_gid) == (mine.st_uid, mine.st_gid):
         return
     with suppress(PermissionError):
-        for folder in (fresh, *(path for path in fresh.rglob("*") if path.is_dir())):
+        for folder in (fresh, *(path for path in walking.below(fresh) if path.is_dir())):
             os.chown(folder, status.st_uid, status.st_gid)
 
 

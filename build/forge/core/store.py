@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from forge.core import canonical, console, locks, signals, system_errors
+from forge.core import canonical, console, locks, signals, system_errors, walking
 from forge.core.errors import StoreError
 from forge.core.model import Maybe, Model, RelativePath, Sha256, Timestamp, mistake
 
@@ -214,7 +214,10 @@ class Store:
                     started=started.isoformat(timespec="seconds"),
                     finished=finished.isoformat(timespec="seconds"),
                     seconds=round((finished - started).total_seconds(), 3),
-                    outputs={path: _output(files / path, known.get(path)) for path in _walk(files)},
+                    outputs={
+                        path: _output(files / path, known.get(path))
+                        for path in walking.files_below(files)
+                    },
                 )
                 (scratch / RECORD).write_bytes(record.encoded())
                 use = locks.Shared(scratch / USED)
@@ -671,15 +674,9 @@ def _stamp(stat: os.stat_result) -> str:
     return f"{stat.st_size}:{stat.st_mtime_ns}"
 
 
-def _walk(folder: Path) -> list[str]:
-    return sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    )
-
-
 def flush(folder: Path) -> None:
     """Puts files and folders on the disk before a rename says that they are there."""
-    for path in (*folder.rglob("*"), folder):
+    for path in (*walking.below(folder), folder):
         if (path.is_file() or path.is_dir()) and not path.is_symlink():
             _fsync(path)
 

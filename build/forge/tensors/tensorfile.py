@@ -19,6 +19,7 @@ from forge.core import canonical
 from forge.core.errors import TensorFileError
 
 INDEX = "model.safetensors.index.json"
+SUFFIX = ".safetensors"
 DTYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1,
     "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
@@ -150,7 +151,7 @@ def read_checkpoint(folder: Path) -> dict[str, Tensor]:
     """
     index = folder / INDEX
     if not index.is_file():
-        files = sorted(folder.glob("*.safetensors"))
+        files = sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)
         if len(files) != 1:
             raise TensorFileError(
                 f"{folder}: has no {INDEX} and {len(files)} *.safetensors files; "
@@ -173,7 +174,7 @@ def read_checkpoint(folder: Path) -> dict[str, Tensor]:
         )
     listed = set(weight_map.values())
     if extra := sorted(
-        path.name for path in folder.glob("*.safetensors") if path.name not in listed
+        path.name for path in folder.iterdir() if path.suffix == SUFFIX and path.name not in listed
     ):
         raise TensorFileError(f"{folder}: {extra[0]} is not in the index; remove or index it.")
     return tensors

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from forge.core import canonical
+from forge.core import canonical, walking
 from forge.core.store import Result
 from forge.manifest.names import DOCUMENTS, PROVENANCE
 from forge.manifest.verification import Check
@@ -80,11 +80,8 @@ def check_config(recipe: Recipe, checkpoint: Path) -> Check:
 
 def files_of(checkpoint: Path) -> list[str]:
     """The files of a checkpoint by path, the provenance left out."""
-    return sorted(
-        path.relative_to(checkpoint).as_posix()
-        for path in checkpoint.rglob("*")
-        if path.is_file() and path.relative_to(checkpoint).parts[0] != PROVENANCE
-    )
+    names = walking.files_below(checkpoint)
+    return [name for name in names if name.partition("/")[0] != PROVENANCE]
 
 
 def check_files(

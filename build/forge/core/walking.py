@@ -1,0 +1,32 @@
+"""What lies below a folder; what may not be read of it is an error.
+
+`Path.rglob` and `Path.glob` pass over a folder that they may not read as if it were empty, and what
+is published or hashed by their word lacks files.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """All that lies below a folder, sorted in each; links are not followed.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        yield folder / entry.name
+        if entry.is_dir(follow_symlinks=False):
+            yield from below(folder / entry.name)
+
+
+def files_below(folder: Path) -> list[str]:
+    """The files below a folder by relative POSIX path, sorted; links to files are among them.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    return sorted(path.relative_to(folder).as_posix() for path in below(folder) if path.is_file())
