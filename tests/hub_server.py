@@ -82,11 +82,13 @@ class Hub:
 
 
 @contextmanager
-def serve(certificate: ssl.SSLContext | None = None) -> Iterator[Hub]:
+def serve(
+    certificate: ssl.SSLContext | None = None, handler: "type[Handler] | None" = None
+) -> Iterator[Hub]:
     """A running hub; `HF_ENDPOINT` is to be its `url`."""
     hub = Hub()
-    handler = type("Handler", (_Handler,), {"hub": hub})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    answering = type("Answering", (handler or Handler,), {"hub": hub})
+    with ThreadingHTTPServer(("127.0.0.1", 0), answering) as server:
         hub.url = f"http://127.0.0.1:{server.server_port}"
         if certificate is not None:
             server.socket = certificate.wrap_socket(server.socket, server_side=True)
@@ -101,7 +103,7 @@ def serve(certificate: ssl.SSLContext | None = None) -> Iterator[Hub]:
             thread.join()
 
 
-class _Handler(Uploads, BaseHTTPRequestHandler):
+class Handler(Uploads, BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
 

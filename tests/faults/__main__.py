@@ -7,6 +7,7 @@ a traceback, or not told.
 import argparse
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -37,6 +38,7 @@ def main() -> int:
         scratch = Path(tempfile.mkdtemp(dir=where, prefix="hallmark-faults-"))
         sys.argv += ["--scratch", str(scratch)]
         shim.reexec(shim.build(scratch))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return run(asked)
     finally:

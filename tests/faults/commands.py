@@ -5,15 +5,22 @@ other folders a command has is said where it is prepared. All inputs lie in one 
 worlds share and nobody may change.
 """
 
+import shutil
+import ssl
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import released
 from conftest import FLAGSHIP, base_arrays, write_checkpoint
+from faults import beside
+from faults.beside import Beside
+from faults.worlds import Inventory, below
+from huggingface_hub import constants
 
 from assay.__main__ import app as assay
 from assay.rebuild import preconditions, reproduce
@@ -22,12 +29,13 @@ from assay.release import verify as verify_release
 from forge import driver, pipeline, remedies
 from forge.__main__ import app as forge
 from forge.__main__ import steps as steps_of_build
-from forge.calibration import record
-from forge.core import checkout, commandline
+from forge.calibration import calibrate, record
+from forge.core import checkout, commandline, hub_session, placing
 from forge.core.store import Result, Store
 from forge.inputs import fetch
 from forge.manifest import document, provenance
-from forge.pipeline import Job
+from forge.manifest.names import SIGNATURES
+from forge.pipeline import Job, Work
 from forge.recipes import recipe
 from forge.release import assemble, keys, signing
 from forge.release.folder import place
@@ -50,7 +58,12 @@ class Command:
     run: Callable[[Path, Path], None]
     units: tuple[str, ...]
     varying: str = r"store/.*/record\.json"
+    passing: str = ""  # what may lie in a unit until the next run
     check: Callable[[Path], list[str]] = lambda _: []
+    # The hub beside a world, whose repository is the unit `hub`; and whether a unit may be as it is
+    # now, told all that is there now, was there before and is there in the end.
+    beside: Callable[[Path], AbstractContextManager[Beside | None]] = lambda _: nullcontext()
+    halfway: Callable[[str, Inventory, Inventory, Inventory], bool] = lambda *_: False
 
 
 class Here:
@@ -87,31 +100,29 @@ def job_in(world: Path, base: Path) -> Job:
 
 
 def calibrated(job: Job) -> tuple[Job, dict[str, Result]]:
-    """Fetches, and puts a calibration record into the store that no library has measured."""
+    """Fetches and calibrates."""
     job = fetch.choose(job)
-    results = pipeline.run(job, until="fetch")
-    step = next(one for one in pipeline.STEPS if one.name == "calibrate")
-    work = replace(pipeline.work_on(job, results), needed=results)
-    module = pipeline.module_of(step.name)
+    return job, pipeline.run(job, until="calibrate")
+
+
+def calibrate_by_hand(work: Work, out: Path) -> None:
+    """In place of forward passes, for which this environment has no library."""
     maxima = {name: 1.0 + number for number, name in enumerate(work.checkpoint.plan.calibrated)}
-    results[step.name] = pipeline.kept(
-        job.store,
-        step.name,
-        {
-            **pipeline.code_of(module.__name__),
-            "parameters": module.parameters(work),
-            "needs": step.inputs(results),
-        },
-        lambda out: record.write(out / record.FILE, maxima, {"device": "a hand"}),
-    )
-    return job, results
+    record.write(out / record.FILE, maxima, {"device": "a hand"})
 
 
 def inputs(folder: Path) -> None:
-    """Two bases of the flagship's architecture, as small as they can be, and a signing key."""
+    """Two bases as small as they can be, a signing key, and a release of one base, signed by it."""
     released.local_base(folder / "base")
     write_checkpoint(released.local_base(folder / "other"), base_arrays(1))
     keys.generate(folder / "key")
+    with TemporaryDirectory() as made:
+        world = Path(made)
+        job, results = calibrated(job_in(world, folder / "other"))
+        place(pipeline.run(job, given=results), world / "out")
+        assemble.assemble(world / "out")
+        signing.sign(world / "out", folder / "key")
+        shutil.copytree(world / "out", folder / "former")
 
 
 def furnish(world: Path) -> None:
@@ -124,10 +135,7 @@ def furnish(world: Path) -> None:
 def prepare_build(fixed: Path, world: Path) -> None:
     """A calibrated store, and at `out/` a signed release of another base."""
     furnish(world)
-    job, results = calibrated(job_in(world, fixed / "other"))
-    place(pipeline.run(job, given=results), world / "out")
-    assemble.assemble(world / "out")
-    signing.sign(world / "out", fixed / "key")
+    shutil.copytree(fixed / "former", world / "out")
     calibrated(job_in(world, fixed / "base"))
 
 
@@ -211,7 +219,7 @@ def check_signed(world: Path) -> list[str]:
 
 def check_statement(world: Path) -> list[str]:
     """Verifies the statement of a rebuild."""
-    (path,) = (world / "statements").iterdir()
+    (path,) = (world / "statements").glob("[!.]*")
     key = trust.by_key(world.parents[1] / "fixed" / "key.pub")
     return told(lambda: key.check(path.read_bytes(), str(path)))
 
@@ -223,6 +231,67 @@ def told(check: Callable[[], object]) -> list[str]:
     except Exception as error:
         return [f"wrong: {error}"]
     return []
+
+
+def prepare_publish(fixed: Path, world: Path) -> None:
+    """A signed release, and the list of an earlier one beside it."""
+    released_(fixed, world)
+    (world / "out.files").write_text("of before\n", encoding="utf-8")
+
+
+def run_publish(fixed: Path, world: Path) -> None:
+    del fixed
+    constants.HF_HUB_OFFLINE = False
+    constants.HF_HUB_DISABLE_XET = True  # the hub of these tests speaks LFS
+    line(forge, "publish", world / "out", beside.REPO, "--confirm", "--rehearsal")
+
+
+def hub_with_former(fixed: Path) -> AbstractContextManager[Beside]:
+    """A hub that has a signed release of another base already."""
+    former = fixed / "former"
+    names = (path for path in former.rglob("*") if path.is_file())
+    return beside.hub({path.relative_to(former).as_posix(): path.read_bytes() for path in names})
+
+
+def unsigned(unit: str, now: Inventory, before: Inventory, after: Inventory) -> bool:
+    """Whether a repository has the release without its signatures, or nothing of one yet."""
+    del before
+    signatures = {f"hub/{name}" for name in SIGNATURES}
+    content = {name: what for name, what in below(after, unit).items() if name not in signatures}
+    there = below(now, unit)
+    return unit == "hub" and (there == content or there.keys() == {"hub/.gitattributes"})
+
+
+def prepare_damaged(fixed: Path, world: Path) -> None:
+    """A build whose store and folder are as killed processes and failing disks leave them."""
+    prepare_build(fixed, world)
+    job, results = calibrated(job_in(world, fixed / "base"))
+    made = pipeline.run(job, given=results)
+    (made["quantize"].files / "tensors.jsonl").write_text("rotten", encoding="utf-8")
+    made["dress"].files.with_name("record.json").write_bytes(b"")
+    for name in ("store/tmp/verify-0-killed/made", "store/trash/graft-0-killed", ".out.new/x"):
+        (world / name).mkdir(parents=True)
+        (world / name / "left").write_text("half", encoding="utf-8")
+
+
+def prepare_made(fixed: Path, world: Path) -> None:
+    """A store that has all results of a build, and at `out/` a signed release of another base."""
+    prepare_build(fixed, world)
+    job, results = calibrated(job_in(world, fixed / "base"))
+    pipeline.run(job, given=results)
+
+
+def run_build_without_exchange(fixed: Path, world: Path) -> None:
+    placing.exchange = lambda *_: False
+    run_build(fixed, world)
+
+
+def put_away(unit: str, now: Inventory, before: Inventory, after: Inventory) -> bool:
+    """Whether the old folder lies beside its place, whole, where the next run finds it."""
+    del after
+    old = {name.removeprefix("."): what for name, what in below(now, f".{unit}.old").items()}
+    was = {name.replace(unit, f"{unit}.old", 1): what for name, what in below(before, unit).items()}
+    return not below(now, unit) and old == was
 
 
 RECORDS = r"store/.*/record\.json"
@@ -257,15 +326,40 @@ ATTEST = Command(
     run=run_attest,
     units=("statements",),
     varying=RECORDS + r"|statements/.*",
+    passing=r"statements/\.[^/]+\.(lock|new)",
     check=check_statement,
 )
-COMMANDS = (BUILD, REPRODUCE)
+PUBLISH = Command(
+    name="publish",
+    prepare=prepare_publish,
+    run=run_publish,
+    units=("out.files", "hub"),
+    beside=hub_with_former,
+    halfway=unsigned,
+)
+FIRST = replace(PUBLISH, name="publish-first", beside=lambda _: beside.hub({}))
+DAMAGED = replace(BUILD, name="build-from-damage", prepare=prepare_damaged)
+WITHOUT_EXCHANGE = replace(
+    BUILD,
+    name="build-without-exchange",
+    prepare=prepare_made,
+    run=run_build_without_exchange,
+    halfway=put_away,
+)
+
+COMMANDS = (BUILD, DAMAGED, WITHOUT_EXCHANGE, RELEASE, SIGN, REPRODUCE, ATTEST, PUBLISH, FIRST)
 
 
 def warm() -> None:
     """Learns once what every trial would learn anew of this checkout and its environment.
 
     Both stay as they are while trials run, and reading them is most of what a small build does.
+    The step calibrate, which needs torch, is replaced here; all others are the real ones.
     """
+    calibrate.run = calibrate_by_hand
     pipeline.code_of = cache(pipeline.code_of)
+    pipeline.module_of = cache(pipeline.module_of)
     checkout.commit = cache(checkout.commit)
+    ssl.create_default_context = cache(ssl.create_default_context)
+    # The waits before another try are not what is tried.
+    hub_session.sleep = lambda _: None

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("shim.c")
-# As in shim.c.
-CHANGE, READ = 0, 1
+# As in shim.c, which knows nothing of requests; beside.py sees to those.
+CHANGE, READ, REQUEST = 0, 1, 2
 WATCH, KILL_BEFORE, TEAR, KILL_AFTER, REFUSE, FULL = range(6)
 GROWS, WRITES = 1, 2
+RESET = -1  # in place of a status: the connection breaks
 
+KINDS = ("change", "read", "request")
 MODES = {
     WATCH: "watched",
     KILL_BEFORE: "killed before",
@@ -38,7 +40,7 @@ class Operation:
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What happens at the call of this number."""
+    """What happens at the call of this number; `error` is an errno, or of a request a status."""
 
     mode: int = WATCH
     kind: int = CHANGE
@@ -47,8 +49,12 @@ class Fault:
 
     def __str__(self) -> str:
         """As a report has it, such as `refused (EIO) read 12`."""
-        what = MODES[self.mode] + (f" ({errno.errorcode[self.error]})" if self.error else "")
-        return f"{what} {('change', 'read')[self.kind]} {self.number}"
+        if self.kind == REQUEST:
+            error = "reset" if self.error == RESET else str(self.error)
+        else:
+            error = errno.errorcode.get(self.error, "")
+        told = f" ({error})" if self.mode in {REFUSE, FULL} else ""
+        return f"{MODES[self.mode]}{told} {KINDS[self.kind]} {self.number}"
 
 
 def build(folder: Path) -> Path:

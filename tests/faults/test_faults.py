@@ -23,13 +23,13 @@ def tried(report, *words):
 
 def test_commands_killed_and_refused(tmp_path):
     """Of every kind of fault a few, at a fixed stride: nothing is lost, left, wedged or untold."""
-    rows, done = tried(tmp_path / "faults.json", "--sample", "3")
+    rows, done = tried(tmp_path / "faults.json", "--sample", "2")
     assert done.returncode == 0, done.stdout
-    assert set(rows) == {"build", "reproduce"}
+    assert {"build", "release", "sign", "reproduce", "attest-reproduction", "publish"} < set(rows)
     assert rows["build"]["operations"] > 300
     for row in rows.values():
         assert [row[name] for name in BAD] == [0] * len(BAD), row["findings"]
-        assert row["trials"] >= 30
+        assert row["trials"] >= 20
         assert row["kills_survived"] > 0
         assert row["refusals_told"] > 0
 

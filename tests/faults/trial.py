@@ -7,11 +7,12 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from faults import shim
+from faults.beside import Beside
 from faults.commands import Command
 from faults.shim import Fault, Operation
 
@@ -42,25 +43,48 @@ class Ended:
         )
 
 
-def run(command: Command, root: Path, world: Path, fault: Fault | None = None) -> Ended:
-    """Runs a command in a world, in a fork of this process."""
+def run(
+    command: Command,
+    root: Path,
+    world: Path,
+    fault: Fault | None = None,
+    beside: Beside | None = None,
+) -> Ended:
+    """Runs a command in a world, in a fork of this process, with the hub that is beside it."""
     said, log = os.memfd_create("said"), os.memfd_create("log")
+    gate, opener = os.pipe()
     try:
         child = os.fork()
         if child == 0:
-            _in_child(command, root, world, fault, said=said, log=log)
+            os.read(gate, 1)
+            env = {} if beside is None else beside.env
+            _in_child(command, root, world, fault, env=env, said=said, log=log)
+        if beside is not None:
+            beside.started(child, fault)
+        os.write(opener, b".")
         _, status = os.waitpid(child, 0)
         text = os.pread(said, os.fstat(said).st_size, 0).decode("utf-8", "replace")
-        return Ended(
-            code=os.waitstatus_to_exitcode(status), said=text, operations=shim.operations(log)
-        )
+        operations = shim.operations(log)
+        for number, line in enumerate([] if beside is None else beside.requests(), start=1):
+            operations.append(
+                Operation(kind=shim.REQUEST, number=number, name="request", traits=0, path=line)
+            )
+        code = os.waitstatus_to_exitcode(status)
+        return Ended(code=code, said=text, operations=operations)
     finally:
-        os.close(said)
-        os.close(log)
+        for descriptor in (said, log, gate, opener):
+            os.close(descriptor)
 
 
 def _in_child(
-    command: Command, root: Path, world: Path, fault: Fault | None, *, said: int, log: int
+    command: Command,
+    root: Path,
+    world: Path,
+    fault: Fault | None,
+    *,
+    env: Mapping[str, str],
+    said: int,
+    log: int,
 ) -> None:
     code = 1
     try:
@@ -69,7 +93,7 @@ def _in_child(
         os.dup2(said, 2)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(SECONDS)
-        os.environ |= {"HOME": str(world / "home"), "TMPDIR": str(world / "tmp")}
+        os.environ |= {"HOME": str(world / "home"), "TMPDIR": str(world / "tmp"), **env}
         tempfile.tempdir = None
         os.chdir(world)
         if fault is not None:

@@ -1,16 +1,21 @@
 """All trials of a command: every numbered call, killed and refused in every way there is."""
 
 import errno
+import gc
+import random
+import re
 import shutil
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
-from faults import shim, trial, worlds
+from faults import beside, shim, trial, worlds
+from faults.beside import Beside
 from faults.commands import Command
 from faults.report import Row
 from faults.shim import Fault, Operation
@@ -25,6 +30,9 @@ READ_ERRORS = {
     "read": (errno.EIO,),
     "mmap": (errno.EIO,),
 }
+TOLD = 100  # trials between two lines on the way
+
+Tell = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,24 +68,33 @@ def stage(command: Command, root: Path) -> Stage:
         raise AssertionError(f"{command.name}: a process that forks may have no other threads")
     world = root / "worlds" / f"{command.name}-reference"
     worlds.clone(snapshot, world)
-    ended = trial.run(command, root, world, Fault())
-    if wrong := ["exit"] * bool(ended.code) + command.check(world):
-        raise AssertionError(f"{command.name} does not even work: {wrong}: {ended.said}")
-    made = Stage(
-        command=command,
-        root=root,
-        before=worlds.inventory(snapshot),
-        after=worlds.inventory(world),
-        operations=ended.operations,
-    )
+    with command.beside(root / "fixed") as hub:
+        before = present(snapshot, hub)
+        ended = trial.run(command, root, world, Fault(), hub)
+        if wrong := ["exit"] * bool(ended.code) + command.check(world):
+            raise AssertionError(f"{command.name} does not even work: {wrong}: {ended.said}")
+        after = present(world, hub)
     shutil.rmtree(world)
-    return made
+    return Stage(
+        command=command, root=root, before=before, after=after, operations=ended.operations
+    )
+
+
+def present(world: Path, hub: Beside | None) -> Inventory:
+    """What is there: in a world, and in the repository of the hub beside it."""
+    return worlds.inventory(world) | ({} if hub is None else hub.state())
 
 
 def faults(operations: Sequence[Operation]) -> Iterator[Fault]:
     """Every fault that the calls of a run can meet."""
     for one in operations:
         number = one.number
+        if one.kind == shim.REQUEST:
+            for mode in (shim.KILL_BEFORE, shim.KILL_AFTER):
+                yield Fault(mode=mode, kind=shim.REQUEST, number=number)
+            for error in beside.REFUSALS:
+                yield Fault(mode=shim.REFUSE, kind=shim.REQUEST, number=number, error=error)
+            continue
         if one.kind == shim.READ:
             for error in READ_ERRORS[one.name]:
                 yield Fault(mode=shim.REFUSE, kind=shim.READ, number=number, error=error)
@@ -110,18 +127,35 @@ def walk(on: Stage, chosen: Sequence[Fault], workers: int) -> Row:
     row = Row(part="faults", name=on.command.name)
     row.counts["operations"] = sum(one.kind == shim.CHANGE for one in on.operations)
     row.counts["reads"] = sum(one.kind == shim.READ for one in on.operations)
+    if requests := sum(one.kind == shim.REQUEST for one in on.operations):
+        row.counts["requests"] = requests
+    # In no order, so that the first trials tell of all parts of the command.
+    chosen = random.Random(0).sample(chosen, len(chosen))  # noqa: S311
+    gc.freeze()  # what the trials share is not looked at, and so not copied, by their collectors
     with get_context("fork").Pool(workers, _begin, (on,)) as pool:
         for verdict in pool.imap_unordered(_try, chosen, chunksize=4):
             row.counts["trials"] += 1
+            if row.counts["trials"] % TOLD == 0:
+                done = f"{row.counts['trials']} of {len(chosen)}"
+                say(f"{row.name}: {done}, {time.monotonic() - began:.0f} s")
             row.counts[verdict.counts] += 1
             for category in {category for category, _ in verdict.problems}:
                 row.counts[category] += 1
-            row.findings += [f"{what}: {verdict.fault}: {said}" for what, said in verdict.problems]
-    if worlds.inventory(on.snapshot) != on.before:
+            for what, said in verdict.problems:
+                row.findings.append(f"{what}: {verdict.fault}: {said}")
+                say(f"{row.name}: {row.findings[-1]}")
+    if worlds.inventory(on.snapshot) != {
+        name: what for name, what in on.before.items() if not name.startswith("hub/")
+    }:
         row.counts["lost"] += 1
         row.findings.append("lost: a trial changed the snapshot that all of them begin with")
     row.seconds = time.monotonic() - began
     return row
+
+
+def say(text: str) -> None:
+    """Tells on the way."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 _on: Stage
@@ -130,6 +164,7 @@ _on: Stage
 def _begin(on: Stage) -> None:
     global _on  # noqa: PLW0603 - once a worker
     _on = on
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which the pool ends its workers
 
 
 def _try(fault: Fault) -> Verdict:
@@ -141,24 +176,38 @@ def examine(on: Stage, fault: Fault) -> Verdict:
     world = on.root / "worlds" / f"{on.command.name}-{fault}".replace(" ", "-")
     worlds.clone(on.snapshot, world)
     try:
-        ended = trial.run(on.command, on.root, world, fault)
-        verdict = Verdict(fault=fault, counts=_counts(ended, fault))
-        at = ended.at(fault)
-        where = f"{at.name} {at.path.removeprefix(f'{world}/')}" if at else "not reached"
+        with on.command.beside(on.root / "fixed") as hub:
+            ended = trial.run(on.command, on.root, world, fault, hub)
+            verdict = Verdict(fault=fault, counts=_counts(ended, fault))
+            at = ended.at(fault)
+            where = f"{at.name} {at.path.removeprefix(f'{world}/')}" if at else "not reached"
 
-        def tell(category: str, what: str) -> None:
-            verdict.problems.append((category, f"{where}: {what}"))
+            def tell(category: str, what: str) -> None:
+                verdict.problems.append((category, f"{where}: {what}"))
 
-        _judge_end(ended, fault, tell)
-        wrong = _unlike_either(on, world)
-        if wrong:
-            tell("lost", "; ".join(wrong[:4]))
-        if ended.code == 0 and (unfinished := _unfinished(on, world)):
-            tell("lost", f"exit 0, but {'; '.join(unfinished[:4])}")
-        _judge_again(on, world, tell)
-        return verdict
+            _judge_end(ended, fault, tell)
+            there = present(world, hub)
+            passing = on.command.passing
+            now = {name: what for name, what in there.items() if not re.fullmatch(passing, name)}
+            if wrong := _unlike_either(on, world, now):
+                tell("lost", "; ".join(wrong[:4]))
+            if ended.code == 0 and (unfinished := _unfinished(on, world, now)):
+                tell("lost", f"exit 0, but {'; '.join(unfinished[:4])}")
+            again = trial.run(on.command, on.root, world, None, hub)
+            then = present(world, hub)
+            if at and _is_lost_result(at, fault):
+                aside = {n for n in then if n.startswith("store/aside/")} - on.after.keys()
+                then = {name: what for name, what in then.items() if name not in aside}
+            _judge_again(on, world, again, then, tell)
+            return verdict
     finally:
         shutil.rmtree(world)
+
+
+def _is_lost_result(at: Operation, fault: Fault) -> bool:
+    """Whether the disk gave a result not back: then the store is right to set it aside."""
+    of_a_result = re.search(r"/store/[a-z]+/[0-9a-f]{64}/", at.path)
+    return fault.error == errno.EIO and at.kind == shim.READ and of_a_result is not None
 
 
 def _counts(ended: Ended, fault: Fault) -> str:
@@ -170,7 +219,7 @@ def _counts(ended: Ended, fault: Fault) -> str:
     return "refusals_told" if ended.code else "refusals_survived"
 
 
-def _judge_end(ended: Ended, fault: Fault, tell) -> None:
+def _judge_end(ended: Ended, fault: Fault, tell: Tell) -> None:
     """How the command with the fault ended."""
     if ended.has_traceback:
         tell("tracebacks", ended.said.strip().splitlines()[-1])
@@ -187,13 +236,18 @@ def _judge_end(ended: Ended, fault: Fault, tell) -> None:
         tell("untold", "told as a full disk")
 
 
-def _unlike_either(on: Stage, world: Path) -> list[str]:
+def _unlike_either(on: Stage, world: Path, now: Inventory) -> list[str]:
     """What is neither as it was before nor as the command makes it."""
-    now, command = worlds.inventory(world), on.command
+    command = on.command
     apart = ("store", "tmp", *command.units)
 
     def others(found: Inventory) -> dict[str, str]:
-        return {name: what for name, what in found.items() if name.split("/")[0] not in apart}
+        # What begins with a dot is a command's own, under way or left behind.
+        return {
+            name: what
+            for name, what in found.items()
+            if name.split("/")[0] not in apart and not name.startswith(".")
+        }
 
     wrong = [
         line
@@ -204,14 +258,14 @@ def _unlike_either(on: Stage, world: Path) -> list[str]:
         is_now = worlds.below(now, unit)
         if is_now == worlds.below(on.before, unit):
             continue
-        new = worlds.differences(worlds.below(on.after, unit), is_now, command.varying)
-        wrong += new or command.check(world)
+        if not command.halfway(unit, now, on.before, on.after):
+            becomes = worlds.below(on.after, unit)
+            wrong += worlds.differences(becomes, is_now, command.varying) or command.check(world)
     return wrong
 
 
-def _unfinished(on: Stage, world: Path) -> list[str]:
+def _unfinished(on: Stage, world: Path, now: Inventory) -> list[str]:
     """What a run that ended well did not make as it should."""
-    now = worlds.inventory(world)
     unlike = [
         line
         for unit in on.command.units
@@ -222,16 +276,15 @@ def _unfinished(on: Stage, world: Path) -> list[str]:
     return unlike or on.command.check(world)
 
 
-def _judge_again(on: Stage, world: Path, tell) -> None:
+def _judge_again(on: Stage, world: Path, again: Ended, now: Inventory, tell: Tell) -> None:
     """The next run, which meets nothing: it ends well, makes the same, and leaves nothing else."""
-    again = trial.run(on.command, on.root, world)
     if again.has_traceback:
         tell("tracebacks", f"of the next run: {again.said.strip().splitlines()[-1]}")
     if again.code:
         said = [line for line in again.said.splitlines() if line.startswith("error:")]
         tell("wedged", f"exit {again.code} of the next run: {said}")
         return
-    lines = worlds.differences(on.after, worlds.inventory(world), on.command.varying)
+    lines = worlds.differences(on.after, now, on.command.varying)
     left = [line.removeprefix("extra ") for line in lines if line.startswith("extra ")]
     if left:
         tell("leftovers", ", ".join(left[:4]))

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 FOLDER = "folder"
+MADE_UP = re.compile(r"^(store/aside/[^/]+)-[0-9a-f]{12}")
 Inventory = Mapping[str, str]
 
 
@@ -16,10 +17,13 @@ def clone(source: Path, target: Path) -> None:
 
 
 def inventory(folder: Path) -> dict[str, str]:
-    """All that lies below a folder, by path: a file's digest, a link's target, or `FOLDER`."""
+    """All that lies below a folder, by path: a file's digest, a link's target, or `FOLDER`.
+
+    What the store sets aside has names that are made up, which here end before that part.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
+        name = MADE_UP.sub(r"\1", path.relative_to(folder).as_posix())
         if path.is_symlink():
             found[name] = f"-> {path.readlink()}"
         elif path.is_dir():
