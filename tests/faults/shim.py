@@ -94,7 +94,9 @@ def operations(log: int) -> list[Operation]:
     """What was counted, from the log."""
     data = os.pread(log, os.fstat(log).st_size, 0).decode("utf-8", "surrogateescape")
     found = []
-    for line in data.splitlines():
+    # A kill can cut the line that another thread was writing at that moment, and then it is last.
+    whole, _, _ = data.rpartition("\n")
+    for line in whole.split("\n") if whole else ():
         kind, number, name, traits, path = line.split(" ", 4)
         found.append(
             Operation(kind=int(kind), number=int(number), name=name, traits=int(traits), path=path)
