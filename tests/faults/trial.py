@@ -1,6 +1,7 @@
 """One trial: a command in a process of its own, with a fault at one of its calls."""
 
 import atexit
+import fcntl
 import os
 import signal
 import sys
@@ -52,6 +53,7 @@ def run(
 ) -> Ended:
     """Runs a command in a world, in a fork of this process, with the hub that is beside it."""
     said, log = os.memfd_create("said"), os.memfd_create("log")
+    fcntl.fcntl(log, fcntl.F_SETFL, os.O_APPEND)  # threads write lines to it at the same time
     gate, opener = os.pipe()
     try:
         child = os.fork()
