@@ -106,6 +106,7 @@ def serve(
 class Handler(Uploads, BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else the body waits for word that the headers have arrived
 
     def do_HEAD(self):
         self.do_GET()
