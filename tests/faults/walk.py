@@ -231,7 +231,7 @@ def _judge_end(ended: Ended, fault: Fault, tell: Tell) -> None:
     elif ended.code < 0:
         tell("untold", f"ended by signal {-ended.code}")
     elif ended.code and (ended.errors != 1 or ended.has_traceback):
-        tell("untold", f"exit {ended.code} with {ended.errors} errors told")
+        tell("untold", f"exit {ended.code} with {ended.errors} errors told: {ended.said[-500:]!r}")
     elif ended.code and "disk is full" in ended.said and fault.error != errno.ENOSPC:
         tell("untold", "told as a full disk")
 

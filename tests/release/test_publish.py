@@ -105,6 +105,19 @@ def test_upload_that_broke_off_goes_on(bench, hub):
     assert commits(hub)[-1] == release_files(bench)
 
 
+def test_a_large_file_that_is_refused(bench, hub, capfd):
+    """The hub's answer is told, on a line of its own: no bar of the library is before it."""
+    body = "model-00001-of-00001.safetensors"
+    (file,) = publish.hash_files(
+        {body: bench / body}, publish.stamps({body: bench / body})
+    ).values()
+    hub.trouble(f"/lfs/{file.sha256}", 403)
+    with pytest.raises(UploadError, match=r"Hub: HTTP 403\). Run it again") as refused:
+        published(bench)
+    assert refused.value.remedy == "may-write"
+    assert "%" not in capfd.readouterr().err
+
+
 def test_push_in_between_is_not_overwritten(bench, hub):
     hub.add(REPO, {"mine.txt": b"x"})
     hub.pushed_meanwhile = {"theirs.txt": b"x"}

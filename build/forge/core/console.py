@@ -46,6 +46,11 @@ def say(text: str) -> None:
     _console.print(text, markup=False, soft_wrap=True)
 
 
+def is_terminal() -> bool:
+    """Whether bars are shown."""
+    return _console.is_terminal
+
+
 def skipped(step: str) -> None:
     """Tells that a step's result was in the store."""
     say(f"{step:>10}  unchanged, nothing to do")
@@ -77,7 +82,7 @@ def count_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 @contextmanager
 def _bar(what: str, total: int, *columns: ProgressColumn) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), *columns)
-    quiet = not _console.is_terminal
+    quiet = not is_terminal()
     with Progress(*columns, console=_console, transient=True, disable=quiet) as progress:
         task = progress.add_task(f"{what:>10}", total=total)
         yield lambda count: progress.advance(task, count)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, errors
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from forge.core import console, placing
 from forge.core.errors import UploadError
@@ -45,6 +46,8 @@ def upload(folder: Path, repo: str, *, confirm: bool, rehearsal: bool) -> str | 
     listed = _write_list(folder, files)
     console.say(f"{listed} has the files for a source forge's release page")
     client = api()
+    if not console.is_terminal():
+        disable_progress_bars()  # an error would stand at the end of one
     with library("huggingface_hub", UploadError, f"{repo}: the upload fails", shown=said):
         return _asked(client, repo, files, folder.name, confirm=confirm)
 
@@ -73,10 +76,7 @@ def _asked(
         ) from error
     # huggingface_hub wraps what its threads met in a RuntimeError.
     except (ClientError, OSError, RuntimeError) as error:
-        raise UploadError(
-            f"{repo}: the upload broke off ({error}). Run it again; what the hub has is not sent "
-            "twice."
-        ) from error
+        raise _broken_off(repo, error) from error
 
 
 def _rehearse(client: HfApi, repo: str, files: dict[str, File]) -> None:
@@ -187,6 +187,19 @@ def _require_signed(folder: Path) -> None:
 def _require_no_rehearsal(folder: Path, rehearsal: bool) -> None:
     if provenance.read(folder / PROVENANCE).rehearsal and not rehearsal:
         raise UploadError(f"{folder}: is a rehearsal.", remedy="rehearsal")
+
+
+def _broken_off(repo: str, error: Exception) -> UploadError:
+    """Of an upload that did not end; with the hub's answer, if it refused a large file."""
+    cause, why, remedy = error.__cause__, str(error), None
+    if isinstance(cause, errors.HfHubHTTPError):
+        status = cause.response.status_code
+        why = f"{why.rstrip('.')}: HTTP {status}"
+        remedy = "may-write" if status in {401, 403} else None
+    return UploadError(
+        f"{repo}: the upload broke off ({why}). Run it again; what the hub has is not sent twice.",
+        remedy=remedy,
+    )
 
 
 def _refused(repo: str, error: errors.HfHubHTTPError) -> UploadError:
