@@ -1,6 +1,7 @@
 """A release is reproduced from its provenance; each kind of tampering ends as it should: in the
 right verdict if the release's files were changed, in a refusal if what a rebuild needs was."""
 
+import errno
 import json
 import os
 import shutil
@@ -201,6 +202,31 @@ def test_the_cache_is_no_reproduction(original, said):
         for step in ("quantize", "graft", "dress"):
             assert any(f"{step}  done in" in line for line in said)
         assert "     fetch  unchanged, nothing to do" in said
+
+
+def test_an_earlier_rebuild_is_no_reproduction(released, again, said, tmp_path, monkeypatch):
+    """One that cannot be removed is an error, injected into `os.unlink`; a link to one is no way."""
+    remove = os.unlink
+
+    def refuse(path, **options):
+        if path == "record.json":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        remove(path, **options)
+
+    poke(released / "config.json")
+    assert not again(released).identical
+    (kept,) = (tmp_path / "store" / "reproduce").iterdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", refuse)
+        with pytest.raises(FileExistsError, match=kept.name):
+            again(released)
+    assert any(f"{kept}: cannot be removed" in line for line in said)
+
+    kept.rename(tmp_path / "elsewhere")
+    kept.symlink_to(tmp_path / "elsewhere")
+    said.clear()
+    again(released)
+    assert any("quantize  done in" in line for line in said)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from forge import pipeline
 from forge.calibration import record
 from forge.core import canonical, checkout, console, locks, signals
 from forge.core.errors import DifferenceError, FetchError, HallmarkError, ManifestError
-from forge.core.store import Result, Store
+from forge.core.store import Result, Store, delete
 from forge.inputs import fetch
 from forge.manifest import document
 from forge.manifest import provenance as manifests
@@ -128,7 +128,7 @@ def run(
                 manifest=digest, listed=listed, files=files, scales=again, bytes=size
             )
             if found.identical:
-                shutil.rmtree(apart.store.root)
+                delete(apart.store.root)
             else:
                 console.say(f"the rebuild is kept in {dressed.files}")
     return found
@@ -226,15 +226,19 @@ def _apart(job: Job, key: str) -> Iterator[Job]:
     """The job with an empty store of its own, which nobody else uses meanwhile.
 
     After an error the store is removed, since the next rebuild begins with an empty one anyway.
+
+    Raises:
+        FileExistsError: an earlier rebuild cannot be removed, which is said.
     """
     with job.store.lock("reproduce", key):
         root = job.store.root / "reproduce" / key
-        shutil.rmtree(root, ignore_errors=True)
+        delete(root)
+        root.mkdir(parents=True)  # fails on what is still there: its results were not rebuilt
         try:
             yield replace(job, store=Store(root))
         except BaseException:
             with signals.held():
-                shutil.rmtree(root, ignore_errors=True)
+                delete(root)
             raise
 
 
