@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from forge.core import checkout
+from forge.core import checkout, filesystem
 from forge.core.errors import SourceError, StoreError
 from forge.core.model import mistake
 from forge.core.store import Result, Store
@@ -33,10 +33,8 @@ def write(path: Path, job: Job, results: Needed) -> None:
         results={step: result.key for step, result in results.items()},
         checked=tuple(step for step, result in results.items() if result.checked),
     )
-    # Beside and renamed: whoever looks for what this build needs never reads half of it.
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_bytes(found.encoded())
-    fresh.replace(path)
+    # Whoever looks for what this build needs never reads half of it.
+    filesystem.replace(path, found.encoded())
 
 
 def read(path: Path) -> tuple[Job, dict[str, Result]]:

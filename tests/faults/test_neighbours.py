@@ -18,7 +18,7 @@ from faults.processes import Actor, Ended, alone, together
 from faults.report import Row
 
 from forge import driver
-from forge.core import placing, store
+from forge.core import filesystem, placing, store
 from forge.core.store import Store
 from forge.release import folder
 
@@ -89,7 +89,7 @@ def test_placing_without_its_lock(made, root, monkeypatch):
         slow(source.resolve(), target)
 
     monkeypatch.setattr(placing, "locked", lambda _: nullcontext())
-    monkeypatch.setattr(store, "link", linked)
+    monkeypatch.setattr(filesystem, "link", linked)
     assert "exit 17: error: " in found(ONE_OUT, made, root)
 
 

@@ -15,7 +15,7 @@ from assay.checks import structure
 from assay.checks.structure import Found, Listed
 from forge.core import placing
 from forge.core.errors import VerificationError
-from forge.core.store import delete
+from forge.core.filesystem import delete
 from forge.manifest import document
 from forge.manifest.names import ERRORS, VERIFICATION
 from forge.manifest.verification import passed, report

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.core import store
+from forge.core import filesystem
 from forge.core.errors import DressError
 from forge.recipes.recipe import Recipe
 from forge.tensors import configs, tensor_list, tensorfile, vllm_names
@@ -81,7 +81,7 @@ class _Folder:
 
     def link(self, source: Path, name: str, digest: str) -> None:
         """Puts a file there whose digest is known, without reading it."""
-        store.link(source, self._path / name)
+        filesystem.link(source, self._path / name)
         self.digests[name] = digest
 
     def write(self, name: str, data: bytes) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from stat import S_IMODE, S_ISDIR, S_ISLNK
 
 from forge.core import console, locks, signals, system_errors, walking
-from forge.core.store import CANNOT_LINK, delete, flush, flush_entry, link
+from forge.core.filesystem import CANNOT_LINK, delete, flush, flush_entry, link
 
 _HERE = -100  # AT_FDCWD
 _EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from forge.core import canonical, console, locks, signals, system_errors, walking
+from forge.core import canonical, console, filesystem, locks, signals, system_errors, walking
 from forge.core.errors import StoreError
 from forge.core.model import Maybe, Model, RelativePath, Sha256, Timestamp, mistake
 
@@ -91,11 +91,6 @@ USED = "used"
 APART = frozenset({"locks", "tmp", "trash", "aside", "hub", "failed", "reproduce"})
 # A record of which the system says this is none: not there, no file, or not to be had off the disk.
 NO_RECORD = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO})
-# Two file systems; one that knows no links, or lets nobody link the files of others; a file with
-# as many names as it can have. sshfs says ENOSYS.
-CANNOT_LINK = frozenset(
-    {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +175,7 @@ class Store:
         if moved:
             record = record.model_copy(update={"outputs": {**record.outputs, **moved}})
             with self._writing():
-                _write(record_path, record)
+                filesystem.replace(record_path, record.encoded())
         return _result(folder, record, use)
 
     def make(
@@ -221,10 +216,10 @@ class Store:
                 )
                 (scratch / RECORD).write_bytes(record.encoded())
                 use = locks.Shared(scratch / USED)
-                flush(scratch)
+                filesystem.flush(scratch)
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 scratch.rename(folder)
-                flush_entry(folder)
+                filesystem.flush_entry(folder)
         return replace(_result(folder, record, use), checked=True)
 
     @contextmanager
@@ -370,7 +365,7 @@ class Store:
             return
         try:
             for left in sorted(trash.iterdir()):
-                delete(left)
+                filesystem.delete(left)
         finally:
             lock.release()
 
@@ -539,48 +534,6 @@ def _discard(mine: Path, owner: locks.Lock) -> None:
         owner.release()
 
 
-def delete(path: Path) -> None:
-    """Removes a file or a folder; what the system does not let go stays, and is named."""
-    try:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    except FileNotFoundError:
-        return  # somebody else removed it
-    except OSError as error:
-        console.say(f"{path}: cannot be removed: {system_errors.told(error)}")
-
-
-def link(source: Path, target: Path) -> None:
-    """Gives the bytes of `source` a second name, or copies them where they can have none.
-
-    Raises:
-        FileExistsError: there is a file at `target`; neither it nor `source` was touched.
-        OSError: the disk refused for another reason than `CANNOT_LINK`; `target` is not there.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source = source.resolve()
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in CANNOT_LINK:
-            raise
-        _copy(source, target)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copies into a new file: an existing one may share its bytes with a result of the store."""
-    with source.open("rb") as data, target.open("xb") as copy:
-        try:
-            shutil.copyfileobj(data, copy, CHUNK)
-            copy.flush()
-        except BaseException:
-            target.unlink()
-            raise
-    shutil.copystat(source, target)
-
-
 @contextmanager
 def _locked_if_there(path: Path) -> Iterator[bool]:
     """Locks a file, if there is one; False if somebody has its lock."""
@@ -639,17 +592,6 @@ def _read(path: Path) -> Record:
         raise StoreError(f"a record cannot be read: {system_errors.told(error)}.") from error
 
 
-def _write(path: Path, record: Record) -> None:
-    """Replaces a record as a whole: whoever reads it meanwhile has the old one or the new one."""
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("wb") as file:
-        file.write(record.encoded())
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    flush_entry(path)
-
-
 def _result(folder: Path, record: Record, use: locks.Shared) -> Result:
     return Result(
         step=record.step,
@@ -672,27 +614,3 @@ def stamp(path: Path) -> str | None:
 
 def _stamp(stat: os.stat_result) -> str:
     return f"{stat.st_size}:{stat.st_mtime_ns}"
-
-
-def flush(folder: Path) -> None:
-    """Puts files and folders on the disk before a rename says that they are there."""
-    for path in (*walking.below(folder), folder):
-        if (path.is_file() or path.is_dir()) and not path.is_symlink():
-            _fsync(path)
-
-
-def flush_entry(path: Path) -> None:
-    """Puts on the disk that `path` is in its folder."""
-    _fsync(path.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # There are file systems, over a network most of them, that do this for files alone.
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP} or not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.calibration import record
-from forge.core import canonical, checkout, machine, store
+from forge.core import canonical, checkout, filesystem, machine
 from forge.core.store import Result
 from forge.manifest import document, provenance, sums
 from forge.manifest.inputs import Inputs
@@ -72,9 +72,9 @@ def run(work: "Work", out: Path) -> None:
     dress = needed["dress"]
     sums.write(out / SUMS, dress.digests)
     tensor_list.write(out / TENSORS, _tensors(needed))
-    store.link(needed["calibrate"].files / record.FILE, out / record.FILE)
+    filesystem.link(needed["calibrate"].files / record.FILE, out / record.FILE)
     for name in _verified(needed):
-        store.link(needed["verify"].files / name, out / name)
+        filesystem.link(needed["verify"].files / name, out / name)
     document.write(out / STATEMENT, _manifest(job, needed, out))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from forge import pipeline
 from forge.calibration import record
-from forge.core import canonical, checkout, console, disk, placing, store, system_errors
+from forge.core import canonical, checkout, console, disk, filesystem, placing, store, system_errors
 from forge.core.errors import FetchError, ManifestError, StoreError
 from forge.core.files import everything_in
 from forge.core.model import Level
@@ -176,7 +176,7 @@ def place(
 def _put(results: Mapping[str, Result], target: Path) -> None:
     def fill(fresh: Path) -> None:
         for path, source in _sources(results).items():
-            store.link(source, fresh / path)
+            filesystem.link(source, fresh / path)
 
     placing.put(target, fill)
 

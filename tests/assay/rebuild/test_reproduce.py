@@ -205,7 +205,7 @@ def test_the_cache_is_no_reproduction(original, said):
 
 
 def test_an_earlier_rebuild_is_no_reproduction(released, again, said, tmp_path, monkeypatch):
-    """One that cannot be removed is an error, injected into `os.unlink`; a link to one is no way."""
+    """One that cannot be removed is an error (injected into `os.unlink`), a link to one is not."""
     remove = os.unlink
 
     def refuse(path, **options):

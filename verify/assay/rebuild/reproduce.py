@@ -26,7 +26,8 @@ from forge import pipeline
 from forge.calibration import record
 from forge.core import canonical, checkout, console, locks, signals
 from forge.core.errors import DifferenceError, FetchError, HallmarkError, ManifestError
-from forge.core.store import Result, Store, delete
+from forge.core.filesystem import delete
+from forge.core.store import Result, Store
 from forge.inputs import fetch
 from forge.manifest import document
 from forge.manifest import provenance as manifests

@@ -1,0 +1,101 @@
+"""Operations on files that survive a crash, or that a file system may lack.
+
+A name that a rename gives lasts once the bytes below it and the folder that it is in are flushed.
+"""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from forge.core import console, system_errors, walking
+
+# Two file systems; one that knows no links, or lets nobody link the files of others; a file with
+# as many names as it can have. sshfs says ENOSYS.
+CANNOT_LINK = frozenset(
+    {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+)
+_CHUNK = 1 << 22
+
+
+def flush(folder: Path) -> None:
+    """Puts files and folders on the disk before a rename says that they are there."""
+    for path in (*walking.below(folder), folder):
+        if (path.is_file() or path.is_dir()) and not path.is_symlink():
+            _fsync(path)
+
+
+def flush_entry(path: Path) -> None:
+    """Puts on the disk that `path` is in its folder."""
+    _fsync(path.parent)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Replaces a file as a whole: whoever reads it meanwhile has the old one or the new one.
+
+    For files that one process writes at a time; :func:`forge.core.placing.write` is for others.
+
+    Raises:
+        OSError: the system refused; the file is what it was.
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    with fresh.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    flush_entry(path)
+
+
+def delete(path: Path) -> None:
+    """Removes a file or a folder; what the system does not let go stays, and is named."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except FileNotFoundError:
+        return  # somebody else removed it
+    except OSError as error:
+        console.say(f"{path}: cannot be removed: {system_errors.told(error)}")
+
+
+def link(source: Path, target: Path) -> None:
+    """Gives the bytes of `source` a second name, or copies them where they can have none.
+
+    Raises:
+        FileExistsError: there is a file at `target`; neither it nor `source` was touched.
+        OSError: the disk refused for another reason than `CANNOT_LINK`; `target` is not there.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = source.resolve()
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in CANNOT_LINK:
+            raise
+        _copy(source, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies into a new file: an existing one may share its bytes with a result of the store."""
+    with source.open("rb") as data, target.open("xb") as copy:
+        try:
+            shutil.copyfileobj(data, copy, _CHUNK)
+            copy.flush()
+        except BaseException:
+            target.unlink()
+            raise
+    shutil.copystat(source, target)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # There are file systems, over a network most of them, that do this for files alone.
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP} or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,87 @@
+"""Links or copies, and files that are replaced whole."""
+
+import errno
+import os
+import re
+import resource
+
+import pytest
+from interrupted import killed
+
+from forge.core.filesystem import CANNOT_LINK, link, replace
+from forge.core.store import stamp
+
+
+def test_link_shares_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"x")
+    link(tmp_path / "a", tmp_path / "deep" / "b")
+    assert (tmp_path / "deep" / "b").samefile(tmp_path / "a")
+
+
+def refuse_links(monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.parametrize("code", [None, *sorted(CANNOT_LINK)])
+def test_link_never_writes_into_a_file_that_is_there(tmp_path, monkeypatch, code):
+    """Not even by a copy, which would reach every other name of that file's bytes."""
+    (tmp_path / "a").write_bytes(b"bytes of a")
+    (tmp_path / "b").write_bytes(b"bytes of b")
+    link(tmp_path / "a", tmp_path / "target")
+    if code is not None:
+        refuse_links(monkeypatch, code)
+    with pytest.raises(FileExistsError):
+        link(tmp_path / "b", tmp_path / "target")
+    assert (tmp_path / "a").read_bytes() == b"bytes of a"
+    assert (tmp_path / "b").read_bytes() == b"bytes of b"
+    assert (tmp_path / "target").samefile(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["EXDEV", "EPERM", "EMLINK", "ENOTSUP", "EOPNOTSUPP"])
+def test_where_nothing_can_be_linked_it_is_copied(tmp_path, monkeypatch, name):
+    """With its time, by which the store and a published folder know it again."""
+    (tmp_path / "a").write_bytes(b"x")
+    os.utime(tmp_path / "a", (1, 1))
+    refuse_links(monkeypatch, getattr(errno, name))
+    link(tmp_path / "a", tmp_path / "deep" / "b")
+    assert not (tmp_path / "deep" / "b").samefile(tmp_path / "a")
+    assert (tmp_path / "deep" / "b").read_bytes() == b"x"
+    assert stamp(tmp_path / "deep" / "b") == stamp(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["ENOSPC", "EIO", "EACCES", "EROFS", "EDQUOT", "ENOENT"])
+def test_any_other_refusal_of_a_link_is_told(tmp_path, monkeypatch, name):
+    (tmp_path / "a").write_bytes(b"x")
+    code = getattr(errno, name)
+    refuse_links(monkeypatch, code)
+    with pytest.raises(OSError, match=re.escape(os.strerror(code))) as refused:
+        link(tmp_path / "a", tmp_path / "b")
+    assert refused.value.errno == code
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_copy_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(bytes(5000))
+    refuse_links(monkeypatch, errno.EXDEV)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            link(tmp_path / "a", tmp_path / "b")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_replaced_as_a_whole_wherever_it_is_killed(tmp_path, monkeypatch):
+    path, number = tmp_path / "file", 0
+    path.write_bytes(b"old")
+    while killed(monkeypatch, number, lambda: replace(path, b"new" * 50_000)):
+        assert path.read_bytes() in {b"old", b"new" * 50_000}
+        number += 1
+    assert path.read_bytes() == b"new" * 50_000
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+    assert number > 3
