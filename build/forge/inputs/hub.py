@@ -115,7 +115,7 @@ def explained(source: Source, at: str) -> Iterator[None]:
     Raises:
         FetchError: in place of theirs.
     """
-    what = f"{source.uri}: {shown(at)} does not give it"
+    what = f"{_named(source)}: {shown(at)} does not give it"
     with library("huggingface_hub", FetchError, what, shown=said, remedy="no-hub"):
         try:
             yield
@@ -131,8 +131,7 @@ def explained(source: Source, at: str) -> Iterator[None]:
 def _explain(  # noqa: PLR0911 - one a cause
     source: Source, at: str, error: BaseException
 ) -> FetchError:
-    commit = source.revision if isinstance(source.revision, str) else "an unresolved commit"
-    repo = f"{source.kind} {source.repo} at {commit}"
+    repo = _named(source)
     page = f"{at}/{'datasets/' if source.kind == 'dataset' else ''}{source.repo}"
     match error:
         case errors.OfflineModeIsEnabled():
@@ -169,6 +168,12 @@ def _explain(  # noqa: PLR0911 - one a cause
                 remedy="unreachable",
             )
     return FetchError(_disk_message(repo, error))
+
+
+def _named(source: Source) -> str:
+    """A repository and its commit, which its address has only once it is known."""
+    commit = source.revision if isinstance(source.revision, str) else "an unresolved commit"
+    return f"{source.kind} {source.repo} at {commit}"
 
 
 def _refused(answer: str, status: int) -> FetchError:

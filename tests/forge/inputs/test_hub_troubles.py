@@ -212,7 +212,7 @@ def test_a_name_that_no_request_can_have(server, fetch):
     server.listing = json.dumps([entry(path=name) for name in names]).encode()
     error = refused(fetch)
     assert "huggingface_hub says: UnicodeEncodeError: 'utf-8' codec can't encode" in str(error)
-    assert str(error).startswith(f"pkg:huggingface/{REPO}@")
+    assert str(error).startswith(f"model {REPO} at ")
     assert error.remedy == "no-hub"
 
 
