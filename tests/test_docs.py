@@ -40,6 +40,14 @@ def test_links_lead_somewhere(page):
             assert heading in {re.sub(r"[^\w -]", "", name).replace(" ", "-") for name in names}
 
 
+def test_every_target_is_among_the_commands():
+    """Those that `make help` lists, by which a new one is not forgotten."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):.*##", makefile, flags=re.MULTILINE)) - {"help"}
+    commands = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    assert targets - set(re.findall(r"^\| `make ([a-z-]+)", commands, flags=re.MULTILINE)) == set()
+
+
 def test_the_tree_has_a_line_for_every_room():
     """In the order of the page: the rooms of forge, then those of assay."""
     _, _, forge = README.partition("build/forge/")
