@@ -55,7 +55,8 @@ def run(asked: argparse.Namespace) -> int:
     for name in ("fixed", "snapshots", "worlds"):
         (root / name).mkdir(parents=True)
     commands.warm()
-    commands.inputs(root / "fixed")
+    with walk.quiet():
+        commands.inputs(root / "fixed")
     rows = []
     every = {command.name: command for command in (*commands.COMMANDS, CARELESS)}
     names = asked.commands or [command.name for command in commands.COMMANDS]

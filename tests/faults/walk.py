@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import os
 import random
 import re
 import shutil
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -63,7 +65,8 @@ def stage(command: Command, root: Path) -> Stage:
     """Prepares a command's world and runs it once, counting."""
     snapshot = root / "snapshots" / command.name
     snapshot.mkdir(parents=True)
-    command.prepare(root / "fixed", snapshot)
+    with quiet():
+        command.prepare(root / "fixed", snapshot)
     if threading.active_count() > 1:
         raise AssertionError(f"{command.name}: a process that forks may have no other threads")
     world = root / "worlds" / f"{command.name}-reference"
@@ -78,6 +81,23 @@ def stage(command: Command, root: Path) -> Stage:
     return Stage(
         command=command, root=root, before=before, after=after, operations=ended.operations
     )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What commands say meanwhile, of a world that they prepare, is not told."""
+    said = [os.dup(1), os.dup(2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for number in (1, 2):
+            os.dup2(nowhere, number)
+        yield
+    finally:
+        sys.stdout.flush()
+        for number, descriptor in enumerate(said, start=1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        os.close(nowhere)
 
 
 def present(world: Path, hub: Beside | None) -> Inventory:
