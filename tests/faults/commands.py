@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import released
 from conftest import FLAGSHIP, base_arrays, write_checkpoint
-from faults import beside
+from faults import beside, shim
 from faults.beside import Beside
 from faults.worlds import Inventory, below
 from huggingface_hub import constants
@@ -286,6 +286,12 @@ def run_build_without_exchange(fixed: Path, world: Path) -> None:
     run_build(fixed, world)
 
 
+def run_build_after_kill(fixed: Path, world: Path) -> None:
+    """Begins where one was killed between its two renames, and meets the fault on top of that."""
+    shim.rename(world / "out", world / ".out.old")
+    run_build_without_exchange(fixed, world)
+
+
 def put_away(unit: str, now: Inventory, before: Inventory, after: Inventory) -> bool:
     """Whether the old folder lies beside its place, whole, where the next run finds it."""
     del after
@@ -347,7 +353,19 @@ WITHOUT_EXCHANGE = replace(
     halfway=put_away,
 )
 
-COMMANDS = (BUILD, DAMAGED, WITHOUT_EXCHANGE, RELEASE, SIGN, REPRODUCE, ATTEST, PUBLISH, FIRST)
+AFTER_KILL = replace(WITHOUT_EXCHANGE, name="build-after-kill", run=run_build_after_kill)
+COMMANDS = (
+    BUILD,
+    DAMAGED,
+    WITHOUT_EXCHANGE,
+    AFTER_KILL,
+    RELEASE,
+    SIGN,
+    REPRODUCE,
+    ATTEST,
+    PUBLISH,
+    FIRST,
+)
 
 
 def warm() -> None:

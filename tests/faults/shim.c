@@ -50,6 +50,12 @@ void faults_arm(const char *below, int kind, int what, long number, int error, i
     prefix_length = strlen(prefix);
 }
 
+/* A rename that is not numbered. */
+int faults_rename(const char *old, const char *new)
+{
+    return syscall(SYS_renameat, AT_FDCWD, old, AT_FDCWD, new);
+}
+
 static _Noreturn void die(void)
 {
     kill(getpid(), SIGKILL);

@@ -90,6 +90,11 @@ def arm(below: Path, fault: Fault, log: int) -> None:
     )  # fmt: skip
 
 
+def rename(old: Path, new: Path) -> None:
+    """Renames without a number, and without an error: so a kill may have left it before."""
+    ctypes.CDLL(None).faults_rename(os.fsencode(old), os.fsencode(new))
+
+
 def operations(log: int) -> list[Operation]:
     """What was counted, from the log."""
     data = os.pread(log, os.fstat(log).st_size, 0).decode("utf-8", "surrogateescape")
