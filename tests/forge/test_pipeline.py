@@ -93,6 +93,7 @@ LEFT = {
     "build/forge/inputs/samples.py": REPORTS,
     "build/forge/calibration/with_modelopt.py": {"quantize", "graft", "dress", "verify"},
     "build/forge/calibration/with_llmcompressor.py": {"quantize", "graft", "dress", "verify"},
+    "build/forge/core/store.py": {"calibrate", "quantize", "graft", "dress"},
     # What everything stands on.
     "build/forge/core/canonical.py": set(),
     "build/forge/core/errors.py": set(),
@@ -110,35 +111,41 @@ def tree(tmp_path_factory):
     return root
 
 
+CODES = """
+import json, sys
+from multiprocessing import get_context
+from pathlib import Path
+from forge.core import closure
+from forge.pipeline import STEPS, module_of
+modules = {step.name: module_of(step.name).__name__ for step in STEPS}
+def codes(changed):
+    path, text = Path(changed), Path(changed).read_bytes()
+    path.write_bytes(text + b"\\n# another line\\n")
+    try:
+        return {step: closure.of(module).code() for step, module in modules.items()}
+    finally:
+        path.write_bytes(text)
+with get_context("fork").Pool(1, maxtasksperchild=1) as pool:  # what is read is kept by a process
+    print(json.dumps(dict(zip(sys.argv[1:], pool.map(codes, sys.argv[1:], chunksize=1)))))
+"""
+
+
+@pytest.fixture(scope="module")
 def codes(tree):
-    """The digest of every step's modules, as a process of that tree finds it."""
-    script = (
-        "import json; from forge.core import closure; from forge.pipeline import STEPS, module_of\n"
-        "print(json.dumps({s.name: closure.of(module_of(s.name).__name__).code() for s in STEPS}))"
-    )
+    """By changed file the digest of every step's modules, as a process of that tree finds it."""
+    (tree / "nothing").touch()
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", CODES, "nothing", *LEFT],
         env={**os.environ, "PYTHONPATH": f"{tree / 'build'}:{tree / 'verify'}"},
-        capture_output=True, encoding="utf-8", check=True,
+        cwd=tree, capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
     return json.loads(done.stdout)
 
 
-@pytest.fixture(scope="module")
-def before(tree):
-    return codes(tree)
-
-
 @pytest.mark.parametrize("changed", LEFT)
-def test_what_a_change_leaves_in_the_store(tree, before, changed):
+def test_what_a_change_leaves_in_the_store(codes, changed):
     """A report or a check costs no calibration; a loop does not leave what it packed."""
-    path = tree / changed
-    text = path.read_bytes()
-    path.write_bytes(text + b"\n# another line\n")
-    try:
-        after = codes(tree)
-    finally:
-        path.write_bytes(text)
+    before, after = codes["nothing"], codes[changed]
     assert {name for name in REPORTS if before[name] == after[name]} == LEFT[changed]
 
 
