@@ -53,7 +53,7 @@ REBUILT = $(call needed,FROM,a release,dir)$(call path,FROM)
 TRUST = $(call path-option,KEY,--key) $(call option,IDENTITY,--identity) $(call option,ISSUER,--issuer) $(call flag,UNSIGNED,--unsigned)
 POLICY_FILE = $(call path-option,POLICY,--policy)
 
-.PHONY: help demo test list rehearse verify reproduce compare bench lock image image-test container-test release $(VARIANTS)
+.PHONY: help demo test list preflight rehearse verify reproduce compare bench lock image image-test container-test release $(VARIANTS)
 .PHONY: keygen sign verify-release attest-reproduction publish schemas faults store-list store-size store-gc store-fsck
 
 help:  ## this list
@@ -79,6 +79,9 @@ list: .venv/made  ## the variants, one a line
 
 rehearse: .venv/made  ## VARIANT=<v> [BASE=<dir>] [MIRROR=<dir>] [OUT=<dir>] [VERIFY=none|structure|all] [REPLACE=1]
 	@$(NOX) -s build -- $(THE_VARIANT) --rehearse --runner=$(or $(value RUNNER),host) $(OPTIONS)
+
+preflight: .venv/made  ## what a build must fail of, told from headers and configs: VARIANT=<v> [BASE=<dir>] [MIRROR=<dir>]
+	@$(NOX) -s forge -- preflight $(THE_VARIANT) $(WHERE)
 
 $(VARIANTS): .venv/made
 	@$(NOX) -s build -- $@ --runner=$(or $(value RUNNER),image) $(OPTIONS)

@@ -21,7 +21,7 @@ from forge.manifest.names import INPUTS
 from forge.pipeline import Job, work_on
 from forge.recipes import recipe
 from forge.recipes.recipe import Recipe
-from forge.tensors import tensor_list, tensorfile
+from forge.tensors import family, tensor_list, tensorfile
 from forge.tensors.tensorfile import Spec
 
 if TYPE_CHECKING:
@@ -80,59 +80,39 @@ def bf16(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return (values.view(np.uint32) >> 16).astype(np.uint16)
 
 
+def base_config(wanted: Recipe | None = None) -> dict[str, Any]:
+    """The config.json of a two-layer model, of a recipe's architecture or the flagship's."""
+    wanted = wanted or recipe.find(FLAGSHIP)
+    moe = "Moe" in wanted.architecture
+    experts = {
+        "num_experts": EXPERTS, "moe_intermediate_size": WIDE,
+        "shared_expert_intermediate_size": WIDE,
+    }  # fmt: skip
+    return {
+        "architectures": [wanted.architecture],
+        "model_type": "qwen3_5_moe" if moe else "qwen3_5",
+        "text_config": {
+            "vocab_size": 64, "hidden_size": HIDDEN, "num_hidden_layers": len(LAYERS),
+            "layer_types": ["linear_attention", "full_attention"],
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+            "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4, "mtp_num_hidden_layers": 1,
+            **(experts if moe else {"intermediate_size": WIDE}),
+        },
+        "vision_config": {
+            "depth": 1, "hidden_size": 8, "intermediate_size": 16, "out_hidden_size": HIDDEN,
+            "in_channels": 3, "patch_size": 2, "temporal_patch_size": 2, "spatial_merge_size": 2,
+            "num_position_embeddings": 16,
+        },
+    }  # fmt: skip
+
+
 def base_arrays(seed: int = 0, variant: str = FLAGSHIP) -> dict[str, np.ndarray]:
-    """Every tensor of a two-layer model with a variant's names, as bits of BF16."""
+    """Every tensor of a two-layer model of a variant's architecture, as bits of BF16."""
     rng = np.random.default_rng(seed)
-    wanted = recipe.find(variant)
-    prefix = "model.language_model.layers"
-    shapes: dict[str, tuple[int, ...]] = {
-        "lm_head.weight": (64, HIDDEN),
-        "model.language_model.embed_tokens.weight": (64, HIDDEN),
-        "model.language_model.norm.weight": (HIDDEN,),
-        "model.visual.patch_embed.proj.weight": (8, 3, 2, 2, 2),
-        "model.visual.blocks.0.attn.qkv.weight": (24, 8),
-        "model.visual.blocks.0.attn.qkv.bias": (24,),
-    }
-    for number in range(len(LAYERS)):
-        for norm in ("input_layernorm", "post_attention_layernorm"):
-            shapes[f"{prefix}.{number}.{norm}.weight"] = (HIDDEN,)
-        mlp = moe_shapes() if "Moe" in wanted.architecture else mlp_shapes()
-        shapes |= {f"{prefix}.{number}.mlp.{part}": shape for part, shape in mlp.items()}
-    delta, full = f"{prefix}.0.linear_attn", f"{prefix}.1.self_attn"
-    shapes |= {
-        f"{delta}.A_log": (4,), f"{delta}.dt_bias": (4,), f"{delta}.norm.weight": (8,),
-        f"{delta}.conv1d.weight": (64, 1, 4), f"{delta}.in_proj_qkv.weight": (64, HIDDEN),
-        f"{delta}.in_proj_z.weight": (32, HIDDEN), f"{delta}.in_proj_a.weight": (1, HIDDEN),
-        f"{delta}.in_proj_b.weight": (1, HIDDEN), f"{delta}.out_proj.weight": (HIDDEN, 32),
-        f"{full}.q_proj.weight": (64, HIDDEN), f"{full}.k_proj.weight": (16, HIDDEN),
-        f"{full}.v_proj.weight": (16, HIDDEN), f"{full}.o_proj.weight": (HIDDEN, 32),
-        f"{full}.q_norm.weight": (8,), f"{full}.k_norm.weight": (8,),
-    }  # fmt: skip
-    for name in wanted.mtp.tensors:
-        shapes[name] = (
-            (16, 16) if name.endswith(("proj.weight", "fc.weight", "gate.weight")) else (16,)
-        )
-        if ".experts." in name:
-            shapes[name] = (EXPERTS, 16, 16)
-    return {name: bf16(rng, *shape) for name, shape in sorted(shapes.items())}
-
-
-def mlp_shapes() -> dict[str, tuple[int, ...]]:
-    return {
-        "gate_proj.weight": (WIDE, HIDDEN), "up_proj.weight": (WIDE, HIDDEN),
-        "down_proj.weight": (HIDDEN, WIDE),
-    }  # fmt: skip
-
-
-def moe_shapes() -> dict[str, tuple[int, ...]]:
-    """Routed experts fused on disk, gate above up, as Qwen3.6-35B-A3B has them."""
-    return {
-        "experts.gate_up_proj": (EXPERTS, 2 * WIDE, HIDDEN),
-        "experts.down_proj": (EXPERTS, HIDDEN, WIDE),
-        "gate.weight": (EXPERTS, HIDDEN),
-        "shared_expert_gate.weight": (1, HIDDEN),
-        **{f"shared_expert.{part}": shape for part, shape in mlp_shapes().items()},
-    }
+    config = family.Config(path=Path("config.json"), data=base_config(recipe.find(variant)))
+    expected = family.find(config).expected(config)
+    return {name: bf16(rng, *one.shape) for name, one in sorted(expected.items())}
 
 
 def write_checkpoint(folder: Path, arrays: Arrays, shards: int = 2) -> Path:
@@ -236,7 +216,7 @@ def build_small(root: Path, arrays: Arrays, wanted: Recipe | None = None) -> Bui
 
     def fetched(out: Path) -> None:
         base = write_checkpoint(out / "base", arrays)
-        canonical.write(base / "config.json", {"architectures": [wanted.architecture]})
+        canonical.write(base / "config.json", base_config(wanted))
         canonical.write(base / "tokenizer_config.json", {"backend": "tokenizers", "model": 1})
         canonical.write(base / "vocab.json", {"a": 0})
         (base / "chat_template.jinja").write_text("of the base", encoding="utf-8")

@@ -1,6 +1,6 @@
 """Small releases for tests, made by the real steps from a base that needs no torch."""
 
-from conftest import FACTS, FLAGSHIP, base_arrays, write_checkpoint
+from conftest import FACTS, FLAGSHIP, base_arrays, base_config, write_checkpoint
 
 from forge import pipeline
 from forge.calibration import record
@@ -15,10 +15,8 @@ from forge.release.folder import place
 
 def local_base(folder):
     """The small base with the files beside it that the recipe asks for."""
-    flagship = recipe.find(FLAGSHIP)
     write_checkpoint(folder, base_arrays())
-    config = {"architectures": [flagship.architecture], "model_type": "qwen3_5"}
-    canonical.write(folder / "config.json", config)
+    canonical.write(folder / "config.json", base_config())
     canonical.write(folder / "tokenizer_config.json", {"backend": "tokenizers"})
     return folder
 

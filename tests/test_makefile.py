@@ -74,6 +74,8 @@ TARGETS = [
     ("test", ""),
     ("test MIRROR=texts", f"-- --mirror={HERE}texts"),
     ("list", "-s forge -- list"),
+    (f"preflight VARIANT={FLAGSHIP}", f"-s forge -- preflight {FLAGSHIP}"),
+    (f"preflight VARIANT={FLAGSHIP} {PLACES}", f"-s forge -- preflight {FLAGSHIP} {WHERE}"),
     (f"rehearse VARIANT={FLAGSHIP}", f"-s build -- {RUN} all"),
     (f"rehearse VARIANT={FLAGSHIP} VERIFY=none", f"-s build -- {RUN} none"),
     (

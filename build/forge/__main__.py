@@ -139,6 +139,30 @@ def image(
     console.say(f"{pinned.name()} is ready: {made.id}, layers {made.layers}")
 
 
+@app.command(name="preflight")
+def look_before(
+    variant: str,
+    *,
+    rehearse: Rehearse = False,
+    base: Base = None,
+    mirror: Mirror = None,
+    store: Kept = checkout.STORE,
+) -> None:
+    """Tells from headers and configs whether a base can be built from; fetches nothing else."""
+    from forge.inputs import fetch as inputs
+    from forge.inputs import preflight
+
+    job = Job(
+        recipe=recipe.find(variant),
+        store=Store(store),
+        rehearsal=rehearse or base is not None,
+        base=base,
+        mirror=mirror,
+        level="none",
+    )
+    preflight.check(inputs.choose(job))
+
+
 @app.command()
 def fetch(
     folder: Path,

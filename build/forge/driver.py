@@ -16,7 +16,7 @@ from forge import pipeline
 from forge.core import checkout, console, locks
 from forge.core.processes import process
 from forge.core.store import Result
-from forge.inputs import fetch
+from forge.inputs import fetch, preflight
 from forge.pipeline import Environment, Job
 from forge.release import summary
 from forge.release.folder import look, place
@@ -41,8 +41,8 @@ def build(
     With `replace`, also in place of what `place` does not replace unasked.
 
     Raises:
-        HallmarkError: whatever `target` or the runner lacks, before any work; then as fetch and
-            placing do.
+        HallmarkError: whatever `target`, the runner or the base lacks, before any work; then as
+            fetch and placing do.
         OSError: nothing can be made at `target`.
     """
     for where in (job.store.root, target):
@@ -50,7 +50,9 @@ def build(
     found = look(target)
     with runner as running:
         job = fetch.choose(job)
+        base = preflight.check(job)
         results = pipeline.run(job, within=("host",))
+        preflight.check_fetched(base, results["fetch"])
         ledger = running.folder / "ledger.json"
         ledgers.write(ledger, job, results)
         for environment in job.environments:

@@ -63,8 +63,8 @@ def run(work: "Work", out: Path) -> Mapping[str, str]:
     if QUANT_CONFIG in made:
         into.write(QUANT_CONFIG, _json(configs.quant_config(recipe, ignore)))
     base = work.inputs / "base" / CONFIG
-    read = _parse(base, _read(base, fetched.get(f"base/{CONFIG}")))
-    config = _config(recipe, base, read, configs.quantization_config(recipe, ignore))
+    config = _parse(base, _read(base, fetched.get(f"base/{CONFIG}")))
+    config["quantization_config"] = configs.quantization_config(recipe, ignore)
     stored = [tensor for _, tensor in placed]
     made_of: Checkpoint = work.checkpoint
     _require_understood(recipe, config["quantization_config"], made_of.plan, stored)
@@ -127,19 +127,6 @@ def _carry(
         raise DressError(
             f"{recipe.name}.toml: strip names {absent[0]}, which the base does not have."
         )
-
-
-def _config(
-    recipe: Recipe, path: Path, config: Mapping[str, Any], quantization: Mapping[str, Any]
-) -> dict[str, Any]:
-    if config.get("architectures") != [recipe.architecture]:
-        raise DressError(
-            f"{path}: architectures is {config.get('architectures')}, the recipe "
-            f"{recipe.name} is for {recipe.architecture}."
-        )
-    if "quantization_config" in config:
-        raise DressError(f"{path}: the base is quantized already; take the BF16 checkpoint.")
-    return {**config, "quantization_config": quantization}
 
 
 def _read(path: Path, expected: str | None) -> bytes:

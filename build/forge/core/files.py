@@ -58,7 +58,8 @@ class Origin:
     `key` decides its bytes, as far as that can be known without reading them; `take` fetches the
     files and checks them, by path. `missing` are the files that `take` brings to this machine, by
     address, with their sizes. Without a `revision`, the digest of its files stands for one.
-    `joined` says that its one file is a split's text, not a table that holds it.
+    `joined` says that its one file is a split's text, not a table that holds it. `folder` is where
+    its files lie already; the hub's lie nowhere yet.
     """
 
     kind: Kind
@@ -69,6 +70,7 @@ class Origin:
     take: Take
     missing: Callable[[], Mapping[str, int]] = nothing
     joined: bool = False
+    folder: Path | None = None
 
 
 def select(names: Iterable[str], globs: Sequence[str], where: str, *, strict: bool) -> list[str]:

@@ -128,11 +128,16 @@ def run(work: "Work", out: Path) -> dict[str, str]:
 def _origins(work: "Work") -> dict[str, Origin]:
     """Every input as the job's origins say; looked at once, for the key and for the work."""
     job = work.job
-    return {role: _origin(job, role, source) for role, source in job.recipe.sources.items()}
+    return {role: origin_of(job, role) for role in job.recipe.sources}
 
 
-def _origin(job: "Job", role: str, source: Source) -> Origin:
-    kind = job.origins[role]
+def origin_of(job: "Job", role: str) -> Origin:
+    """Where an input comes from, by its role, as the job's origins say.
+
+    Raises:
+        FetchError: a source cannot give what the recipe takes, as far as its listing tells.
+    """
+    kind, source = job.origins[role], job.recipe.sources[role]
     if kind == "local" and job.base is not None:
         return mirror.local(job.base, _base_globs(job))
     if kind == "mirror":
@@ -143,7 +148,7 @@ def _origin(job: "Job", role: str, source: Source) -> Origin:
             )
         return found
     if kind == "hub":
-        return hub.repository(source, _globs(source), job.store.root / "hub")
+        return hub.repository(source, globs_of(source), job.store.root / "hub")
     return _standin(job, role, source)
 
 
@@ -170,13 +175,13 @@ def _standin(job: "Job", role: str, source: Source) -> Origin:
 def _mirrored(job: "Job", source: Source) -> Origin | None:
     if job.mirror is None:
         return None
-    found = mirror.repository(job.mirror, source, _globs(source))
+    found = mirror.repository(job.mirror, source, globs_of(source))
     if found is None and source == job.recipe.perplexity:
         found = mirror.joined_text(job.mirror, job.recipe.perplexity)
     return found
 
 
-def _globs(source: Source) -> tuple[str, ...]:
+def globs_of(source: Source) -> tuple[str, ...]:
     """The files that a recipe takes of a source."""
     if isinstance(source, Donor):
         return (*source.files, *map(escape, source.lends))

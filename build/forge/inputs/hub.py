@@ -6,6 +6,7 @@ which goes on where a connection broke off and keeps every finished file.
 """
 
 import errno
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,8 +14,10 @@ from functools import cache as once
 from functools import partial
 from pathlib import Path
 
-from huggingface_hub import errors, try_to_load_from_cache
+from huggingface_hub import errors, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils._headers import build_hf_headers
+from huggingface_hub.utils._http import get_session, hf_raise_for_status
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from forge.core import console, disk
@@ -35,9 +38,12 @@ from forge.core.hub_session import GaveUpError, UntrustedError, within
 from forge.core.libraries import library
 from forge.inputs.mirror import title
 from forge.recipes.sources import Source
+from forge.tensors import tensorfile
 
 PROBE_SECONDS = 3.0
 PARALLEL = 4
+# Of a file of tensors, what is asked for first; the header of a 5 GB shard of experts fits in.
+BEGINNING = 1 << 19
 
 
 def unreachable(source: Source) -> str | None:
@@ -106,6 +112,91 @@ def take(
     for name, file in files.items():
         _check(source, entries[name], file)
     return files
+
+
+def downloaded(source: Source, cache: Path, names: Sequence[str]) -> Path | None:
+    """The folder of the cache that has all tensors of a repository and these files, if there is."""
+
+    def find(name: str) -> Path | None:
+        found = try_to_load_from_cache(source.repo, name, cache, str(source.revision), source.kind)
+        return Path(found) if isinstance(found, str) else None
+
+    index = find(tensorfile.INDEX)
+    shards = set(tensorfile.read_index(index).values()) if index is not None else set()
+    if index is None or not all(find(name) for name in (*names, *shards)):
+        return None
+    return index.parent
+
+
+def outline(source: Source, globs: Sequence[str], cache: Path, into: Path) -> None:
+    """Lays out the files that the globs select without the bytes of their tensors.
+
+    A file of tensors has its header and its size, but holes for data; configs and indices are
+    whole, and what `cache` has already is linked. Nothing is held to the commit's digests.
+
+    Raises:
+        FetchError: as `listing`; a download broke off.
+        TensorFileError: a file of tensors has no header.
+    """
+    entries = listing(source)
+    names = select(entries, globs, source.uri, strict=True)
+    commit, client = str(source.revision), api()
+
+    def lay(name: str) -> None:
+        path, size = into / name, entries[name].size
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = try_to_load_from_cache(source.repo, name, cache, commit, source.kind)
+        if isinstance(found, str):
+            path.symlink_to(Path(found).absolute())
+        elif name.endswith(".safetensors"):
+            path.write_bytes(_header(source, name, size, path))
+            os.truncate(path, size)
+        elif name.endswith(("config.json", tensorfile.INDEX)):
+            path.symlink_to(
+                Path(
+                    client.hf_hub_download(
+                        source.repo, name, repo_type=source.kind, revision=commit, cache_dir=cache
+                    )
+                ).absolute()
+            )
+        else:
+            path.touch()
+
+    disable_progress_bars()
+    with explained(source, client.endpoint), ThreadPoolExecutor(max_workers=PARALLEL) as pool:
+        list(pool.map(lay, names))
+
+
+def _header(source: Source, name: str, size: int, path: Path) -> bytes:
+    """The header of a file of tensors, and the length before it."""
+    begin = _beginning(source, name, min(size, BEGINNING))
+    first = tensorfile.LENGTH_BYTES
+    end = first + tensorfile.header_length(path, size, begin[:first])
+    return begin[:end] if end <= len(begin) else _beginning(source, name, end)
+
+
+def _beginning(source: Source, name: str, count: int) -> bytes:
+    """The first bytes of a file, also where the hub sends more of it than it was asked for."""
+    url = hf_hub_url(
+        source.repo,
+        name,
+        repo_type=source.kind,
+        revision=str(source.revision),
+        endpoint=api().endpoint,
+    )
+    asked = build_hf_headers(library_name="hallmark") | {"Range": f"bytes=0-{count - 1}"}
+    begin = bytearray()
+    with get_session().stream("GET", url, headers=asked) as response:
+        hf_raise_for_status(response)
+        for chunk in response.iter_bytes():
+            begin += chunk
+            if len(begin) >= count:
+                break
+    if len(begin) < count:
+        raise FetchError(
+            f"{source.uri}#{name}: the hub sent {len(begin)} of {count} bytes.", remedy="no-hub"
+        )
+    return bytes(begin[:count])
 
 
 @contextmanager

@@ -67,6 +67,7 @@ def repository(mirror: Path, source: Source, globs: Sequence[str]) -> Origin | N
         name=title(source),
         key=[source.uri, found, {name: listed[name] for name in names}],
         take=take,
+        folder=folder,
     )
 
 
@@ -110,6 +111,7 @@ def local(folder: Path, globs: Sequence[str]) -> Origin:
         name="a local checkpoint",
         key=found,
         take=partial(hash_files, paths, found),
+        folder=folder,
     )
 
 

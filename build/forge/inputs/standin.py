@@ -154,7 +154,13 @@ def _origin(what: str, name: str, folder: Path, digests: Mapping[str, str], reme
 
     uri = f"standin:{what}"
     return Origin(
-        kind="standin", uri=uri, revision=None, name=name, key=[uri, dict(digests)], take=take
+        kind="standin",
+        uri=uri,
+        revision=None,
+        name=name,
+        key=[uri, dict(digests)],
+        take=take,
+        folder=folder,
     )
 
 

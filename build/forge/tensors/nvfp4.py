@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from forge.core.errors import QuantizeError
-from forge.tensors import loops
 from forge.tensors.small_floats import (
     E2M1_MAX,
     E2M1_VALUES,
@@ -57,6 +56,8 @@ def amax(weight: Weight, name: str) -> np.float32:
         QuantizeError: the weight holds a NaN or an infinity.
     """
     if weight.dtype == np.uint16:
+        from forge.tensors import loops  # the host, which packs nothing, has no numba
+
         # The bits of magnitudes sort as the magnitudes do, infinity and NaN above all.
         largest = loops.largest_magnitude(weight.reshape(-1))
         value = np.float32(widen_bf16(np.array([largest]))[0])
@@ -118,6 +119,8 @@ def pack(
         codes[:], scales = _pack_float32(weight, scale, arithmetic)
         return codes, scales
     widen = widen_bf16 if weight.dtype == np.uint16 else _widen_f16
+    from forge.tensors import loops
+
     scale_of, thresholds = _tables(scale, widen, arithmetic)
     scales = np.empty((rows, columns // BLOCK), dtype=np.uint8)
     loops.pack_16_bit(weight.view(np.int16), scale_of, thresholds, codes, scales)
@@ -126,6 +129,8 @@ def pack(
 
 def dequantize(codes: Bytes, scales: Bytes, scale_2: np.float32) -> Floats:
     """The values [rows, columns] that codes and scales stand for."""
+    from forge.tensors import loops
+
     values = np.empty((codes.shape[0], codes.shape[1] * 2), dtype=np.float32)
     loops.unpack(codes, E2M1_VALUES, E4M3_VALUES[scales] * np.float32(scale_2), values)
     return values

@@ -131,7 +131,12 @@ def parse_header(path: Path, size: int, raw: bytes) -> list[Tensor]:
         raise TensorFileError(f"{path}: the header is not valid JSON: {error}.") from error
     if not isinstance(header, dict):
         raise TensorFileError(f"{path}: the header is no JSON object.")
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise TensorFileError(
+            f"{path}: __metadata__ must map names to text, as the safetensors library wants it. "
+            "Save the file again with that library."
+        )
     start = LENGTH_BYTES + len(raw)
     tensors = [_parse(path, name, entry, start) for name, entry in header.items()]
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
@@ -158,7 +163,7 @@ def read_checkpoint(folder: Path) -> dict[str, Tensor]:
                 "a checkpoint has an index, or exactly one file."
             )
         return {tensor.name: tensor for tensor in read_header(files[0])}
-    weight_map = _read_index(index)
+    weight_map = read_index(index)
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(weight_map.values())):
         for tensor in read_header(_inside(folder, name, index)):
@@ -212,7 +217,12 @@ def index_json(placed: Iterable[tuple[str, Spec]]) -> dict[str, Any]:
     }
 
 
-def _read_index(index: Path) -> Mapping[str, str]:
+def read_index(index: Path) -> Mapping[str, str]:
+    """The file of each tensor, by an index.
+
+    Raises:
+        TensorFileError: it is no index.
+    """
     try:
         weight_map = canonical.read(index)["weight_map"]
     except (ValueError, KeyError, TypeError) as error:

@@ -1,0 +1,76 @@
+"""The preflight: what a build must fail of, told before anything is fetched, hashed or calibrated.
+
+Only configs and the headers of safetensors files are read. From the hub these come by themselves,
+a few hundred kilobytes of a repository of any size.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from forge.core import console
+from forge.inputs import fetch, hub
+from forge.manifest.tensor_list import TensorLine
+from forge.tensors import admission, tensor_list
+from forge.tensors.admission import Offer
+from forge.tensors.configs import CONFIG
+from forge.tensors.plan import head_source
+
+if TYPE_CHECKING:
+    from forge.core.store import Result
+    from forge.pipeline import Job
+
+
+def check(job: "Job") -> Offer:
+    """Looks at the base, and at the donor of its head if that is needed, where they lie.
+
+    Args:
+        job: what is asked for, the origins of its inputs included.
+
+    Returns:
+        The base.
+
+    Raises:
+        BaseError, RecipeError, TensorFileError: as :func:`forge.tensors.admission.admit`.
+        FetchError: they cannot be had.
+    """
+    with _offered(job, "base") as base:
+        names = [path.relative_to(base.folder).as_posix() for path in base.folder.rglob("*")]
+        admission.require_stripped(job.recipe, base.folder, names)
+        if head_source(job.recipe, base.tensors) != "donor":
+            admission.admit(job.recipe, base, None)
+        else:
+            with _offered(job, "donor") as donor:
+                admission.admit(job.recipe, base, donor)
+    console.say(f"   preflight  {len(base.tensors)} tensors of the base are what the recipe needs")
+    return base
+
+
+def check_fetched(base: Offer, fetched: "Result") -> None:
+    """Looks at what only the bytes of the base tell, by the digests that fetch took.
+
+    Raises:
+        BaseError: as :func:`forge.tensors.admission.require_tied`.
+    """
+    lines: dict[str, TensorLine] = tensor_list.read(fetched.files / tensor_list.of_input("base"))
+    if base.config is not None:
+        digests = {name: line.sha256 for name, line in lines.items()}
+        admission.require_tied(base.config, digests)
+
+
+@contextmanager
+def _offered(job: "Job", role: str) -> Iterator[Offer]:
+    """A checkpoint by its role; of one that lies on the hub, the headers and the config."""
+    origin = fetch.origin_of(job, role)
+    if origin.folder is not None:
+        yield admission.read(origin.folder)
+        return
+    source, cache = job.recipe.sources[role], job.store.root / "hub"
+    beside = [CONFIG, *job.recipe.strip] if role == "base" else []
+    # Where nothing is left to fetch, the hub is not asked.
+    if (there := hub.downloaded(source, cache, beside)) is not None:
+        yield admission.read(there)
+        return
+    with job.store.scratch("preflight") as folder:
+        hub.outline(source, fetch.globs_of(source), cache, folder)
+        yield admission.read(folder)

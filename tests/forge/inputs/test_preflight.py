@@ -1,0 +1,327 @@
+"""What a base lacks is told before any work: by file, tensor or key, and what would be right."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from conftest import FLAGSHIP, MIXED, base_arrays, base_config, bf16, write_checkpoint
+from hub_server import serve
+
+from forge.core.errors import BaseError, RecipeError, TensorFileError
+from forge.core.files import Kind
+from forge.core.store import Store
+from forge.inputs import hub as downloads
+from forge.inputs import preflight
+from forge.pipeline import Job
+from forge.recipes import recipe
+from forge.tensors import admission, tensorfile
+
+DONATED = "carnice-v2-27b-text-mtp"
+LAYER = "model.language_model.layers.0."
+NORM = LAYER + "input_layernorm.weight"
+LINEAR = LAYER + "mlp.up_proj.weight"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+RNG = np.random.default_rng(5)
+
+
+class Base:
+    """A small base that a test spoils before it is written."""
+
+    def __init__(self, folder, variant=FLAGSHIP):
+        self.folder, self.variant = folder, variant
+        self.wanted = recipe.find(variant)
+        self.arrays = base_arrays(variant=variant)
+        self.config = base_config(self.wanted)
+        self.raw = None
+
+    def write(self):
+        write_checkpoint(self.folder, self.arrays)
+        config = self.raw if self.raw is not None else json.dumps(self.config).encode()
+        (self.folder / "config.json").write_bytes(config)
+        (self.folder / "tokenizer_config.json").write_text("{}", encoding="utf-8")
+        return self.folder
+
+    def look(self, donor: Kind = "standin", **known):
+        job = Job(
+            recipe=self.wanted,
+            store=Store(self.folder.parent / "store"),
+            rehearsal=True,
+            base=self.write(),
+            origins={"base": "local", "donor": donor},
+            **known,
+        )
+        return preflight.check(job)
+
+
+@pytest.fixture
+def base(tmp_path):
+    return Base(tmp_path / "the base")
+
+
+def empty(base):
+    base.arrays[NORM] = np.zeros(0, dtype=np.uint16)
+
+
+def transposed(base):
+    base.arrays[LINEAR] = base.arrays[LINEAR].T
+
+
+def renamed(base):
+    base.arrays["model." + NORM] = base.arrays.pop(NORM)
+
+
+def dropped(*names):
+    def drop(base):
+        for name in names:
+            del base.arrays[name]
+
+    return drop
+
+
+def typed(base):
+    base.arrays[NORM] = base.arrays[NORM].astype(np.float64)
+
+
+def text(**keys):
+    return lambda base: base.config["text_config"].update(keys)
+
+
+def top(**keys):
+    return lambda base: base.config.update(keys)
+
+
+def bytes_of(spell):
+    def write(base):
+        base.raw = spell(json.dumps(base.config).encode())
+
+    return write
+
+
+def whole(data):
+    return bytes_of(lambda _: data)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+FAULTS = {
+    "a norm is absent": (dropped(NORM), rf"the base: has no tensor '{NORM}' \(norms\)"),
+    "a linear is absent": (dropped(LINEAR), rf"has no tensor '{LINEAR}' \(MLP\).*\[48, 32\]"),
+    "a layer is absent": (
+        lambda base: dropped(*(name for name in base.arrays if LAYER in name))(base),
+        r"has no tensor 'model.language_model.layers.0.*13 other tensor\(s\) are wrong",
+    ),
+    "a vision tensor is absent": (dropped("model.visual.pos_embed.weight"), "visual.pos_embed"),
+    "a tensor of the head is absent": (dropped("mtp.fc.weight"), "mtp.fc.weight"),
+    "the output head is absent": (dropped("lm_head.weight"), "lm_head.weight"),
+    "a tensor is empty": (empty, rf"model-00001.*'{NORM}' \(norms\) is empty, of shape \[0\]"),
+    "a matrix is transposed": (transposed, rf"'{LINEAR}' .* shape \[32, 48\].*\[48, 32\]"),
+    "a prefix is doubled": (renamed, rf"'model.{NORM}' is none of the architecture"),
+    "a dtype is none of the family's": (typed, rf"'{NORM}' \(norms\) is F64, expected BF16 or F16"),
+    "a shape of the head is wrong": (
+        lambda base: base.arrays.update({"mtp.fc.weight": bf16(RNG, 32, 32)}),
+        r"'mtp.fc.weight' \(MTP head\) has shape \[32, 32\].*\[32, 64\]",
+    ),
+    "the vocabulary is another": (
+        text(vocab_size=128),
+        r"'lm_head.weight'.*\[64, 32\].*\[128, 32\]",
+    ),
+    "fewer layers are stated": (
+        text(num_hidden_layers=1, layer_types=["linear_attention"]),
+        r"layers.1.input_layernorm.weight' is none of the architecture",
+    ),
+    "the layers do not add up": (text(num_hidden_layers=3), "layer_types lists 2 layer"),
+    "no head is stated": (
+        text(mtp_num_hidden_layers=0),
+        r"config.json: text_config.mtp_num_hidden_layers is 0, but qwen36-27b-vlm-mtp.toml keeps",
+    ),
+    "nothing is said of a head": (
+        text(mtp_num_hidden_layers=None),
+        "mtp_num_hidden_layers is null",
+    ),
+    "a head of two layers is stated": (
+        text(mtp_num_hidden_layers=2),
+        r"mtp.tensors lacks 'mtp.layers.1.*a head of 2 layer",
+    ),
+    "another architecture": (
+        top(architectures=["LlamaForCausalLM"]),
+        r'architectures is \["LlamaForCausalLM"\], but qwen36-27b-vlm-mtp.toml is for Qwen3_5For',
+    ),
+    "another model type": (
+        top(model_type="qwen3_5_moe"),
+        "model_type is .*none of Qwen3_5For|is null",
+    ),
+    "an unknown model type": (top(model_type="qwen4"), "model_type is .qwen4.; known are qwen3_5,"),
+    "it is quantized": (
+        top(quantization_config={"quant_method": "fp8"}),
+        "quantization_config says that the base is quantized already",
+    ),
+    "its inner config is quantized": (
+        text(quantization_config={"quant_method": "fp8"}),
+        "text_config.quantization_config says that the base is quantized",
+    ),
+    "a byte order mark": (
+        bytes_of(lambda data: b"\xef\xbb\xbf" + data),
+        "begins with a byte order",
+    ),
+    "an infinity": (
+        bytes_of(lambda data: data[:-1] + b', "time_step_limit": [0.0, Infinity]}'),
+        "config.json: .*Infinity is not JSON",
+    ),
+    "a NaN": (bytes_of(lambda data: data[:-1] + b', "x": NaN}'), "NaN is not JSON"),
+    "a key stands twice": (
+        bytes_of(lambda data: data[:-1] + b', "model_type": "x"}'),
+        "the key 'model_type' stands twice",
+    ),
+    "the config is cut": (bytes_of(lambda data: data[:99]), "config.json: is no JSON"),
+    "the config is a list": (whole(b"[]"), "config.json: must hold a JSON object"),
+    "the config is a pointer": (
+        whole(POINTER),
+        "config.json: is a pointer of Git LFS",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_the_base_is_told(base, fault):
+    """In one line, with the user's own path."""
+    spoil, expected = FAULTS[fault]
+    spoil(base)
+    with pytest.raises((BaseError, RecipeError)) as told:
+        base.look()
+    assert re.search(expected, said := str(told.value)), said
+    assert "\n" not in said
+    assert str(base.folder) in said
+    assert not (base.folder.parent / "store").exists()
+
+
+def test_a_whole_base_passes(base):
+    assert len(base.look().tensors) == len(base.arrays)
+
+
+@pytest.mark.parametrize("variant", recipe.names())
+def test_every_variant_passes_on_a_base_of_its_architecture(tmp_path, variant):
+    Base(tmp_path / "base", variant).look()
+
+
+def test_no_quantization_may_be_spelled_out(base):
+    base.config["quantization_config"] = None
+    base.look()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_dtype_that_a_format_cannot_take(tmp_path, dtype):
+    """The modelopt layout packs them, compressed-tensors' arithmetic is that of BF16."""
+    for variant in (FLAGSHIP, MIXED):
+        one = Base(tmp_path / variant, variant)
+        one.arrays = {name: array.astype(dtype) for name, array in one.arrays.items()}
+        if variant == FLAGSHIP:
+            one.look()
+        else:
+            with pytest.raises(
+                BaseError, match="safetensors: .*dtype F.. cannot be quantized; BF16"
+            ):
+                one.look()
+
+
+def test_a_recipe_that_names_no_such_tensor(base):
+    keep = (*base.wanted.keep, base.wanted.keep[0].model_copy(update={"tensors": ("x.*",)}))
+    base.wanted = base.wanted.model_copy(update={"keep": keep})
+    with pytest.raises(RecipeError, match=r"'x\.\*' matches no tensor"):
+        base.look()
+
+
+def test_a_file_whose_keys_are_stripped_is_absent(base):
+    base.write()
+    base.wanted = base.wanted.model_copy(update={"strip": {"absent.json": ("x",)}})
+    with pytest.raises(BaseError, match=r"has no absent.json, whose keys qwen36-27b-vlm-mtp.toml"):
+        base.look()
+
+
+@pytest.mark.parametrize("metadata", ["null", "7", '{"format": 1}'])
+def test_metadata_that_no_library_reads(base, metadata):
+    """The safetensors library fails on it without saying of which file."""
+    file = base.write() / "model-00001-of-00002.safetensors"
+    data = file.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = b'{"__metadata__":' + metadata.encode() + b"," + data[9:end]
+    file.write_bytes(len(header).to_bytes(8, "little") + header + data[end:])
+    with pytest.raises(TensorFileError, match=r"00001.*__metadata__ must map names to text"):
+        tensorfile.read_header(file)
+
+
+def test_the_head_of_a_donor_is_held_to_the_base(tmp_path):
+    """A base without a head takes that of another size nowhere: the stand-in's is 256 wide."""
+    base = Base(tmp_path / "base", DONATED)
+    base.arrays = {name: one for name, one in base.arrays.items() if not name.startswith("mtp.")}
+    with pytest.raises(BaseError) as told:
+        base.look()
+    assert re.search(r"standins/.*'mtp.*' \(MTP head.*has shape \[256.*asks for", str(told.value))
+
+
+def test_an_output_head_of_its_own_beside_tied_embeddings(base):
+    base.config["tie_word_embeddings"] = True
+    found = base.look()
+    assert found.config is not None
+    names = {"model.language_model.embed_tokens.weight": "a", "lm_head.weight": "a"}
+    admission.require_tied(found.config, names)
+    with pytest.raises(BaseError, match="so engines take 'model.language_model.embed_tokens.wei"):
+        admission.require_tied(found.config, names | {"lm_head.weight": "b"})
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with serve() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        yield server
+
+
+def published(base, hub):
+    """The job of a real build, whose base the hub has."""
+    files = {path.name: path.read_bytes() for path in base.write().iterdir()}
+    files |= {"tokenizer.json": b"{}" * 9_000}
+    shutil.rmtree(base.folder)
+    hub.add("acme/base", files, commit=COMMIT)
+    source = base.wanted.base.model_copy(
+        update={"repo": "acme/base", "revision": COMMIT, "files": tuple(files)}
+    )
+    return Job(
+        recipe=base.wanted.model_copy(update={"base": source}),
+        store=Store(base.folder.parent / "store"),
+        rehearsal=False,
+        origins={"base": "hub"},
+    )
+
+
+def test_the_hub_is_asked_for_headers_alone(base, hub):
+    """A whole base passes, and of its tensors no more was asked for than the beginning."""
+    base.arrays["model.language_model.embed_tokens.weight"] = bf16(RNG, 64, 32)
+    job = published(base, hub)
+    assert len(preflight.check(job).tensors) == len(base.arrays)
+    asked = [line for line in hub.requests if "safetensors " in line and "resolve" in line]
+    assert len(asked) == 2
+    assert all(re.search("bytes=0-", line) for line in asked)
+    assert not any("tokenizer.json" in line for line in hub.requests)
+    assert not list((job.store.root / "tmp").iterdir())
+
+
+def test_a_fault_on_the_hub_is_told_before_fetching(base, hub):
+    empty(base)
+    with pytest.raises(BaseError, match=rf"'{NORM}' \(norms\) is empty"):
+        preflight.check(published(base, hub))
+
+
+def test_the_hub_is_not_asked_for_what_is_there(base, hub):
+    """An unchanged build needs no network."""
+    job = published(base, hub)
+    source = job.recipe.base
+    downloads.take(source, source.files, job.store.root / "hub")
+    hub.requests.clear()
+    assert len(preflight.check(job).tensors) == len(base.arrays)
+    assert hub.requests == []
+
+
+def test_a_header_that_is_longer_than_what_is_asked_for_first(base, hub, monkeypatch):
+    monkeypatch.setattr("forge.inputs.hub.BEGINNING", 64)
+    assert len(preflight.check(published(base, hub)).tensors) == len(base.arrays)
