@@ -52,7 +52,7 @@ def build(
         job = fetch.choose(job)
         base = preflight.check(job)
         results = pipeline.run(job, within=("host",))
-        preflight.check_fetched(base, results["fetch"])
+        preflight.check_fetched(job, base, results["fetch"])
         ledger = running.folder / "ledger.json"
         ledgers.write(ledger, job, results)
         for environment in job.environments:

@@ -1,5 +1,6 @@
 """The driver, with a runner that runs the steps in this process: what it places, and what not."""
 
+import json
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,12 @@ from conftest import FACTS, FLAGSHIP
 from forge import driver, pipeline
 from forge import ledger as ledgers
 from forge.calibration import record
-from forge.core.errors import StoreError
+from forge.core import canonical
+from forge.core.errors import BaseError, StoreError
 from forge.core.store import Store
 from forge.pipeline import Job
 from forge.recipes import recipe
+from forge.tensors import tensorfile
 
 
 @pytest.fixture
@@ -59,6 +62,56 @@ class Here:
 def here(job, neighbour=lambda: None):
     with job.store.scratch("ledger") as folder:
         yield Here(folder, neighbour)
+
+
+def spoil(name, change):
+    """Changes one tensor of the small base in place, or a key of its config if `name` is None."""
+
+    def work(base):
+        if name is None:
+            config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+            canonical.write(base / "config.json", config | change)
+        else:
+            for tensor in tensorfile.read_checkpoint(base).values():
+                if tensor.name.startswith(name):
+                    with tensor.file.open("r+b") as file:
+                        file.seek(tensor.offset)
+                        file.write(change(tensor.read()))
+
+    return work
+
+
+NAN = b"\xc0\x7f"
+EMBEDDED, NORM = "model.language_model.embed_tokens.weight", "model.language_model.norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (spoil(NORM, lambda old: old[:6] + NAN + old[8:]), rf"'{NORM}' holds NaN at \[3\]"),
+        (spoil("model.visual.pos", lambda old: old[:-2] + NAN), r"holds NaN at \[15, 7\]"),
+        (spoil(EMBEDDED, lambda old: b"\x80\xff" + old[2:]), r"holds -infinity at \[0, 0\]"),
+        (spoil("mtp.norm", lambda old: NAN + old[2:]), r"'mtp.norm.weight' holds NaN at \[0\]"),
+        (spoil("mtp.", lambda old: bytes(len(old))), "all 8 matrices of the MTP head are zero"),
+        (spoil(None, {"tie_word_embeddings": True}), "'lm_head.weight' is there and differs"),
+        (spoil(None, {"architectures": ["X"]}), r'architectures is \["X"\]'),
+    ],
+)
+def test_a_base_that_no_model_can_be_made_of(job, tmp_path, monkeypatch, damage, message):
+    """It is refused before the environments of the other steps are started."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    damage(job.base)
+    started = here(job, lambda: pytest.fail("the build has gone on"))
+    with pytest.raises(BaseError, match=message) as told:
+        driver.build(job, tmp_path / "out", started)
+    assert str(job.base) in str(told.value)
+
+
+def test_norms_of_zeros_are_built(job, tmp_path, monkeypatch):
+    """This family's norms are 1 + w."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    spoil(NORM, lambda old: bytes(len(old)))(job.base)
+    assert driver.build(job, tmp_path / "out", here(job)) == 0
 
 
 def test_a_neighbour_at_the_same_folder(job, tmp_path, monkeypatch):

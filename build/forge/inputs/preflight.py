@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from forge.core import console
 from forge.inputs import fetch, hub
-from forge.manifest.tensor_list import TensorLine
 from forge.tensors import admission, tensor_list
 from forge.tensors.admission import Offer
 from forge.tensors.configs import CONFIG
@@ -46,16 +45,22 @@ def check(job: "Job") -> Offer:
     return base
 
 
-def check_fetched(base: Offer, fetched: "Result") -> None:
-    """Looks at what only the bytes of the base tell, by the digests that fetch took.
+def check_fetched(job: "Job", base: Offer, fetched: "Result") -> None:
+    """Looks at what only the bytes tell, by the digests that fetch took.
 
     Raises:
-        BaseError: as :func:`forge.tensors.admission.require_tied`.
+        BaseError: as :func:`forge.tensors.admission.require_tied` and `require_head`.
     """
-    lines: dict[str, TensorLine] = tensor_list.read(fetched.files / tensor_list.of_input("base"))
+    lines = tensor_list.read(fetched.files / tensor_list.of_input("base"))
     if base.config is not None:
         digests = {name: line.sha256 for name, line in lines.items()}
         admission.require_tied(base.config, digests)
+    source, where = head_source(job.recipe, base.tensors), base.folder
+    if source == "donor":
+        lines = tensor_list.read(fetched.files / tensor_list.of_input("donor"))
+        where = fetch.origin_of(job, "donor").folder or where
+    if source is not None:
+        admission.require_head(job.recipe, lines, where)
 
 
 @contextmanager

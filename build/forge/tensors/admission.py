@@ -7,11 +7,13 @@ must be those of the architecture, the head's included, and the recipe must have
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from forge.core import canonical
 from forge.core.errors import BaseError, QuantizeError, RecipeError
+from forge.manifest.tensor_list import TensorLine
 from forge.recipes.recipe import Recipe
 from forge.tensors import family, tensorfile
 from forge.tensors.configs import CONFIG
@@ -127,6 +129,35 @@ def require_tied(config: Config, digests: Mapping[str, str]) -> None:
             f"output head, but {known.tied.output!r} is there and differs from it. Set the key to "
             "false, or remove the tensor."
         )
+
+
+def require_head(recipe: Recipe, lines: Mapping[str, TensorLine], where: Path) -> None:
+    """Refuses an MTP head whose matrices are all zero: every draft of it would be the same.
+
+    Args:
+        recipe: names the tensors of the head.
+        lines: the tensors of the checkpoint that gives it, with their digests.
+        where: that checkpoint.
+
+    Raises:
+        BaseError: all of its matrices are zero.
+    """
+    head = [lines[name] for name in recipe.mtp.tensors if name in lines]
+    # The smallest first, as one that is not zero ends it.
+    matrices = sorted((one for one in head if len(one.shape) > 1), key=lambda one: one.nbytes)
+    if matrices and all(one.sha256 == _zeros(one.nbytes) for one in matrices):
+        raise BaseError(
+            f"{where}: all {len(matrices)} matrices of the MTP head are zero, such as "
+            f"{matrices[0].name!r}. Take the head from a donor, or a checkpoint that has it."
+        )
+
+
+def _zeros(count: int) -> str:
+    """The sha256 of so many zero bytes."""
+    digest, block = sha256(), bytes(min(count, 1 << 20))
+    for start in range(0, count, 1 << 20):
+        digest.update(block[: count - start])
+    return digest.hexdigest()
 
 
 def compare(

@@ -13,11 +13,12 @@ from types import MappingProxyType
 from typing import Protocol
 
 from forge.core import canonical
-from forge.core.errors import TensorFileError
+from forge.core.errors import BaseError, TensorFileError
 from forge.manifest.names import TENSORS
 from forge.manifest.tensor_list import TensorLine
 from forge.tensors import tensorfile
 from forge.tensors.tensorfile import Spec
+from forge.tensors.values import Values
 
 FILE = TENSORS
 
@@ -38,6 +39,7 @@ class Hash(Protocol):
 
 
 NewHash = Callable[[], Hash]
+Feed = Callable[[memoryview], None]
 
 
 class Passing:
@@ -49,6 +51,7 @@ class Passing:
         specs: the tensors in the order of their data.
         known: digests of tensors that need not be taken, by name.
         new_hash: begins each digest.
+        look: begins to look at the values of a tensor; what it returns is given their bytes.
     """
 
     def __init__(
@@ -58,12 +61,16 @@ class Passing:
         specs: Iterable[Spec],
         known: Mapping[str, str] = MappingProxyType({}),
         new_hash: NewHash = sha256,
+        *,
+        look: Callable[[Spec], Feed | None] = lambda _: None,
     ) -> None:
         self._file = file
         self._known = known
         self._ended: list[tuple[Spec, Hash | None]] = []
         self._pending = deque(specs)
         self._new_hash = new_hash
+        self._look = look
+        self._looking: Feed | None = None
         self._open: tuple[Spec, Hash | None] | None = None
         self._left = header  # bytes up to the end of the tensor that is open, or of the header
 
@@ -75,6 +82,8 @@ class Passing:
             self._left -= len(part)
             if self._open is not None and self._open[1] is not None:
                 self._open[1].update(part)
+            if self._looking is not None:
+                self._looking(part)
             while not self._left:
                 self._next()
 
@@ -92,16 +101,16 @@ class Passing:
         if self._pending:
             spec = self._pending.popleft()
             digest = None if spec.name in self._known else self._new_hash()
-            self._open, self._left = (spec, digest), spec.nbytes
+            self._open, self._left, self._looking = (spec, digest), spec.nbytes, self._look(spec)
         else:  # whatever follows is no tensor's
-            self._open, self._left = None, maxsize
+            self._open, self._left, self._looking = None, maxsize, None
 
 
 class Arriving:
-    """As :class:`Passing`, of a file whose header passes, too.
+    """As :class:`Passing`, of a file whose header passes, too; looks at every value.
 
-    A file that breaks the format is told when its tensors are asked for: by then it is known
-    whether it is the file that was meant.
+    A file that breaks the format, or holds what is no number, is told when its tensors are asked
+    for: by then it is known whether it is the file that was meant.
 
     Args:
         path: the file.
@@ -113,6 +122,7 @@ class Arriving:
         self._begin = bytearray()
         self._passing: Passing | None = None
         self._error: TensorFileError | None = None
+        self._values: list[Values] = []
 
     def update(self, data: bytes) -> None:
         """Takes the next bytes of the file."""
@@ -130,8 +140,11 @@ class Arriving:
 
         Raises:
             TensorFileError: it breaks the format.
+            BaseError: a value is NaN or infinite.
         """
         if self._passing is not None:
+            for values in self._values:
+                self._require_finite(values)
             return self._passing.lines()
         raise self._error or TensorFileError(f"{self._path}: is truncated. Fetch it again.")
 
@@ -143,9 +156,21 @@ class Arriving:
         if len(begin) < end:
             return
         tensors = tensorfile.parse_header(self._path, self._size, bytes(begin[first:end]))
-        self._passing = Passing(self._path.name, end, [tensor.spec for tensor in tensors])
+        specs = [tensor.spec for tensor in tensors]
+        self._passing = Passing(self._path.name, end, specs, look=self._look)
         self._passing.update(bytes(begin))
         self._begin = bytearray()
+
+    def _look(self, spec: Spec) -> Feed:
+        self._values.append(Values(spec))
+        return self._values[-1].update
+
+    def _require_finite(self, values: Values) -> None:
+        if values.fault is not None:
+            raise BaseError(
+                f"{self._path}: the tensor {values.name!r} {values.fault}. No model computes with "
+                "that: take another checkpoint, or the file as it was before it was damaged."
+            )
 
 
 def line(spec: Spec, digest: str, file: str) -> TensorLine:

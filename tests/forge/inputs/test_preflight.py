@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from forge.inputs import hub as downloads
 from forge.inputs import preflight
 from forge.pipeline import Job
 from forge.recipes import recipe
-from forge.tensors import admission, tensorfile
+from forge.tensors import admission, tensor_list, tensorfile
 
 DONATED = "carnice-v2-27b-text-mtp"
 LAYER = "model.language_model.layers.0."
@@ -325,3 +326,22 @@ def test_the_hub_is_not_asked_for_what_is_there(base, hub):
 def test_a_header_that_is_longer_than_what_is_asked_for_first(base, hub, monkeypatch):
     monkeypatch.setattr("forge.inputs.hub.BEGINNING", 64)
     assert len(preflight.check(published(base, hub)).tensors) == len(base.arrays)
+
+
+def lines(base):
+    """The list of the tensors as fetch makes it."""
+    found = tensorfile.read_checkpoint(base.write()).values()
+    digests = ((one, sha256(one.read()).hexdigest()) for one in found)
+    return {one.name: tensor_list.line(one.spec, digest, "x") for one, digest in digests}
+
+
+def test_a_head_of_zeros(base):
+    """All of its matrices; the norms may be zero."""
+    head = [name for name in base.arrays if name.startswith("mtp.")]
+    admission.require_head(base.wanted, lines(base), base.folder)
+    for name in head:
+        base.arrays[name] = np.zeros_like(base.arrays[name])
+    with pytest.raises(BaseError, match=r"the base: all 8 matrices of the MTP head are zero"):
+        admission.require_head(base.wanted, lines(base), base.folder)
+    base.arrays["mtp.fc.weight"] = bf16(RNG, 32, 64)
+    admission.require_head(base.wanted, lines(base), base.folder)
