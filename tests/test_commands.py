@@ -13,6 +13,7 @@ import released
 from conftest import FLAGSHIP
 
 from forge.core.errors import (
+    BaseError,
     DifferenceError,
     EngineError,
     FileSystemError,
@@ -90,6 +91,17 @@ def test_places_that_no_build_can_go_to(tmp_path, out, code, line):
     )  # fmt: skip
     assert said.startswith(f"error: {line}")
     assert "Traceback" not in said
+
+
+def test_forge_preflight(tmp_path):
+    """Of the stand-in, and of a base whose config is another's."""
+    store = ("--store", tmp_path / "store")
+    said, _ = command("forge", "preflight", FLAGSHIP, "--rehearse", *store)
+    assert "104 tensors of the base are what the recipe needs" in said
+    base = released.local_base(tmp_path / "base")
+    (base / "config.json").write_text('{"architectures": ["X"]}', encoding="utf-8")
+    said, _ = command("forge", "preflight", FLAGSHIP, "--base", base, *store, code=BaseError.code)
+    assert f'{base}/config.json: architectures is ["X"], but {FLAGSHIP}.toml is for' in said
 
 
 def test_forge_lock():
