@@ -9,6 +9,7 @@ at the end; whoever opened it before then sees that it has lost its name, and be
 """
 
 import datetime
+import errno
 import fcntl
 import os
 import platform
@@ -24,6 +25,8 @@ from forge.core import console
 PAUSE = 0.1  # seconds between two attempts, and before the first line: most locks are soon free
 AGAIN = 10.0  # seconds between two lines
 _MOST = 200  # bytes read of a lock file
+# A disk that takes no more, on which what frees it needs locks as well.
+_UNSIGNED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 _MOUNTS = Path("/proc/self/mountinfo")
 # Where flock is the machine's own, by type of file system: the options that make it so; none for a
 # type that knows nothing else.
@@ -229,10 +232,15 @@ def _open_shared(path: Path) -> int:
 
 
 def _sign(descriptor: int) -> None:
+    """Writes down who has the lock, unless the disk takes nothing: the lock holds without it."""
     now = datetime.datetime.now(datetime.UTC)
     text = f"process {os.getpid()} on {platform.node()}, which has it since {now:%F %T} UTC"
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, text.encode()[:_MOST], 0)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode()[:_MOST], 0)
+    except OSError as error:
+        if error.errno not in _UNSIGNED:
+            raise
 
 
 def _holder(path: Path) -> str:

@@ -27,9 +27,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -81,6 +82,7 @@ class Record(Model):
     outputs: dict[RelativePath, Output] = Field(description="What was written, by path.")
 
 
+Made = TypeVar("Made")
 CHUNK = 1 << 22
 SHORT = 12  # characters of a key that stand for it where people read it
 # In a folder under `tmp/`: held by the owner for as long as it is in use.
@@ -132,7 +134,7 @@ class Store:
             StoreError: the store cannot be written.
         """
         with self._writing():
-            lock = locks.take(self._lock_of(step, key), f"{step} {key[:SHORT]}")
+            lock = self._take(step, key)
         try:
             yield
         finally:
@@ -247,13 +249,18 @@ class Store:
     @contextmanager
     def _beginning(self) -> Iterator[Path]:
         """The folder `tmp/`, in which nobody else begins meanwhile, without what the dead left."""
-        with locks.held(self._folder("locks") / "tmp.lock", str(self.root)):
+        lock = self._with_room(
+            lambda: locks.take(self._folder("locks") / "tmp.lock", str(self.root))
+        )
+        try:
             tmp = self._folder("tmp")
             for left in sorted(tmp.iterdir()):
                 if not locks.is_held(left / OWNER):
                     with suppress(FileNotFoundError):  # its owner ended just now, and removed it
                         self._to(left, "trash")
             yield tmp
+        finally:
+            lock.release()
 
     def folders(self) -> list[Path]:
         """The folders of all results, `<step>/<key>`; what they hold is not looked at."""
@@ -276,18 +283,24 @@ class Store:
         Raises:
             StoreError: the store cannot be written.
         """
-        with self._writing():
-            if (lock := locks.attempt(self._lock_of(step, key))) is None:
-                return False
+        with self._writing(), ExitStack() as stack:
+            folder = self.root / step / key
             try:
-                folder = self.root / step / key
-                # What an earlier version made has no such file until it is used.
-                with _locked_if_there(folder / USED) as free:
-                    if not free or not folder.is_dir() or unless():
-                        return False
-                    self._to(folder, "trash")
-            finally:
-                lock.release()
+                lock = self._with_room(lambda: locks.attempt(self._lock_of(step, key)))
+            except OSError as error:
+                # Its own file locks it as well: nobody uses the result without that. It is the one
+                # that is left where the disk has no room for another file.
+                if error.errno not in system_errors.FULL or not (folder / USED).exists():
+                    raise
+            else:
+                if lock is None:
+                    return False
+                stack.callback(lock.release)
+            # What an earlier version made has no such file until it is used.
+            free = stack.enter_context(_locked_if_there(folder / USED))
+            if not free or not folder.is_dir() or unless():
+                return False
+            self._to(folder, "trash")
             return True
 
     def in_work(self, name: str) -> list[Path]:
@@ -325,7 +338,9 @@ class Store:
             with self._beginning():
                 pass
             for one in _entries(self.root / "reproduce"):
-                if (lock := locks.attempt(self._lock_of("reproduce", one.name))) is not None:
+                of_rebuild = self._lock_of("reproduce", one.name)
+                lock = self._with_room(partial(locks.attempt, of_rebuild))
+                if lock is not None:
                     try:
                         self._to(one, "trash")
                     finally:
@@ -344,7 +359,12 @@ class Store:
             StoreError: the store cannot be written.
         """
         folder = self.root / result.step / result.key
-        with self.lock(result.step, result.key):
+        with self._writing(), ExitStack() as stack:
+            try:
+                stack.callback(self._take(result.step, result.key).release)
+            except OSError as error:
+                if not _is_alone(result, error):
+                    raise
             if result.use is not None and not locks.names(folder / USED, result.use.descriptor):
                 return
             if unreadable is None:
@@ -360,14 +380,19 @@ class Store:
     def _empty_trash(self) -> None:
         """Removes what is in the trash, unless somebody is at it."""
         trash = self._folder("trash")
-        lock = locks.attempt(self._folder("locks") / "trash.lock")
-        if lock is None:
-            return
-        try:
+        with ExitStack() as stack:
+            try:
+                lock = locks.attempt(self._folder("locks") / "trash.lock")
+            except OSError as error:
+                # What is in the trash is nobody's any more: two at it are only slower.
+                if error.errno not in system_errors.FULL:
+                    raise
+            else:
+                if lock is None:
+                    return
+                stack.callback(lock.release)
             for left in sorted(trash.iterdir()):
                 filesystem.delete(left)
-        finally:
-            lock.release()
 
     def _remove_free_locks(self) -> None:
         """Removes the lock files that the killed left; whoever opened one meanwhile sees that."""
@@ -385,7 +410,10 @@ class Store:
     def _to(self, folder: Path, kind: str) -> Path:
         """Renames a folder to a new place under `trash/` or `aside/`, by which it is out of use."""
         unique = uuid.uuid4().hex[:12]
-        place = self._folder(kind) / f"{folder.parent.name}-{folder.name}-{unique}"
+        place = (
+            self._with_room(lambda: self._folder(kind))
+            / f"{folder.parent.name}-{folder.name}-{unique}"
+        )
         folder.rename(place)
         return place
 
@@ -397,6 +425,22 @@ class Store:
             except FileNotFoundError:
                 return None
             return use if locks.names(folder / USED, use.descriptor) else None
+
+    def _take(self, step: str, key: str) -> locks.Lock:
+        return self._with_room(
+            lambda: locks.take(self._lock_of(step, key), f"{step} {key[:SHORT]}")
+        )
+
+    def _with_room(self, make: Callable[[], Made]) -> Made:
+        """Makes a file or folder; on a full disk, again once what nobody has any more is gone."""
+        try:
+            return make()
+        except OSError as error:
+            if error.errno not in system_errors.FULL:
+                raise
+        self._empty_trash()
+        self._remove_free_locks()
+        return make()
 
     def _lock_of(self, step: str, key: str) -> Path:
         return self._folder("locks") / f"{step}-{key}.lock"
@@ -524,6 +568,18 @@ def _worked(
         if not system_errors.concerns_files(error):
             raise
         raise system_errors.of_files(error, step, files) from error
+
+
+def _is_alone(result: Result, error: OSError) -> bool:
+    """Whether nobody else uses a result, for which a full disk had no room for a lock file.
+
+    It is its own file that is locked then: nobody begins to use the result without that one.
+    """
+    return (
+        error.errno in system_errors.FULL
+        and result.use is not None
+        and locks.exclusive(result.use.descriptor)
+    )
 
 
 def _discard(mine: Path, owner: locks.Lock) -> None:
