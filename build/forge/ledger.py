@@ -46,7 +46,7 @@ def read(path: Path) -> tuple[Job, dict[str, Result]]:
         RecipeError: the recipe is not there any more.
     """
     try:
-        found = Ledger.parse(path.read_bytes())
+        found = Ledger.parse(filesystem.read(path))
     except (OSError, ValueError) as error:
         why = mistake(error) if isinstance(error, ValidationError) else str(error)
         raise StoreError(f"{path}: is no ledger of a build: {why}.") from error

@@ -313,6 +313,37 @@ def test_fsck_finds_what_is_damaged(store, said):
     assert said[-1] == f"{store.root}: 6 results are what was recorded"
 
 
+@pytest.mark.parametrize("name", ["record.json", "files/quantize"])
+def test_pipes(store, name):
+    """As a real process, which would wait for ever: a result with one is damaged, and goes."""
+    line(store, "abcde")
+    pipe = store.root / "quantize" / ("c" * 64) / name
+    pipe.unlink()
+    os.mkfifo(pipe)
+    for command, code in (("list", 0), ("gc", 0), ("fsck", StoreError.code)):
+        done = subprocess.run(
+            [sys.executable, "-m", "forge", "store", command, "--store", store.root],
+            capture_output=True, encoding="utf-8", check=False, timeout=30,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+    assert "is no regular file" in done.stderr
+    assert len(there(store)) == 4
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_a_ledger_that_is_no_file_ends_it(store, kind):
+    """The build that runs has one all the same, by which it needs something."""
+    make(store, "quantize", "a", {"shard": b"x"})
+    with store.scratch("ledger") as folder:
+        path = folder / "ledger.json"
+        path.mkdir() if kind == "folder" else os.mkfifo(path)
+        with pytest.raises(StoreError, match="is the ledger of a build that runs"):
+            gc.gc(store, days=0, confirm=True)
+        with pytest.raises(StoreError, match="is no ledger of a build"):
+            ledgers.read(path)
+    assert there(store)
+
+
 def test_the_commands(store):
     """As real processes; a damaged store has the exit code of one."""
     make(store, "quantize", "a", {"shard": b"x"})

@@ -1,5 +1,6 @@
 """Keys: made for their owner alone, named as openssl and sha256sum name them, never shown."""
 
+import os
 import subprocess
 from hashlib import sha256
 
@@ -91,3 +92,11 @@ def test_key_of_another_curve(tmp_path, curve):
 def test_private_key_is_no_public_key(key):
     with pytest.raises(SigningError, match="is no public key"):
         keys.public(key)
+
+
+def test_a_pipe_is_no_key(tmp_path):
+    """Nobody writes to it, so reading it would wait for ever."""
+    os.mkfifo(tmp_path / "key")
+    with pytest.raises(SigningError, match="key: is no file"):
+        keys.generate(tmp_path / "key")
+    assert not (tmp_path / "key.pub").exists()

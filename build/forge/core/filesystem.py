@@ -6,6 +6,8 @@ A name that a rename gives lasts once the bytes below it and the folder that it 
 import errno
 import os
 import shutil
+import stat
+from io import FileIO
 from pathlib import Path
 
 from forge.core import console, system_errors, walking
@@ -15,7 +17,28 @@ from forge.core import console, system_errors, walking
 CANNOT_LINK = frozenset(
     {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 )
+# What the system says of a device or a pipe that cannot be opened, and `opened` of any other.
+NO_FILE = frozenset({errno.ENXIO, errno.ENODEV})
 _CHUNK = 1 << 22
+
+
+def opened(path: Path) -> FileIO:
+    """Opens a file for reading; what is none, such as a pipe that nobody writes to, is refused.
+
+    Raises:
+        OSError: the system refused, or, with an errno of `NO_FILE`, it is no regular file.
+    """
+    file = FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.ENXIO, "is no regular file", str(path))
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file, as :func:`opened`."""
+    with opened(path) as file:
+        return file.read()
 
 
 def flush(folder: Path) -> None:

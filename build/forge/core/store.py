@@ -92,7 +92,9 @@ USED = "used"
 # What lies beside the results of steps; the last three are kept by inputs, verify and reproduce.
 APART = frozenset({"locks", "tmp", "trash", "aside", "hub", "failed", "reproduce"})
 # A record of which the system says this is none: not there, no file, or not to be had off the disk.
-NO_RECORD = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO})
+NO_RECORD = filesystem.NO_FILE | {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,11 +306,11 @@ class Store:
             return True
 
     def in_work(self, name: str) -> list[Path]:
-        """The files of this name in scratch folders whose owners live."""
+        """What has this name in scratch folders whose owners live."""
         return [
             folder / "made" / name
             for folder in _entries(self.root / "tmp")
-            if locks.is_held(folder / OWNER) and (folder / "made" / name).is_file()
+            if locks.is_held(folder / OWNER) and os.path.lexists(folder / "made" / name)
         ]
 
     def leftovers(self) -> list[Path]:
@@ -549,7 +551,7 @@ def _lost(path: Path, error: OSError) -> Damage:
 def _read_again(path: Path, advance: Callable[[int], None]) -> str | OSError:
     digest = sha256()
     try:
-        with path.open("rb", buffering=0) as file:
+        with filesystem.opened(path) as file:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
                 advance(len(chunk))
@@ -639,7 +641,7 @@ def _read(path: Path) -> Record:
         StoreError: the system does not let it be read, which says nothing of the record.
     """
     try:
-        return Record.parse(path.read_bytes())
+        return Record.parse(filesystem.read(path))
     except ValidationError as error:
         raise ValueError(mistake(error)) from error
     except OSError as error:

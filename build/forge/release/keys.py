@@ -51,6 +51,8 @@ def generate(path: Path) -> str:
     try:
         placing.require_none(public)
         if os.path.lexists(path):
+            if not path.is_file():  # a pipe would be waited for
+                raise SigningError(f"{path}: is no file. Name one that is not there yet.")
             key = _private(path)
             console.say(f"{path} is there without its public half, which is written now")
         else:

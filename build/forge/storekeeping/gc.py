@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from forge.core import console, locks
+from forge.core import console, filesystem, locks
 from forge.core.errors import StoreError
 from forge.core.store import SHORT, Store
 from forge.manifest.ledger import Ledger
@@ -157,10 +157,10 @@ def _in_ledgers(store: Store) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for path in store.in_work("ledger.json"):
         try:
-            found |= set(Ledger.parse(path.read_bytes()).results.items())
+            found |= set(Ledger.parse(filesystem.read(path)).results.items())
         except FileNotFoundError:
             continue  # its build has ended
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise StoreError(
                 f"{path}: is the ledger of a build that runs, and is none that is known here; "
                 "nothing more is removed while it runs."

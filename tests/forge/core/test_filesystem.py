@@ -4,11 +4,13 @@ import errno
 import os
 import re
 import resource
+import socket
+from pathlib import Path
 
 import pytest
 from interrupted import killed
 
-from forge.core.filesystem import CANNOT_LINK, link, replace
+from forge.core.filesystem import CANNOT_LINK, NO_FILE, link, read, replace
 from forge.core.store import stamp
 
 
@@ -85,3 +87,28 @@ def test_replaced_as_a_whole_wherever_it_is_killed(tmp_path, monkeypatch):
     assert path.read_bytes() == b"new" * 50_000
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
     assert number > 3
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder"])
+def test_only_files_are_read(tmp_path, kind):
+    """Nothing waits for somebody to write to a pipe."""
+    path = tmp_path / "path"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(str(path))
+    elif kind == "device":
+        path.symlink_to(os.devnull)
+    else:
+        path.mkdir()
+    with pytest.raises(OSError, match=re.escape(str(path))) as refused:
+        read(path)
+    assert refused.value.errno in {*NO_FILE, errno.EISDIR}
+    assert Path(refused.value.filename) == path
+
+
+def test_a_file_is_read_as_a_whole(tmp_path):
+    path = tmp_path / "path"
+    path.write_bytes(data := os.urandom(3_000_000))
+    assert read(path) == data

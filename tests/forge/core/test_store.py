@@ -16,7 +16,7 @@ import pytest
 
 from forge.core import console
 from forge.core.errors import FileSystemError, StoreError
-from forge.core.store import Store
+from forge.core.store import Store, record_of
 
 KILLED = """
 import sys, time
@@ -163,23 +163,37 @@ def test_a_file_in_a_results_place(store):
 
 @pytest.mark.parametrize("name", ["EACCES", "EMFILE"])
 def test_a_record_that_may_not_be_read_now_stays(store, monkeypatch, name):
-    """It says nothing of the result. Injected into `os.open`'s place in pathlib."""
+    """It says nothing of the result. Injected into `os.open`."""
     path = make(store).files.parent / "record.json"
     code = getattr(errno, name)
     with monkeypatch.context() as patched:
-        patched.setattr(type(path), "read_bytes", refusing(code))
+        patched.setattr(os, "open", refusing_to_read(path, code))
         with pytest.raises(StoreError, match=re.escape(f"{path}: {os.strerror(code)}")):
             store.get("step", "key")
     assert store.get("step", "key") is not None
 
 
-def refusing(code):
-    """A method of a path that the system refuses."""
+def refusing_to_read(refused, code):
+    """`os.open`, which the system refuses for one file."""
+    real = os.open
 
-    def refuse(path, *_, **__):
-        raise OSError(code, os.strerror(code), str(path))
+    def opened(path, *arguments, **named):
+        if Path(path) == refused:
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path, *arguments, **named)
 
-    return refuse
+    return opened
+
+
+def test_a_record_that_is_a_pipe(store):
+    """Nobody writes to it, so whoever opened it as a file would wait for ever."""
+    path = make(store).files.parent / "record.json"
+    path.unlink()
+    os.mkfifo(path)
+    assert record_of(path.parent) is None
+    assert store.get("step", "key") is None
+    assert len(set_aside(store)) == 1
+    assert make(store).files.is_dir()
 
 
 def test_missing_file_is_noticed(store):
