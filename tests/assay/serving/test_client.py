@@ -1,13 +1,21 @@
-"""Whatever a server answers, it is an error of the engine, in words."""
+"""Whatever a server answers, it is an error of the engine, in words; and only what a server that
+lives has answered is a verdict about the checkpoint.
+"""
 
+import socket
 import threading
-from contextlib import closing
+from contextlib import closing, nullcontext
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from assay.serving.client import Client
+from assay.serving import perplexity, probes, sessions, smoke, tools
+from assay.serving.client import Client, RefusedError
+from assay.serving.perplexity import Perplexity, Text
+from assay.serving.sessions import Session
 from forge.core.errors import EngineError
+from forge.recipes import recipe
 
 
 @pytest.fixture
@@ -16,11 +24,11 @@ def answering(tmp_path):
     (tmp_path / "log").write_text("the last words\n", encoding="utf-8")
     servers = []
 
-    def start(data, encoding=None):
+    def start(data, encoding=None, status=200, health=200):
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                self.send_response(200)
+                self.send_response(health if self.path == "/health" else status)
                 self.send_header("Content-Length", str(len(data)))
                 if encoding:
                     self.send_header("Content-Encoding", encoding)
@@ -33,7 +41,7 @@ def answering(tmp_path):
                 pass
 
         server = HTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         servers.append((server, thread))
         url = f"http://127.0.0.1:{server.server_port}"
@@ -68,3 +76,102 @@ def test_health_that_cannot_be_read(answering):
     """It is not there yet, or is something else."""
     with answering(b"no gzip", "gzip") as client:
         assert not client.healthy()
+
+
+TEXT = Text(name="text", content="a text", window=8)
+BASE = Perplexity(windows=1, tokens=8, scored=7, value=8.5, mean_nll=2.14, seconds=1.0)
+SERVE = recipe.find("qwen36-27b-vlm-mtp").serve
+# Every probe that asks a server for something; what they were told has no part in it.
+PROBES = {
+    "smoke.chat": partial(probes.chat, thinking=True),
+    "smoke.image": probes.image,
+    "smoke.image_refused": probes.image_refused,
+    "smoke.tool_call": tools.tool_call,
+    "smoke.mtp": partial(smoke.mtp, serve=SERVE, prompts=("Once",), drafted=smoke.SimpleQueue()),
+    "smoke.greedy_identical": partial(
+        smoke.rewrite, prompts=("Once",), drafted=smoke.SimpleQueue()
+    ),
+    "perplexity": partial(
+        perplexity.compare, base=BASE, text=TEXT, max_ratio=1.1, settings={"result": {}}
+    ),
+}
+FULL = b'{"error": {"message": "No space left on device", "type": "InternalServerError"}}'
+
+
+class Up:
+    """A server that started."""
+
+    def __init__(self, client):
+        self.client = client
+
+    def ready(self):
+        return self.client
+
+
+def ask(client, name):
+    return sessions.ask(Up(client), Session(server=nullcontext(), probes={name: PROBES[name]}))
+
+
+@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("name", PROBES)
+def test_a_dying_engine_is_no_verdict(answering, name, status):
+    """As vLLM answers when its compiler finds the disk full, while `/health` may still be good."""
+    with answering(FULL, status=status) as client:
+        with pytest.raises(EngineError, match=f"(?s){status}.*No space left.*last words") as told:
+            ask(client, name)
+        assert not isinstance(told.value, RefusedError)
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_dead_engine_is_no_verdict(tmp_path, name):
+    """It takes a request and ends."""
+    (tmp_path / "log").write_text("the last words\n", encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drop():
+            listening.accept()[0].close()
+
+        thread = threading.Thread(target=drop)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with (
+            closing(Client(url, model="m", log=tmp_path / "log")) as client,
+            pytest.raises(EngineError, match="(?s)did not answer.*the last words") as told,
+        ):
+            ask(client, name)
+        thread.join()
+    assert not isinstance(told.value, RefusedError)
+
+
+@pytest.mark.parametrize("status", [400, 404, 501])
+@pytest.mark.parametrize("name", PROBES.keys() - {"smoke.image_refused"})
+def test_what_a_living_engine_refuses_is_a_verdict(answering, name, status):
+    """Such as a template that cannot be filled in, and probabilities that are no numbers."""
+    with answering(b"the template is broken", status=status) as client:
+        (check,) = ask(client, name)
+    assert not check.passed
+    assert check.name == name
+    assert f"{status}: the template is broken" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("answer", "passed"),
+    [("At most 0 image(s) may be provided in one prompt.", True), ("a negative length", False)],
+)
+def test_a_refused_picture_is_a_verdict_when_the_engine_lives_on(answering, answer, passed):
+    with answering(answer.encode(), status=400) as client:
+        (check,) = ask(client, "smoke.image_refused")
+    assert check.passed is passed
+    with (
+        answering(answer.encode(), status=400, health=503) as client,
+        pytest.raises(EngineError, match="(?s)no longer healthy.*the last words"),
+    ):
+        ask(client, "smoke.image_refused")
+
+
+def test_health_that_is_lost_is_no_verdict(answering):
+    fitted = smoke.Fitted(device="cpu", args={}, env={}, adaptations=())
+    with answering(b"", health=503) as client, pytest.raises(EngineError, match="last words"):
+        smoke.health(client, began=0.0, fitted=fitted)
+    with answering(b"") as client:
+        assert smoke.health(client, began=0.0, fitted=fitted).passed

@@ -1,4 +1,4 @@
-"""What is reported of servers that fail or die, and which checks are made of whom."""
+"""That servers which fail or die are no verdict, and which checks are made of whom."""
 
 import threading
 from contextlib import contextmanager, nullcontext
@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 import pytest
 
 from assay.serving import engine, profiles, sessions, smoke, tools
-from assay.serving.client import Client
+from assay.serving.client import Client, RefusedError
 from assay.serving.sessions import Session
 from forge.core import checkout
 from forge.core.errors import EngineError
@@ -22,6 +22,7 @@ BOTH = {
     "smoke.health", "smoke.chat.thinking_on", "smoke.chat.thinking_off", "smoke.image",
     "smoke.tool_call", "perplexity",
 }  # fmt: skip
+REFUSED = "the server answered 400"
 MTP = {"smoke.mtp", "smoke.greedy_identical"}
 
 
@@ -35,8 +36,25 @@ class Dead:
 class Up:
     """A server that is healthy at once."""
 
+    def __init__(self, client=None):
+        self.client = client
+
     def ready(self):
-        return None
+        return self.client
+
+
+class Refusing:
+    """A client of a server that lives, and refuses whatever it is asked."""
+
+    def __getattr__(self, name):
+        def refuse(*_, **__):
+            raise RefusedError(REFUSED)
+
+        return refuse
+
+
+def good(_):
+    return Check(name="a", passed=True, detail="", measured={"x": 1})
 
 
 def test_a_server_that_is_gone_is_an_engine_error(tmp_path):
@@ -58,51 +76,69 @@ def test_a_server_that_is_gone_is_an_engine_error(tmp_path):
         (TEXT_ONLY, BOTH - {"smoke.image"} | {"smoke.image_refused"}),
     ],
 )
-def test_servers_that_do_not_start_fail_every_check(tmp_path, monkeypatch, device, serve, expected):
-    """None of the checks is missing from the report, and each says why it failed."""
-    running = []
+def test_every_check_is_made(tmp_path, monkeypatch, device, serve, expected):
+    """Of servers that refuse whatever they are asked, each with the reason."""
 
     @contextmanager
-    def refuse(*_, **__):
-        running.append(device)
-        yield Dead()
-        running.remove(device)
+    def start(*_, **__):
+        yield Up(Refusing())
 
     monkeypatch.setattr(engine, "device", lambda: device)
-    monkeypatch.setattr(engine, "serve", refuse)
+    monkeypatch.setattr(engine, "serve", start)
     ok = Check(name="ok", passed=True, detail="", measured={"x": 1})
     monkeypatch.setattr(profiles, "check", lambda *_: ok)
     monkeypatch.setattr(smoke, "tool_parser", lambda *_: ok)
     checks = smoke.run(
-        STANDIN, serve, smoke.fit(STANDIN, serve), workdir=tmp_path, scoring={"perplexity": print}
+        STANDIN,
+        serve,
+        smoke.fit(STANDIN, serve),
+        workdir=tmp_path,
+        scoring={"perplexity": lambda client: client.chat()},
     )
     served = [check for check in checks if check is not ok]
     assert not any(check.passed for check in served)
-    assert all("exit code 1" in check.detail for check in served)
     assert expected == {check.name for check in served}
     assert len(served) == len(expected)
-    assert running == []
+    assert {check.detail for check in served} == {REFUSED}
 
 
-def test_a_server_that_dies_while_it_is_asked_fails_that_check_and_the_rest():
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("dying", [0, 1])
+def test_a_server_that_does_not_start_ends_the_trial(together, dying):
+    """Nothing is reported, as it may be this machine's fault, and the others are stopped, too."""
+    running = []
+
+    @contextmanager
+    def server(number):
+        running.append(number)
+        yield Dead() if number == dying else Up()
+        running.remove(number)
+
+    done = []
+    asked = [
+        Session(server=server(n), probes={"a": good}, done=lambda n=n: done.append(n))
+        for n in range(2)
+    ]
+    with pytest.raises(EngineError, match="exit code 1"):
+        sessions.ask_all(asked, together=together, meanwhile=list)
+    assert dying in done
+
+
+def test_a_server_that_dies_while_it_is_asked_ends_the_trial():
     def die(_):
         raise EngineError("POST: the server did not answer")
 
-    good = {"a": lambda _: Check(name="a", passed=True, detail="", measured={"x": 1})}
-    checks = sessions.ask(Up(), Session(server=nullcontext(), probes={**good, "b": die, "c": die}))
-    assert [(check.name, check.passed) for check in checks] == [
-        ("a", True),
-        ("b", False),
-        ("c", False),
-    ]
+    session = Session(server=nullcontext(), probes={"a": good, "b": die, "c": good})
+    with pytest.raises(EngineError, match="did not answer"):
+        sessions.ask(Up(), session)
 
 
 def test_a_text_that_mtp_never_wrote_fails_the_comparison(monkeypatch, tmp_path):
-    """The other server is up and has written; it does not wait for one that is not."""
+    """The other server has written; it does not wait for one that refuses to."""
 
     @contextmanager
     def serve(*_, speculative_tokens, **__):
-        yield Up() if speculative_tokens is None else Dead()
+        yield Up() if speculative_tokens is None else Up(Refusing())
 
     monkeypatch.setattr(engine, "device", lambda: "cpu")
     monkeypatch.setattr(engine, "serve", serve)

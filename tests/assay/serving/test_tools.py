@@ -1,5 +1,7 @@
 """Calls of tools, good and bad, and the tool parser against the template."""
 
+import errno
+
 import pytest
 
 from assay.serving import tools
@@ -49,3 +51,25 @@ def test_tool_parser_and_template_agree():
 @pytest.mark.parametrize("parser", ["hermes", "no_such_parser", ""])
 def test_a_parser_of_another_form_fails(parser):
     assert not tools.tool_parser(STANDIN, parser).passed
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("Can't load tokenizer"), FileNotFoundError(errno.ENOENT, "no tokenizer.json")]
+)
+def test_a_tokenizer_that_cannot_be_read_fails(monkeypatch, error):
+    monkeypatch.setattr(tools, "_written_and_read", raising(error))
+    assert not tools.tool_parser(STANDIN, "qwen3_coder").passed
+
+
+def test_a_full_disk_is_no_verdict(monkeypatch):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(tools, "_written_and_read", raising(full))
+    with pytest.raises(OSError, match="No space left"):
+        tools.tool_parser(STANDIN, "qwen3_coder")
+
+
+def raising(error):
+    def fail(*_):
+        raise error
+
+    return fail

@@ -1,4 +1,7 @@
-"""Speaks to one running server; every failure of it is an EngineError with its last words."""
+"""Speaks to one running server; every failure of it is an EngineError with its last words.
+
+A server that lives and refuses a request says something of the checkpoint: a RefusedError.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,6 +16,10 @@ from forge.core.processes import tail
 
 REQUEST_SECONDS = 600.0
 HEALTH_SECONDS = 5.0
+
+
+class RefusedError(EngineError):
+    """A server that lives refused a request that the checkpoint should have made good."""
 
 
 class Sample(NamedTuple):
@@ -37,9 +44,14 @@ class Client:
         return self._ask("/v1/chat/completions", {"messages": list(messages), **options})
 
     def refused_chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
-        """`/v1/chat/completions` where a refusal is hoped for: the status and the text."""
+        """`/v1/chat/completions` where a refusal is hoped for: the status and the text.
+
+        Raises:
+            EngineError: the server failed over it, or does not live on.
+        """
         body = self._body({"messages": list(messages), "max_tokens": 1})
-        response = self._send("POST", "/v1/chat/completions", json=body)
+        response = self._answered("POST", "/v1/chat/completions", json=body)
+        self.require_health()
         return response.status_code, response.text
 
     def completion(
@@ -68,6 +80,15 @@ class Client:
             return False
         return healthy
 
+    def require_health(self) -> None:
+        """Makes sure that the server lives.
+
+        Raises:
+            EngineError: it does not, or not well enough to say so in time.
+        """
+        if not self.healthy():
+            raise EngineError(f"/health: the server is no longer healthy.\n{tail(self._log)}")
+
     def close(self) -> None:
         """Closes the connections."""
         self._http.close()
@@ -89,21 +110,30 @@ class Client:
         return EngineError(f"{path}: the server answered {what}: {text[:500]!r}\n{tail(self._log)}")
 
     def _checked(self, method: str, path: str, **content: Any) -> httpx.Response:
-        response = self._send(method, path, **content)
+        response = self._answered(method, path, **content)
         if not response.is_success:
-            raise EngineError(
-                f"{method} {path}: the server answered {response.status_code}: "
-                f"{response.text[:500]}\n{tail(self._log)}"
-            )
+            raise RefusedError(self._told(response))
         return response
 
-    def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
+    def _answered(self, method: str, path: str, **content: Any) -> httpx.Response:
+        """An answer that the server gave on purpose, be it a refusal."""
         try:
-            return self._http.request(method, path, **content)
+            response = self._http.request(method, path, **content)
         except httpx.RequestError as error:
             raise EngineError(
                 f"{method} {path}: the server did not answer ({error!r}).\n{tail(self._log)}"
             ) from error
+        # vLLM answers 500 and 503 when its engine is dying or dead, and does so for a while.
+        if response.is_server_error and response.status_code != httpx.codes.NOT_IMPLEMENTED:
+            raise EngineError(self._told(response))
+        return response
+
+    def _told(self, response: httpx.Response) -> str:
+        request = response.request
+        return (
+            f"{request.method} {request.url.path}: the server answered {response.status_code}: "
+            f"{response.text[:500]}\n{tail(self._log)}"
+        )
 
 
 def parse_metrics(text: str) -> list[Sample]:

@@ -60,12 +60,11 @@ def image(client: Client) -> Check:
 def image_refused(client: Client) -> Check:
     """A picture, for a checkpoint that has no vision tower, is refused, and the server lives on."""
     status, text = client.refused_chat([_question(RED)])
-    alive = client.healthy()
     return Check(
         name="smoke.image_refused",
-        passed=400 <= status < 500 and "image" in text and alive,
-        detail=f"answered {status}: {text[:200]}; then {'healthy' if alive else 'not healthy'}",
-        measured={"status": status, "answer": text[:500], "healthy": alive},
+        passed=400 <= status < 500 and "image" in text,
+        detail=f"answered {status}: {text[:200]}; then healthy",
+        measured={"status": status, "answer": text[:500], "healthy": True},
     )
 
 

@@ -1,4 +1,8 @@
-"""Servers that are asked: one check a probe, whatever happens to the server."""
+"""Servers that are asked: one check a probe, of what a server that lives has said.
+
+A server that does not start, or that dies while it is asked, says nothing of the checkpoint: a full
+disk and a missing compiler look the same. That is an EngineError, and no check at all.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -6,9 +10,8 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from assay.serving.client import Client
+from assay.serving.client import Client, RefusedError
 from assay.serving.engine import Server
-from forge.core.errors import EngineError
 from forge.manifest.verification import Check
 
 Probe = Callable[[Client], Check]
@@ -33,6 +36,9 @@ def ask_all(
 
     A GPU's memory is given to one server. A CPU has cores for two, and starting one takes one.
     The checks of `meanwhile` need no server; they come first.
+
+    Raises:
+        EngineError: a server did not start, or died while it was asked.
     """
     if not together:
         checks = meanwhile()
@@ -49,21 +55,23 @@ def ask_all(
 
 
 def ask(server: Server, session: Session) -> list[Check]:
-    """One check a probe, from one server; all of them failed if it does not start."""
+    """One check a probe, from one server.
+
+    Raises:
+        EngineError: it did not start, or died while it was asked.
+    """
     try:
         client = server.ready()
         return [attempt(name, partial(probe, client)) for name, probe in session.probes.items()]
-    except EngineError as error:
-        return [failed(name, str(error)) for name in session.probes]
     finally:
         session.done()
 
 
 def attempt(name: str, probe: Callable[[], Check]) -> Check:
-    """The check that a probe makes; failed if the engine fails meanwhile."""
+    """The check that a probe makes; failed if the server refuses what the probe asks."""
     try:
         return probe()
-    except EngineError as error:
+    except RefusedError as error:
         return failed(name, str(error))
 
 

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from assay.serving import baseline, flags, perplexity, smoke
 from assay.serving.perplexity import Text
-from assay.serving.sessions import failed
-from forge.core.errors import EngineError
 from forge.core.store import Result
 from forge.manifest import document
 from forge.manifest.inputs import Inputs
@@ -23,7 +21,7 @@ def run(job: Job, checkpoint: Path, fetched: Result, logs: Path) -> list[Check]:
     """Scores the base unless that was done, and makes every check of a running checkpoint.
 
     Raises:
-        EngineError: no vLLM is installed here.
+        EngineError: no vLLM is installed here, or a server did not start or died.
     """
     gate, serve = job.recipe.perplexity, job.recipe.serve
     text = Text(
@@ -34,10 +32,7 @@ def run(job: Job, checkpoint: Path, fetched: Result, logs: Path) -> list[Check]:
     )
     fitted = smoke.fit(checkpoint, serve)
     args = flags.scoring(fitted.args, window=text.window)
-    try:
-        base = baseline.perplexity(fetched, text, args, fitted.env, job.store)
-    except EngineError as error:
-        return [failed("perplexity", str(error))]
+    base = baseline.perplexity(fetched, text, args, fitted.env, job.store)
     compare = partial(
         perplexity.compare,
         base=base,
