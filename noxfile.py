@@ -7,8 +7,18 @@ puts behind the packages of the environment that is tested.
 """
 
 import os
-import signal
 import sys
+
+for number, standard in enumerate(("stdin", "stdout", "stderr")):  # before nox, which needs them
+    try:
+        os.fstat(number)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+        os.set_inheritable(nowhere, True)
+        mode = "r" if number == 0 else "w"
+        setattr(sys, standard, os.fdopen(nowhere, mode, encoding="utf-8", closefd=False))
+
+import signal
 from pathlib import Path
 
 SIGNALS: list[int] = []  # that came

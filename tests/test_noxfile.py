@@ -5,6 +5,7 @@ told."""
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -186,6 +187,21 @@ def test_a_failure_is_the_end(tree):
     """Of a session, of the sessions after it, and of nox, which says so."""
     started = tree.nox("-s", "assay", "forge", "--", "folder", status=41)
     assert [call[:2] for call in started] == [["assay", "host"]]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_may_be_closed(tree, closed):
+    """As make starts it: nox itself needs a standard output. What runs finds all three open."""
+    tree.noted.write_text("", encoding="utf-8")
+    shell = f"exec {shlex.quote(str(NOX))} noxfile.py -s forge -- list {closed}"
+    done = subprocess.run(
+        ["bash", "-c", shell], cwd=tree.folder, capture_output=True, encoding="utf-8", check=False,
+        env={"PATH": os.environ["PATH"]},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    (call,) = tree.noted.read_text(encoding="utf-8").splitlines()
+    assert json.loads(call) == ["forge", "host", "-m", "forge", "list"]
 
 
 class TestLock:
