@@ -4,6 +4,9 @@ An environment lives in `.nox/<name>` and is exactly its lock file, installed wi
 this checkout. It is made again when what it installs changes, and only then. No environment but
 `dev` has test tools: those lie in a folder of their own, `.nox/test`, which tests/__main__.py
 puts behind the packages of the environment that is tested.
+
+Any number of processes may want an environment at once. Whoever makes it holds `.nox/<name>.lock`
+alone; whoever runs Python in it shares that lock with others of the kind, for as long as it runs.
 """
 
 import os
@@ -53,11 +56,15 @@ for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # before imports tha
         signal.signal(one, stop)
 
 import argparse
+import errno
+import fcntl
 import hashlib
 import json
 import shutil
 import tempfile
 import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import nox
@@ -76,39 +83,87 @@ PYTEST = ("-p", "no:cacheprovider")
 PATIENCE = 30.0
 # What an editable install takes of [project]; the rest of that table describes, or is read by none.
 PROJECT = ("name", "version", "requires-python", "dependencies", "scripts", "entry-points")
-# Those that others name as constraints come first.
+# Those that others name as constraints come first. It is also the order in which a process takes
+# several environments, without which two could wait for each other.
 LOCKS = (
     "tools", "build", "verify", "verify-cpu", "host", "check", "rebuild", "release", "test", "dev",
 )  # fmt: skip
+
+HELD: set[str] = set()  # the environments that this process shares; they stay as they are
 
 nox.options.default_venv_backend = "none"
 nox.options.stop_on_first_error = True
 nox.options.sessions = ["lint", "unit", "libraries", "engine"]
 
 
-def environment(session: nox.Session, name: str) -> str:
-    """Makes the environment of `lockfiles/<name>.txt` if need be; returns its Python."""
-    lock, folder = lock_file(name), ROOT / ".nox" / name
-    python = folder / "bin" / "python"
-    if not is_made(folder, wanted := stamp(name)):
-        session.log(f"installing {lock.relative_to(ROOT)} into {folder.relative_to(ROOT)}")
-        uv(session, "venv", "--clear", "--python", sys.executable, str(folder))
-        uv(session, "pip", "sync", "--require-hashes", "--python", str(python), str(lock))
-        uv(session, "pip", "install", "--no-deps", "--no-build-isolation",
-           "--python", str(python), "--editable", str(ROOT))  # fmt: skip
-        made_from(folder).write_text(wanted, encoding="utf-8")
-    return str(python)
+@contextmanager
+def environments(session: nox.Session, *names: str) -> Iterator[None]:
+    """Makes environments if need be, and sees to it that they stay as they are for a block.
+
+    What this process has already is not made again: it would wait for itself. A block within a
+    block may add environments that come later in `LOCKS`.
+    """
+    with ExitStack() as stack:
+        for name in sorted(set(names) - HELD, key=LOCKS.index):
+            assert all(LOCKS.index(name) > LOCKS.index(held) for held in HELD), (name, HELD)  # noqa: S101
+            lock = open_lock(ROOT / ".nox" / f"{name}.lock")
+            stack.callback(os.close, lock)
+            share(session, name, lock)
+            HELD.add(name)
+            stack.callback(HELD.remove, name)
+        yield
 
 
-def test_tools(session: nox.Session) -> None:
-    """Makes the folder of the test tools if need be."""
-    lock, folder = lock_file("test"), ROOT / ".nox" / "test"
-    if not is_made(folder, wanted := stamp("test")):
-        session.log(f"installing {lock.relative_to(ROOT)} into {folder.relative_to(ROOT)}")
+def share(session: nox.Session, name: str, lock: int) -> None:
+    """Takes an environment's lock together with others, when it is made or after making it."""
+    folder = ROOT / ".nox" / name
+    where = folder.relative_to(ROOT)
+    while True:
+        take(session, lock, fcntl.LOCK_SH, f"{where}, which another process is making")
+        if is_made(folder, wanted := stamp(name)):
+            return
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        take(session, lock, fcntl.LOCK_EX, f"{where}, to make it: another process uses or makes it")
+        if not is_made(folder, wanted):  # by another process, since we looked
+            session.log(f"installing {lock_file(name).relative_to(ROOT)} into {where}")
+            made_from(folder).unlink(missing_ok=True)
+            make(session, name, folder)
+            made_from(folder).write_text(wanted, encoding="utf-8")
+        # To share it is to let go of it first, so another may come in between: look again.
+
+
+def make(session: nox.Session, name: str, folder: Path) -> None:
+    """Installs `lockfiles/<name>.txt` and this checkout into a folder; test tools by themselves."""
+    lock, python = str(lock_file(name)), str(folder / "bin" / "python")
+    if name == "test":
         shutil.rmtree(folder, ignore_errors=True)
         uv(session, "pip", "install", "--require-hashes", "--python", sys.executable,
-           "--target", str(folder), "--requirement", str(lock))  # fmt: skip
-        made_from(folder).write_text(wanted, encoding="utf-8")
+           "--target", str(folder), "--requirement", lock)  # fmt: skip
+        return
+    uv(session, "venv", "--clear", "--python", sys.executable, str(folder))
+    uv(session, "pip", "sync", "--require-hashes", "--python", python, lock)
+    uv(session, "pip", "install", "--no-deps", "--no-build-isolation",
+       "--python", python, "--editable", str(ROOT))  # fmt: skip
+
+
+def open_lock(path: Path) -> int:
+    """A lock file, which is made if need be; who may not write it can still share it."""
+    path.parent.mkdir(exist_ok=True)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        if error.errno not in {errno.EACCES, errno.EROFS}:
+            raise
+        return os.open(path, os.O_RDONLY)
+
+
+def take(session: nox.Session, lock: int, how: int, what: str) -> None:
+    """Takes a lock alone or shared; if it has to wait, it says for what."""
+    try:
+        fcntl.flock(lock, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        session.log(f"waiting for {what}")
+        fcntl.flock(lock, how)
 
 
 def lock_file(name: str) -> Path:
@@ -177,12 +232,13 @@ def python(session: nox.Session, name: str, *arguments: str) -> None:
     # The byte code of what is imported stays in the environment: without it, a start of vLLM
     # compiles 4,500 modules, which is most of what it takes.
     env = {"PYTHONDONTWRITEBYTECODE": None}
-    command = (environment(session, name), *arguments)
+    command = (str(ROOT / ".nox" / name / "bin" / "python"), *arguments)
     if COMMANDS & set(arguments[:2]):
         HANDED_ON.add(signal.SIGINT)
     try:
-        # Without `stderr`, nox sends standard error to standard output.
-        run(session, *command, env=env, stderr=None, interrupt_timeout=PATIENCE)
+        with environments(session, name):
+            # Without `stderr`, nox sends standard error to standard output.
+            run(session, *command, env=env, stderr=None, interrupt_timeout=PATIENCE)
     except CommandFailed as failed:
         # nox answers 1 for whatever failed; a script may need to know why. The code of a command
         # that a signal ended is that signal's number, negative; a shell says 128 more than it.
@@ -196,8 +252,8 @@ def python(session: nox.Session, name: str, *arguments: str) -> None:
 
 def pytest(session: nox.Session, name: str, *arguments: str) -> None:
     """Runs tests in an environment that has no test tools."""
-    test_tools(session)
-    python(session, name, "tests", *PYTEST, *arguments)
+    with environments(session, name, "test"):
+        python(session, name, "tests", *PYTEST, *arguments)
 
 
 @nox.session
@@ -207,11 +263,13 @@ def build(session: nox.Session) -> None:
     options.add_argument("--runner", default="host")
     options.add_argument("--verify", default="all")
     chosen, _ = options.parse_known_args(session.posargs)
+    steps: list[str] = []
     if chosen.runner == "host":
-        environment(session, "build")
+        steps.append("build")
         if chosen.verify == "all":
-            environment(session, verify_environment())
-    python(session, "host", "-m", "forge", "build", *session.posargs)
+            steps.append(verify_environment())
+    with environments(session, *steps):
+        python(session, "host", "-m", "forge", "build", *session.posargs)
 
 
 @nox.session
@@ -294,8 +352,9 @@ def lint(session: nox.Session) -> None:
     python(session, "dev", "-m", "ruff", "check", ".")
     python(session, "dev", "-m", "ruff", "format", "--check", ".")
     python(session, "dev", "-m", "mypy")
-    lint_imports = Path(environment(session, "dev")).with_name("lint-imports")
-    session.run(str(lint_imports), "importlinter.toml", "--no-cache", "--no-logo", external=True)
+    lint_imports = str(ROOT / ".nox" / "dev" / "bin" / "lint-imports")
+    with environments(session, "dev"):
+        session.run(lint_imports, "importlinter.toml", "--no-cache", "--no-logo", external=True)
 
 
 @nox.session
@@ -326,14 +385,15 @@ def libraries(session: nox.Session) -> None:
 @nox.session
 def engine(session: nox.Session) -> None:
     """The tests with a real vLLM, on a real rehearsal."""
-    for name in ("host", "build"):  # where rehearsals within the tests run their first steps
-        environment(session, name)
     where = (
         "tests/assay",
         "tests/test_rehearsal.py",
         "tests/test_all_rehearsals.py",
     )  # the rest imports what is not here
-    pytest(session, verify_environment(), *where, "-m", "engine", *session.posargs)
+    name = verify_environment()
+    # Rehearsals within the tests run their first steps in `host` and `build`.
+    with environments(session, "host", "build", name, "test"):
+        pytest(session, name, *where, "-m", "engine", *session.posargs)
 
 
 if __name__ == "__main__":  # as make runs it, so that signals are heeded before nox is imported

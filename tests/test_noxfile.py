@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import venv
 from pathlib import Path
 
@@ -123,6 +124,13 @@ class Tree:
         )  # fmt: skip
         assert done.returncode == status, done.stdout + done.stderr
         return [json.loads(line) for line in self.noted.read_text(encoding="utf-8").splitlines()]
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Starts nox, beside others."""
+        return subprocess.Popen(
+            [NOX, "-m", "nox", *arguments], cwd=self.folder, encoding="utf-8",
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={"PATH": os.environ["PATH"]},
+        )  # fmt: skip
 
     def installed(self, *session: str) -> list[list[str]]:
         """What the installer is told when a session runs."""
@@ -325,6 +333,134 @@ class TestEnvironment:
         text = file.read_text(encoding="utf-8")
         assert old in text
         file.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+# Takes its time, and fails if another works on the same environment or runs in it.
+SLOW_UV = """
+import os, sys, time
+from pathlib import Path
+if "venv" in sys.argv:
+    folder = Path(sys.argv[-1])
+    assert not (folder / "in use").exists()
+    folder.mkdir(exist_ok=True)
+    (folder / "being made").touch(exist_ok=False)
+    while Path("slow").exists() and not Path("go").exists():
+        time.sleep(0.01)
+elif "--target" in sys.argv:
+    Path(sys.argv[sys.argv.index("--target") + 1]).mkdir()
+time.sleep(0.1)
+if "--editable" in sys.argv:
+    python = Path(sys.argv[sys.argv.index("--python") + 1])
+    python.parent.mkdir(exist_ok=True)
+    python.write_text({python!r})
+    python.chmod(0o755)
+    (python.parents[1] / "being made").unlink()
+"""
+IN_USE = """
+import os, sys, time
+from pathlib import Path
+used = Path(sys.argv[0]).parents[1] / "in use"
+used.touch()
+while not Path("go").exists():
+    time.sleep(0.01)
+used.unlink()
+"""
+# What a session does that is handed a changed lock file between its first and its second command.
+CHANGED_MEANWHILE = """
+import sys
+import noxfile
+from pathlib import Path
+
+class Session:
+    def log(self, text):
+        sys.exit(text)
+
+with noxfile.environments(Session(), "build", "host"):
+    Path("lockfiles/build.txt").write_text("")
+    assert not noxfile.is_made(Path(".nox/build"), noxfile.stamp("build"))
+    with noxfile.environments(Session(), "build", "test"):
+        assert noxfile.HELD == {"build", "host", "test"}
+    assert noxfile.HELD == {"build", "host"}
+assert noxfile.HELD == set()
+"""
+
+
+class TestSeveralAtOnce:
+    """Processes that make and use the same environments."""
+
+    @pytest.fixture
+    def fresh(self, tmp_path):
+        tree = Tree(tmp_path)
+        python = f"#!{sys.executable} -S\n{tree.note('new')}"
+        slow = tree.note("uv").rpartition("sys.exit")[0] + SLOW_UV.format(python=python)
+        (tmp_path / "uv/__main__.py").write_text(slow, encoding="utf-8")
+        tree.noted.write_text("", encoding="utf-8")
+        yield tree
+        (tmp_path / "go").touch()  # for what still waits if a test failed
+
+    def noted(self, fresh):
+        return [
+            json.loads(line)[1] for line in fresh.noted.read_text(encoding="utf-8").splitlines()
+        ]
+
+    def wait_for(self, file, started):
+        while not file.exists():
+            assert started.poll() is None
+            time.sleep(0.01)
+
+    def waiting(self, started):
+        """The line that says for what a process waits."""
+        while "waiting" not in (line := started.stdout.readline()):
+            assert line, "it did not wait"
+        return line
+
+    def go(self, fresh, *started):
+        (fresh.folder / "go").touch()
+        for one in started:
+            said = one.communicate(timeout=60)[0]
+            assert one.returncode == 0, said
+
+    def test_an_environment_is_made_once(self, fresh):
+        shutil.rmtree(fresh.folder / ".nox/check")
+        (fresh.folder / "slow").touch()
+        first = fresh.start("-s", "check")
+        self.wait_for(fresh.folder / ".nox/check/being made", first)
+        second = fresh.start("-s", "check")
+        assert ".nox/check, which another process is making" in self.waiting(second)
+        self.go(fresh, first, second)
+        assert self.noted(fresh) == ["uv", "uv", "uv", "new", "new"]
+
+    def test_none_is_made_again_under_those_who_use_it(self, fresh):
+        python = fresh.folder / ".nox/check/bin/python"
+        python.write_text(f"#!{sys.executable} -S\n{IN_USE}", encoding="utf-8")
+        user = fresh.start("-s", "check")
+        self.wait_for(fresh.folder / ".nox/check/in use", user)
+        (fresh.folder / "lockfiles/check.txt").write_text("", encoding="utf-8")
+        maker = fresh.start("-s", "check")
+        assert ".nox/check, to make it: another process uses" in self.waiting(maker)
+        time.sleep(0.2)
+        assert self.noted(fresh) == []
+        self.go(fresh, user, maker)
+        assert self.noted(fresh) == ["uv", "uv", "uv", "new"]
+
+    def test_two_that_need_several_do_not_wait_for_each_other(self, fresh):
+        """Each names them in another order."""
+        names = ("build", VERIFY, "host", "test")
+        for name in names:
+            shutil.rmtree(fresh.folder / ".nox" / name)
+        both = [fresh.start("-s", "build", "assay", "--", "x"), fresh.start("-s", "engine")]
+        said = [one.communicate(timeout=60)[0] for one in both]
+        assert [one.returncode for one in both] == [0, 0], said
+        assert sum(text.count("installing") for text in said) == len(names)
+
+    def test_a_process_does_not_wait_for_itself(self, fresh):
+        subprocess.run([NOX, "-c", CHANGED_MEANWHILE], cwd=fresh.folder, check=True, timeout=60)
+
+    def test_who_may_not_write_the_lock_shares_it(self, fresh):
+        code = "import noxfile; noxfile.os.close(noxfile.open_lock(noxfile.Path('lock')))"
+        lock = fresh.folder / "lock"
+        lock.touch(mode=0o444)
+        subprocess.run([NOX, "-c", code], cwd=fresh.folder, check=True)
 
 
 IN_AN_ENVIRONMENT = """
