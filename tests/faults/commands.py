@@ -269,7 +269,11 @@ def prepare_damaged(fixed: Path, world: Path) -> None:
     made = pipeline.run(job, given=results)
     (made["quantize"].files / "tensors.jsonl").write_text("rotten", encoding="utf-8")
     made["dress"].files.with_name("record.json").write_bytes(b"")
-    for name in ("store/tmp/verify-0-killed/made", "store/trash/graft-0-killed", ".out.new/x"):
+    for name in (
+        "store/tmp/verify-0-killed/made",
+        "store/trash/graft-0-killed",
+        ".out.hallmark-new/x",
+    ):
         (world / name).mkdir(parents=True)
         (world / name / "left").write_text("half", encoding="utf-8")
 
@@ -295,8 +299,11 @@ def run_build_after_kill(fixed: Path, world: Path) -> None:
 def put_away(unit: str, now: Inventory, before: Inventory, after: Inventory) -> bool:
     """Whether the old folder lies beside its place, whole, where the next run finds it."""
     del after
-    old = {name.removeprefix("."): what for name, what in below(now, f".{unit}.old").items()}
-    was = {name.replace(unit, f"{unit}.old", 1): what for name, what in below(before, unit).items()}
+    old = below(now, f".{unit}.hallmark-old")
+    was = {
+        name.replace(unit, f".{unit}.hallmark-old", 1): what
+        for name, what in below(before, unit).items()
+    }
     return not below(now, unit) and old == was
 
 
@@ -332,7 +339,7 @@ ATTEST = Command(
     run=run_attest,
     units=("statements",),
     varying=RECORDS + r"|statements/.*",
-    passing=r"statements/\.[^/]+\.(lock|new)",
+    passing=r"statements/\.[^/]+\.hallmark-(lock|new)",
     check=check_statement,
 )
 PUBLISH = Command(

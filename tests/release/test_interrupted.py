@@ -281,7 +281,7 @@ def test_where_nothing_can_be_put_beside(bench, good, monkeypatch):
     monkeypatch.setattr(os, "open", refusing(errno.EACCES))
     with pytest.raises(FileSystemError) as told:
         signing.sign(bench.folder, good.key)
-    lock = bench.folder.with_name(".release.lock")
+    lock = bench.folder.with_name(".release.hallmark-lock")
     assert str(told.value) == f"{bench.folder} is not signed: {lock}: Permission denied"
 
 

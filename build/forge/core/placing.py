@@ -2,12 +2,14 @@
 
 Beside a folder or file `<name>` there are, while somebody places one or after he was killed at it:
 
-- `.<name>.lock`, held by whoever places;
-- `.<name>.new`, what is being put together; after the exchange, the old one until it is removed;
-- `.<name>.old`, the old one for a moment, where the file system cannot exchange two folders.
+- `.<name>.hallmark-lock`, held by whoever places;
+- `.<name>.hallmark-new`, what is being put together; after the exchange, the old one until it is
+  removed;
+- `.<name>.hallmark-old`, the old one for a moment, where the file system cannot exchange two
+  folders.
 
-The next that locks the name puts back the old one, if nothing is in its place, and removes the
-rest.
+The names are Hallmark's own, so that no file of a user is taken for one of them. The next that
+locks the name puts back the old folder, if nothing is in its place, and removes the rest.
 """
 
 import ctypes
@@ -19,6 +21,7 @@ from pathlib import Path
 from stat import S_IMODE, S_ISDIR, S_ISLNK
 
 from forge.core import console, locks, signals, system_errors, walking
+from forge.core.errors import FileSystemError
 from forge.core.filesystem import CANNOT_LINK, delete, flush, flush_entry, link
 
 _HERE = -100  # AT_FDCWD
@@ -29,23 +32,56 @@ _NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 _MOUNTED = frozenset({errno.EBUSY, errno.EXDEV})
 
 
+def holds_something(folder: Path) -> bool:
+    """Whether it is a folder with something in it."""
+    return folder.is_dir() and not _is_empty(folder)
+
+
 @contextmanager
-def locked(target: Path) -> Iterator[None]:
-    """Keeps others from placing anything at `target`, an absolute path; its parent is made.
+def locked(target: Path, whole: Callable[[Path], bool] = holds_something) -> Iterator[None]:
+    """Keeps others from placing a folder at `target`, an absolute path; its parent is made.
 
     What a killed process left beside it is out of the way then.
 
+    Args:
+        target: the folder.
+        whole: whether a folder can be what was placed there.
+
     Raises:
         OSError: the system refuses the folder that `target` lies in, or `target` is a mount point.
+        FileSystemError: something else stands where a folder belongs that was put aside.
     """
+    with _locked(target):
+        recover(target, whole)
+        yield
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Locks the name of a folder or of a file; what lies beside it is not touched."""
     if os.path.ismount(target):
         raise _is_mounted(target)
     if target.parent.exists() and not target.parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target.parent))
     target.parent.mkdir(parents=True, exist_ok=True)
     with locks.held(_beside(target, "lock"), str(target)):
-        recover(target)
         yield
+
+
+@contextmanager
+def _locked_file(path: Path) -> Iterator[Path]:
+    """Locks the name of a file and gives that of the new one, which is gone before and after.
+
+    A file has no old one beside it: it is replaced by one rename.
+    """
+    fresh = _beside(path, "new")
+    with _locked(path):
+        _remove(fresh)
+        try:
+            yield fresh
+        finally:
+            with signals.held():
+                _remove(fresh)
 
 
 def put(target: Path, fill: Callable[[Path], None]) -> None:
@@ -155,14 +191,10 @@ def write(path: Path, data: bytes, *, mode: int = 0o666, new: bool = False) -> N
             path.write_bytes(data)
             return
         path = path.resolve()
-        with locked(path):
+        with _locked_file(path) as fresh:
             if new:
                 require_none(path)
-            try:
-                _write(path, data, mode, new=new)
-            finally:
-                with signals.held():
-                    recover(path)
+            _write(fresh, path, data, mode, new=new)
     except FileExistsError:
         raise
     except OSError as error:
@@ -178,7 +210,7 @@ def clear(path: Path) -> None:
         FileSystemError: the system refused.
     """
     try:
-        with locked(path.resolve()):
+        with _locked_file(path.resolve()):
             pass
     except OSError as error:
         raise system_errors.of_files(error, f"{path} is not written", path.parent) from error
@@ -201,25 +233,32 @@ def scratch(target: Path) -> Iterator[Path]:
     Raises:
         OSError: as for :func:`locked`.
     """
-    fresh = _beside(target, "new")
-    with locked(target):
-        try:
-            fresh.mkdir()
-            yield fresh
-        finally:
-            with signals.held():
-                recover(target)
+    with _locked_file(target) as fresh:
+        fresh.mkdir()
+        yield fresh
 
 
-def recover(target: Path) -> None:
-    """Puts back an old folder that nothing has replaced, and removes what lies beside it."""
+def recover(target: Path, whole: Callable[[Path], bool] = holds_something) -> None:
+    """Puts back an old folder that nothing has replaced, and removes what lies beside it.
+
+    Of the two renames that replace a folder, the second takes the new one's name away. So an old
+    one is removed only where there is no new one, and where a whole one is in its place.
+
+    Raises:
+        FileSystemError: something else is in its place. Nothing was touched.
+    """
     fresh, old = _beside(target, "new"), _beside(target, "old")
-    if os.path.lexists(old) and not os.path.lexists(target):
-        old.rename(target)
-        flush_entry(target)
+    if os.path.lexists(old):
+        if not os.path.lexists(target) or _is_empty(target):
+            old.rename(target)
+            flush_entry(target)
+        elif os.path.lexists(fresh) or not whole(target):
+            raise FileSystemError(
+                f"{target}: stands where {old} belongs, which was put aside by a process that was "
+                f"killed. Move {target} away to have that back, or {old} if it is not needed."
+            )
     for left in (fresh, old):
-        if os.path.lexists(left):
-            delete(left)
+        _remove(left)
 
 
 def exchange(one: Path, other: Path) -> bool:
@@ -252,6 +291,19 @@ def _exchange(fresh: Path, target: Path) -> None:
         raise
 
 
+def _remove(left: Path) -> None:
+    if os.path.lexists(left):
+        delete(left)
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether it is a folder, and no link to one, with nothing in it."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        return next(entries, None) is None
+
+
 def _is_mounted(target: Path) -> OSError:
     return OSError(
         errno.EBUSY, "is a mount point, and nothing can be put in its place", str(target)
@@ -276,8 +328,7 @@ def _keep_owner(old: Path, fresh: Path) -> None:
             os.chown(folder, status.st_uid, status.st_gid)
 
 
-def _write(path: Path, data: bytes, mode: int, *, new: bool) -> None:
-    fresh = _beside(path, "new")
+def _write(fresh: Path, path: Path, data: bytes, mode: int, *, new: bool) -> None:
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb") as file:
         if path.exists():
@@ -302,4 +353,4 @@ def _linked(fresh: Path, path: Path) -> bool:
 
 
 def _beside(target: Path, kind: str) -> Path:
-    return target.with_name(f".{target.name}.{kind}")
+    return target.with_name(f".{target.name}.hallmark-{kind}")

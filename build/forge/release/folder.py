@@ -104,7 +104,7 @@ def changing(folder: Path, what: str) -> Iterator[Path]:
     if not folder.parent.is_dir():
         raise FetchError(f"{folder}: there is no such folder.")
     try:
-        with placing.locked(folder):
+        with placing.locked(folder, _has_statement):
             yield folder
     except OSError as error:
         if not system_errors.concerns_files(error):
@@ -120,7 +120,7 @@ def look(target: Path) -> Found:
         OSError: the system lets nothing be made there.
     """
     target = _resolved(target)
-    with placing.locked(target):
+    with placing.locked(target, _has_statement):
         _require_free(target)
         return Found(statement=_statement(target))
 
@@ -148,7 +148,7 @@ def place(
     """
     target = _resolved(target)
     try:
-        with placing.locked(target):
+        with placing.locked(target, _has_statement):
             _require_free(target)
             statement = _statement(target)
             if statement is not None:

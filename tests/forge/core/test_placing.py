@@ -176,9 +176,76 @@ def test_what_cannot_be_removed_is_named(tmp_path, monkeypatch):
         patched.setattr(os, "rmdir", refused)
         place(target, "new")
     assert content(target) == "new"
-    assert f"{tmp_path}/.out.new: cannot be removed" in said[0]
+    assert f"{tmp_path}/.out.hallmark-new: cannot be removed" in said[0]
     place(target, "third")
     assert names(tmp_path) == ["out"]
+
+
+USERS = [f".{name}.{kind}" for name in ("out", "file") for kind in ("new", "old", "lock")]
+
+
+def test_files_of_a_user_beside_it_are_left(tmp_path):
+    """Whatever they are called, short of names that are Hallmark's own."""
+    for name in USERS:
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    for text in ("old", "new"):
+        place(tmp_path / "out", text)
+        placing.write(tmp_path / "file", NEW)
+        placing.clear(tmp_path / "file")
+    assert names(tmp_path) == sorted([*USERS, "file", "out"])
+    assert [(tmp_path / name).read_text(encoding="utf-8") for name in USERS] == USERS
+
+
+def test_a_file_has_no_old_one_beside_it(tmp_path):
+    """What lies there is nothing that was put aside, and becomes no file of that name."""
+    old = tmp_path / ".file.hallmark-old"
+    old.write_text("old", encoding="utf-8")
+    placing.clear(tmp_path / "file")
+    with scratch(tmp_path / "file"):
+        pass
+    assert names(tmp_path) == [old.name]
+    placing.write(tmp_path / "file", NEW)
+    assert names(tmp_path) == [old.name, "file"]
+
+
+@pytest.fixture
+def aside(tmp_path, monkeypatch):
+    """A folder `out` that a killed process put aside, between the two renames that replace it."""
+    target = tmp_path / "out"
+    place(target, "old")
+    monkeypatch.setattr(placing, "exchange", lambda *_: False)
+    number = 0
+    while target.exists():
+        assert killed(monkeypatch, number, lambda: place(target, "new"))
+        number += 1
+    assert names(tmp_path) == [".out.hallmark-lock", ".out.hallmark-new", ".out.hallmark-old"]
+    return target
+
+
+def test_what_was_put_aside_takes_the_place_of_an_empty_folder(aside):
+    """Such as one made by hand."""
+    aside.mkdir()
+    with locked(aside):
+        assert content(aside) == "old"
+    assert names(aside.parent) == ["out"]
+
+
+def test_what_was_put_aside_is_not_given_up_for_anything_else(aside):
+    """Both are named and nothing is touched; with either moved away, it goes on."""
+    old = aside.with_name(".out.hallmark-old")
+    aside.mkdir()
+    write("by hand")(aside)
+    said = f"^{aside}: stands where {old} belongs"
+    with pytest.raises(FileSystemError, match=said), locked(aside):
+        pass
+    subprocess.run(["rm", "-r", aside.with_name(".out.hallmark-new")], check=True)
+    with pytest.raises(FileSystemError, match=said), locked(aside, lambda _: False):
+        pass
+    assert (content(aside), content(old)) == ("by hand", "old")
+    aside.rename(aside.with_name("mine"))
+    with locked(aside):
+        assert content(aside) == "old"
+    assert names(aside.parent) == ["mine", "out"]
 
 
 def refused(path, **_):
