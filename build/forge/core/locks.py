@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import platform
+import stat
 import time
 import weakref
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,9 @@ AGAIN = 10.0  # seconds between two lines
 _MOST = 200  # bytes read of a lock file
 # A disk that takes no more, on which what frees it needs locks as well.
 _UNSIGNED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+_BEGINNING = b"process "  # of what a lock file says
+# A link is not followed, and the other end of a pipe is not waited for.
+_AS_IT_IS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _MOUNTS = Path("/proc/self/mountinfo")
 # Where flock is the machine's own, by type of file system: the options that make it so; none for a
 # type that knows nothing else.
@@ -113,17 +117,25 @@ def take(path: Path, what: str) -> Lock:
 def attempt(path: Path) -> Lock | None:
     """The lock of a file, or None if somebody has it.
 
+    A file that another user left, and that only he may write, is locked as it is and goes on
+    naming him.
+
     Raises:
-        OSError: the file cannot be opened or locked.
+        OSError: the file cannot be opened or locked, or is no lock file. It is what it was.
     """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor, writable = _open(path)
         kept = False
         try:
-            if not exclusive(descriptor):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _is_no_lock(path, "is no regular file")
+            if not _exclusive(path, descriptor, writable=writable):
                 return None
             if names(path, descriptor):
-                _sign(descriptor)
+                if not _is_a_lock(os.pread(descriptor, _MOST, 0)):
+                    raise _is_no_lock(path, "holds something else")
+                if writable:
+                    _sign(descriptor)
                 kept = True
                 return Lock(path, descriptor)
         finally:
@@ -150,7 +162,7 @@ def names(path: Path, descriptor: int) -> bool:
     It is opened, and not looked at: over NFS that asks the server, not what is remembered here.
     """
     try:
-        again = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        again = os.open(path, os.O_RDONLY | _AS_IT_IS)
     except FileNotFoundError:
         return False
     try:
@@ -223,6 +235,54 @@ def _unescaped(text: str) -> str:
     return text
 
 
+def _open(path: Path) -> tuple[int, bool]:
+    """Opens a lock file, which is made if it is not there; and whether it can be written."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | _AS_IT_IS, 0o666), True
+    except PermissionError:
+        if not os.path.lexists(path):
+            raise
+        try:
+            return os.open(path, os.O_RDONLY | _AS_IT_IS), False
+        except PermissionError as error:
+            raise _is_of_another(path) from error
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            raise _is_no_lock(path, "is a link") from error
+        raise
+
+
+def _exclusive(path: Path, descriptor: int, *, writable: bool) -> bool:
+    try:
+        return exclusive(descriptor)
+    except OSError as error:
+        # NFS locks for one alone only what can be written.
+        if error.errno == errno.EBADF and not writable:
+            raise _is_of_another(path) from error
+        raise
+
+
+def _is_a_lock(data: bytes) -> bool:
+    """Whether a file says what lock files say, or nothing; zeros are what a power cut leaves."""
+    text = data.lstrip(b"\0")
+    return text.startswith(_BEGINNING) or _BEGINNING.startswith(text)
+
+
+def _is_no_lock(path: Path, why: str) -> OSError:
+    return OSError(
+        errno.EEXIST, f"{why}, so it is no lock file and is left as it is. Move it away", str(path)
+    )
+
+
+def _is_of_another(path: Path) -> PermissionError:
+    return PermissionError(
+        errno.EACCES,
+        "is the lock file of another user, and cannot be locked. Remove it, or let its owner do "
+        "that, when nobody is at work here",
+        str(path),
+    )
+
+
 def _open_shared(path: Path) -> int:
     """Opens for reading what may lie where nothing can be written; makes it if it is not there."""
     try:
@@ -234,10 +294,10 @@ def _open_shared(path: Path) -> int:
 def _sign(descriptor: int) -> None:
     """Writes down who has the lock, unless the disk takes nothing: the lock holds without it."""
     now = datetime.datetime.now(datetime.UTC)
-    text = f"process {os.getpid()} on {platform.node()}, which has it since {now:%F %T} UTC"
+    text = f"{os.getpid()} on {platform.node()}, which has it since {now:%F %T} UTC"
     try:
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, text.encode()[:_MOST], 0)
+        os.pwrite(descriptor, (_BEGINNING + text.encode())[:_MOST], 0)
     except OSError as error:
         if error.errno not in _UNSIGNED:
             raise

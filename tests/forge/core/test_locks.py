@@ -1,5 +1,7 @@
 """Whoever waits for a lock says for whom; it ends with its process, and is never broken."""
 
+import errno
+import fcntl
 import os
 import platform
 import re
@@ -154,6 +156,82 @@ def test_a_store_says_for_whom_it_waits(tmp_path):
         said = waiter.stderr.readline()
     assert said.startswith(f"quantize kkkkkkkkkkkk: waiting for process {os.getpid()} on ")
     assert list((tmp_path / "locks").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.write_text("of mine", encoding="utf-8"), "holds something else"),
+        (lambda path: path.symlink_to("mine"), "is a link"),
+        (lambda path: path.symlink_to("nowhere"), "is a link"),
+        (os.mkfifo, "is no regular file"),
+        (Path.mkdir, "Is a directory"),
+    ],
+)
+def test_what_is_no_lock_file_is_left(lock, make, said):
+    """Neither written nor removed, and what a link leads to is neither."""
+    mine = lock.with_name("mine")
+    mine.write_text("of mine", encoding="utf-8")
+    make(lock)
+    before = lock.lstat()
+    for _ in range(2):
+        with pytest.raises(OSError, match=f"{said}.*{lock}"), locks.held(lock, "it"):
+            pass
+    assert lock.lstat() == before
+    assert sorted(path.name for path in lock.parent.iterdir()) == ["lock", "mine"]
+    assert mine.read_text(encoding="utf-8") == "of mine"
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 60, b"proc", b"process 1 on a machine"])
+def test_what_a_killed_process_leaves_is_a_lock_file(lock, data):
+    lock.write_bytes(data)
+    with locks.held(lock, "it"):
+        pass
+    assert not lock.exists()
+
+
+def test_a_lock_file_of_another_user(lock, monkeypatch):
+    """It is locked as it is where it can be read; else the error says what to do about it.
+
+    Refused by `os.open`, since root may write all.
+    """
+    lock.write_text("process 1 on a machine", encoding="utf-8")
+    real, refused = os.open, os.O_RDWR
+
+    def denied(path, flags, *rest):
+        if flags & os.O_ACCMODE in {os.O_RDWR, refused}:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", denied)
+    with locks.held(lock, "it"):
+        assert lock.read_text(encoding="utf-8") == "process 1 on a machine"
+        assert locks.attempt(lock) is None
+    with pytest.raises(PermissionError, match="Permission denied"):  # there is none to open
+        locks.attempt(lock)
+    lock.write_text("process 1 on a machine", encoding="utf-8")
+    refused = os.O_RDONLY
+    with pytest.raises(PermissionError, match=f"the lock file of another user.*{lock}"):
+        locks.attempt(lock)
+
+
+def test_a_lock_file_of_another_user_over_nfs(lock, monkeypatch):
+    """Which locks for one alone only what can be written. Injected into `os.open` and `flock`."""
+    lock.touch()
+    real = os.open
+
+    def denied(path, flags, *rest):
+        if flags & os.O_ACCMODE == os.O_RDWR:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, flags, *rest)
+
+    def unwritable(*_):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(os, "open", denied)
+    monkeypatch.setattr(fcntl, "flock", unwritable)
+    with pytest.raises(PermissionError, match=f"the lock file of another user.*{lock}"):
+        locks.attempt(lock)
 
 
 # As the kernel writes them (Documentation/filesystems/proc.rst), but for the numbers.
