@@ -153,6 +153,25 @@ def test_places_that_cannot_be(built, tmp_path):
         assert "Traceback" not in said
 
 
+def test_links_that_lead_back_to_themselves(tmp_path):
+    """As a store, a folder or a key: one line, and the code of the file system."""
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    build = ("forge", "build", FLAGSHIP, "--rehearse", "--store")
+    for line in (
+        (*build, loop),
+        (*build, tmp_path / "store", "--out", loop),
+        ("forge", "sign", tmp_path / "out", "--key", loop),
+        ("assay", "verify-release", loop, "--unsigned"),
+    ):
+        said, _ = command(*line, code=FileSystemError.code)
+        told = [one for one in said.splitlines() if one.startswith("error: ")]
+        assert len(told) == 1, said
+        assert f"{loop}: Too many levels of symbolic links" in told[0]
+        assert "Traceback" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
+
+
 def test_from_a_build_to_a_verified_reproduced_release(bench):
     """release, keygen, sign, verify-release, publish, reproduce, attest-reproduction, compare."""
     release, key, out = bench / "release", bench / "key", bench / "statements"

@@ -16,7 +16,7 @@ import typer
 
 from forge import driver, pipeline, remedies
 from forge import ledger as ledgers
-from forge.core import checkout, commandline, console, disk, exit_codes
+from forge.core import checkout, commandline, console, disk, exit_codes, filesystem
 from forge.core.model import Level
 from forge.core.store import Store
 from forge.inputs import pins
@@ -107,7 +107,7 @@ def build(
             seconds=hours * 3600,
         )
         running = in_the_image(job, limits)
-    target = (out or folder_for(job)).resolve()
+    target = filesystem.real(out or folder_for(job))
     raise typer.Exit(driver.build(job, target, running, replace=replace))
 
 

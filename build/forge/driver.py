@@ -19,7 +19,7 @@ from forge.core.store import Result
 from forge.inputs import fetch, preflight
 from forge.pipeline import Environment, Job
 from forge.release import summary
-from forge.release.folder import look, place
+from forge.release.folder import look, place, require_apart
 
 
 class Runner(Protocol):
@@ -45,6 +45,7 @@ def build(
             fetch and placing do.
         OSError: nothing can be made at `target`.
     """
+    require_apart(target, job)
     for where in (job.store.root, target):
         locks.tell_if_local(where)
     found = look(target)

@@ -13,7 +13,7 @@ import typer
 from assay.rebuild import compare, tables
 from forge import ledger as ledgers
 from forge import pipeline, remedies
-from forge.core import canonical, commandline, console, placing
+from forge.core import canonical, commandline, console, filesystem, placing
 from forge.core import checkout as here
 from forge.core.errors import DifferenceError, ReleaseError, VerificationError
 from forge.core.store import Store
@@ -50,7 +50,7 @@ def check(
         tensors={name: line.sha256 for name, line in tensors.items()},
     )
     with job.store.scratch("assay") as logs:
-        found = verify.assay(job, made, folder.resolve(), fetched, listed, logs)
+        found = verify.assay(job, made, filesystem.real(folder), fetched, listed, logs)
     checks = found.checks
     for one in checks:
         console.say(f"{'pass' if one.passed else 'FAIL'}  {one.name}: {one.detail}")
@@ -152,7 +152,7 @@ def verify_a_release(
     elif identity is not None and issuer is not None:
         trusted = trust.Identity(identity=identity, issuer=issuer)
     verify_release.verify(
-        folder.resolve(),
+        filesystem.real(folder),
         steps.Demands(
             trust=trusted,
             policy=demands,

@@ -41,6 +41,18 @@ def read(path: Path) -> bytes:
         return file.read()
 
 
+def real(path: Path) -> Path:
+    """The absolute path without links; its last parts need not be there.
+
+    Raises:
+        OSError: links lead back to themselves.
+    """
+    try:
+        return path.resolve()
+    except RuntimeError as error:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
+
+
 def flush(folder: Path) -> None:
     """Puts files and folders on the disk before a rename says that they are there."""
     for path in (*walking.below(folder), folder):

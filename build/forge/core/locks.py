@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from forge.core import console
+from forge.core import console, filesystem
 
 PAUSE = 0.1  # seconds between two attempts, and before the first line: most locks are soon free
 AGAIN = 10.0  # seconds between two lines
@@ -187,7 +187,7 @@ def is_held(path: Path) -> bool:
 
 def tell_if_local(path: Path) -> None:
     """Says so, once, if other machines do not see the locks that are taken at `path`."""
-    path = path.resolve()
+    path = filesystem.real(path)
     if (why := local(path, _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape"))) is None:
         return
     _say_once(

@@ -22,7 +22,7 @@ from stat import S_IMODE, S_ISDIR, S_ISLNK
 
 from forge.core import console, locks, signals, system_errors, walking
 from forge.core.errors import FileSystemError
-from forge.core.filesystem import CANNOT_LINK, delete, flush, flush_entry, link
+from forge.core.filesystem import CANNOT_LINK, delete, flush, flush_entry, link, real
 
 _HERE = -100  # AT_FDCWD
 _EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h
@@ -94,6 +94,7 @@ def put(target: Path, fill: Callable[[Path], None]) -> None:
     """
     fresh = _beside(target, "new")
     try:
+        require_no_mount(target)
         if target.is_dir() and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
         fresh.mkdir()
@@ -112,6 +113,26 @@ def put(target: Path, fill: Callable[[Path], None]) -> None:
     finally:
         with signals.held():
             recover(target)
+
+
+def require_no_mount(target: Path) -> None:
+    """Refuses a folder in which something is mounted, since that would be removed with the folder.
+
+    Raises:
+        OSError: something is, or a folder below cannot be read.
+    """
+    if not target.is_dir():
+        return
+    device = target.stat().st_dev
+    for path in walking.below(target):
+        status = path.lstat()
+        if S_ISDIR(status.st_mode) and status.st_dev != device:
+            raise OSError(
+                errno.EBUSY,
+                f"is a mount point in {target}, so nothing can be put in the place of that. "
+                "Unmount it",
+                str(path),
+            )
 
 
 def _let_read(folder: Path) -> None:
@@ -159,7 +180,7 @@ def names_of(target: Path, inside: Path, descriptor: int) -> int:
         inside: the file's path in it.
         descriptor: the open file.
     """
-    target = target.resolve()
+    target = real(target)
     while True:
         status = os.fstat(descriptor)
         kept = 0
@@ -190,7 +211,7 @@ def write(path: Path, data: bytes, *, mode: int = 0o666, new: bool = False) -> N
         if path.exists() and not path.is_file() and not new:
             path.write_bytes(data)
             return
-        path = path.resolve()
+        path = real(path)
         with _locked_file(path) as fresh:
             if new:
                 require_none(path)
@@ -210,7 +231,7 @@ def clear(path: Path) -> None:
         FileSystemError: the system refused.
     """
     try:
-        with _locked_file(path.resolve()):
+        with _locked_file(real(path)):
             pass
     except OSError as error:
         raise system_errors.of_files(error, f"{path} is not written", path.parent) from error

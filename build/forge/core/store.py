@@ -126,7 +126,7 @@ class Store:
     """The results under one folder; safe to use from several processes at once."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
+        self.root = filesystem.real(root)
 
     @contextmanager
     def lock(self, step: str, key: str) -> Iterator[None]:

@@ -112,6 +112,26 @@ def changing(folder: Path, what: str) -> Iterator[Path]:
         raise system_errors.of_files(error, f"{folder} {what}", folder.parent) from error
 
 
+def require_apart(target: Path, job: Job) -> None:
+    """Refuses a folder in the store, and one in which lies the store or what a build is made from.
+
+    Raises:
+        StoreError: it says which of them.
+        OSError: links lead back to themselves.
+    """
+    target, root = filesystem.real(target), job.store.root
+    if target.is_relative_to(root):
+        raise StoreError(
+            f"{target}: lies in the store {root}, and no build goes there.", remedy="no-place"
+        )
+    for what, path in (("store", root), ("base", job.base), ("mirror", job.mirror)):
+        if path is not None and filesystem.real(path).is_relative_to(target):
+            is_ = "is" if filesystem.real(path) == target else "holds"
+            raise StoreError(
+                f"{target}: {is_} the {what} {path}, so no build goes there.", remedy="no-place"
+            )
+
+
 def look(target: Path) -> Found:
     """What lies at `target`, before a build begins whose result goes there.
 
@@ -122,6 +142,7 @@ def look(target: Path) -> Found:
     target = _resolved(target)
     with placing.locked(target, _has_statement):
         _require_free(target)
+        placing.require_no_mount(target)
         return Found(statement=_statement(target))
 
 
@@ -196,7 +217,7 @@ def _resolved(target: Path) -> Path:
     Raises:
         StoreError: it is the root of the file system.
     """
-    target = target.resolve()
+    target = filesystem.real(target)
     if target == target.parent:
         raise StoreError(
             f"{target}: is the root of the file system, and no build goes there.", remedy="no-place"

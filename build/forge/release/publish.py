@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, errors
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from forge.core import console, placing
+from forge.core import console, filesystem, placing
 from forge.core.errors import UploadError
 from forge.core.files import File, hash_files, names_in, stamps
 from forge.core.hub_client import ClientError, MalformedError, api, newest, said, shown, tree
@@ -37,7 +37,7 @@ def upload(folder: Path, repo: str, *, confirm: bool, rehearsal: bool) -> str | 
         ReleaseError: the folder is no release, or was changed since it became one.
         UploadError: it is not signed, is a rehearsal, or the hub refused or holds something else.
     """
-    folder = folder.resolve()
+    folder = filesystem.real(folder)
     _require_signed(folder)
     _require_no_rehearsal(folder, rehearsal)
     files = assemble.require_current(folder)

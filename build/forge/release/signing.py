@@ -11,6 +11,7 @@ from pathlib import Path
 
 from forge.core import console, placing
 from forge.core.errors import SigningError
+from forge.core.filesystem import real
 from forge.core.libraries import library
 from forge.manifest.names import BUNDLES, CONTENTS, MODEL_SIGNATURE, PROVENANCE
 from forge.release import assemble, bundle, keys
@@ -30,7 +31,7 @@ def sign(folder: Path, key: Path | None, *, model_signature: bool = False) -> No
         ReleaseError: the folder is no release, or was changed since it became one.
         FileSystemError: the system refused. On any error the folder is what it was.
     """
-    if key is not None and key.resolve().is_relative_to(folder.resolve()):
+    if key is not None and real(key).is_relative_to(real(folder)):
         raise SigningError(f"{key}: lies in the release that it is to sign. Move it elsewhere.")
     if model_signature and key is None:
         raise SigningError(

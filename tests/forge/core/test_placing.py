@@ -181,6 +181,15 @@ def test_what_cannot_be_removed_is_named(tmp_path, monkeypatch):
     assert names(tmp_path) == ["out"]
 
 
+def test_a_link_that_leads_back_to_itself(tmp_path):
+    path = tmp_path / "loop"
+    path.symlink_to("loop")
+    for work in (placing.clear, lambda path: placing.write(path, NEW)):
+        with pytest.raises(FileSystemError, match=f"{path}: Too many levels of symbolic links"):
+            work(path)
+    assert names(tmp_path) == ["loop"]
+
+
 USERS = [f".{name}.{kind}" for name in ("out", "file") for kind in ("new", "old", "lock")]
 
 

@@ -1,5 +1,6 @@
 """Publishing replaces an earlier build whole, and nothing that is not one."""
 
+import dataclasses
 import errno
 import os
 import re
@@ -9,11 +10,12 @@ from pathlib import Path
 import pytest
 from documents import manifest
 
+from forge import driver
 from forge.core import console, disk
 from forge.core.errors import FetchError, FileSystemError, SpaceError, StoreError
 from forge.core.store import Store
 from forge.manifest.names import ADDED, DOCUMENTS, SIGNATURES
-from forge.release.folder import job_of, look, place
+from forge.release.folder import job_of, look, place, require_apart
 
 
 def attested(built, source="standin:x", level="structure"):
@@ -167,6 +169,59 @@ def test_a_place_is_looked_at_before_the_build(results, tmp_path):
     place(results, tmp_path / "out")
     assert look(tmp_path / "out").statement == results["attest"].digests["provenance.json"]
     assert sorted(path.name for path in tmp_path.glob("*out*")) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("store", "lies in the store"),
+        ("store/tmp/out", "lies in the store"),
+        ("store/quantize/x", "lies in the store"),
+        ("link/locks/out", "lies in the store"),
+        (".", "holds the store"),
+        ("base", "is the base"),
+        ("of", "holds the mirror"),
+        ("loop", "Too many levels of symbolic links"),
+    ],
+)
+def test_a_place_apart_from_what_a_build_needs(built, tmp_path, out, said):
+    """Told before any work, and nothing is made; elsewhere in the same folder it may lie."""
+    job = dataclasses.replace(built.job, base=tmp_path / "base", mirror=tmp_path / "of" / "mirror")
+    for folder in (job.base, job.mirror):
+        folder.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(job.store.root)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "store-2").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises((StoreError, OSError), match=said) as refused:
+        driver.build(job, tmp_path / out, None, replace=True)
+    if out != "loop":
+        assert refused.value.remedy == "no-place"
+    assert sorted(tmp_path.rglob("*")) == before
+    require_apart(tmp_path / "store-2" / "out", job)
+
+
+def test_a_folder_that_something_is_mounted_in(built, tmp_path, monkeypatch):
+    """Refused before the build, and before anything is placed; injected into `Path.lstat`."""
+    target = tmp_path / "out"
+    place(attested(built), target)
+    before, real = files(target), Path.lstat
+
+    def lstat(path):
+        status = real(path)
+        if path.name != "provenance":
+            return status
+        values = list(status)
+        values[2] += 1
+        return os.stat_result(values)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    said = f"is a mount point in {target}, so nothing can be put in the place of that"
+    with pytest.raises(OSError, match=said):
+        look(target)
+    with pytest.raises(FileSystemError, match=said):
+        place(attested(built, "standin:y"), target, replace=True)
+    assert before == files(target)
 
 
 def test_two_builders_at_one_folder(built, tmp_path):
