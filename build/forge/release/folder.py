@@ -10,12 +10,13 @@ from forge import pipeline
 from forge.calibration import record
 from forge.core import canonical, checkout, console, disk, filesystem, placing, store, system_errors
 from forge.core.errors import FetchError, ManifestError, StoreError
-from forge.core.files import everything_in
+from forge.core.files import everything_in, hash_files, stamps
 from forge.core.model import Level
 from forge.core.store import Result, Store
-from forge.manifest import provenance, sums
+from forge.manifest import document, provenance, sums
 from forge.manifest.names import (
     ADDED,
+    CONTENTS,
     ERRORS,
     PROVENANCE,
     SIGNATURES,
@@ -24,6 +25,8 @@ from forge.manifest.names import (
     TENSORS,
     VERIFICATION,
 )
+from forge.manifest.release_list import Release
+from forge.manifest.statement import digests
 from forge.manifest.verification import LEVELS
 from forge.pipeline import Job
 from forge.recipes import recipe
@@ -119,7 +122,7 @@ def require_apart(target: Path, job: Job) -> None:
         StoreError: it says which of them.
         OSError: links lead back to themselves.
     """
-    target, root = filesystem.real(target), job.store.root
+    target, root = _resolved(target), job.store.root
     if target.is_relative_to(root):
         raise StoreError(
             f"{target}: lies in the store {root}, and no build goes there.", remedy="no-place"
@@ -158,7 +161,8 @@ def place(
     Args:
         results: those of all steps.
         target: the folder.
-        replace: also in place of a signed release, and of files that are not a build's.
+        replace: also in place of a signed release, and of files that are not a build's or were
+            changed since.
         found: what was there when this build began.
 
     Raises:
@@ -245,18 +249,22 @@ def _require_free(target: Path) -> None:
 
 
 def _require_nothing_lost(results: Mapping[str, Result], target: Path) -> None:
-    """Refuses a signed release, and a folder in which there is more than a build's.
+    """Refuses a signed release, and a folder in which there is more than a build's, or other.
 
     Raises:
         StoreError: it names what would be lost.
     """
-    known = {*_sources(results), *ADDED}
+    sources, left = _sources(results), dict[str, str]()
+    known = {*sources, *ADDED}
     try:
         known |= names_of_build(target / PROVENANCE)
+        left = _left(target / PROVENANCE)
     except ManifestError as error:
         console.say(f"what an earlier build left at {target} is not known: {error}")
     there = everything_in(target)
     reasons = []
+    if edited := _edited(target, {name: left[name] for name in there & left.keys()}, sources):
+        reasons.append(f"has files that were changed since ({_named(edited)})")
     if signed := sorted(there & set(SIGNATURES)):
         reasons.append(f"is signed ({_named(signed)})")
     if foreign := sorted(there - known):
@@ -267,6 +275,39 @@ def _require_nothing_lost(results: Mapping[str, Result], target: Path) -> None:
             remedy="replace",
             folder=target,
         )
+
+
+def _left(provenance_: Path) -> dict[str, str]:
+    """The digests of the files that a build or a release left, as far as it lists them.
+
+    Raises:
+        ManifestError: one of its lists is not there, or malformed.
+    """
+    stated = provenance.read(provenance_).results
+    listed = provenance_ / CONTENTS
+    return {
+        **(digests(document.read(Release, listed).subject) if listed.is_file() else {}),
+        **{name: digest for name, digest in stated.items() if name.startswith(f"{PROVENANCE}/")},
+        **sums.read(provenance_ / SUMS),
+    }
+
+
+def _edited(target: Path, left: Mapping[str, str], sources: Mapping[str, Path]) -> list[str]:
+    """The files that are not what was left, sorted. Only those that the new build has not are read.
+
+    Raises:
+        FetchError: a file cannot be read.
+    """
+    paths = {name: target / name for name in sorted(left)}
+    regular = {n: path for n, path in paths.items() if path.is_file() and not path.is_symlink()}
+    moved = {
+        name: path
+        for name, path in regular.items()
+        if name not in sources or store.stamp(path) != store.stamp(sources[name])
+    }
+    found = hash_files(moved, stamps(moved))
+    changed = {name for name, file in found.items() if file.sha256 != left[name]}
+    return sorted(changed | (paths.keys() - regular.keys()))
 
 
 def _named(names: Sequence[str]) -> str:

@@ -14,19 +14,25 @@ from forge import driver
 from forge.core import console, disk
 from forge.core.errors import FetchError, FileSystemError, SpaceError, StoreError
 from forge.core.store import Store
+from forge.manifest import sums
 from forge.manifest.names import ADDED, DOCUMENTS, SIGNATURES
 from forge.release.folder import job_of, look, place, require_apart
 
 
-def attested(built, source="standin:x", level="structure"):
-    """The results of a build with another manifest, by what it was made from and how verified."""
+def attested(built, source="standin:x", level="structure", *, listed=False):
+    """The results of a build with another manifest, by what it was made from and how verified.
+
+    They have a `SHA256SUMS` of the checkpoint if it is to be `listed`.
+    """
     stated = manifest(built.job.recipe.name, source).encoded()
     stated = stated.replace(b'"verified":"structure"', f'"verified":"{level}"'.encode())
 
     def write(out):
         (out / "provenance.json").write_bytes(stated)
+        if listed:
+            sums.write(out / "SHA256SUMS", built.results["dress"].digests)
 
-    kept, key = built.job.store, f"{source} {level}"
+    kept, key = built.job.store, f"{source} {level} {listed}"
     found = kept.get("attest", key) or kept.make("attest", key, write, {})
     return {**built.results, "attest": found}
 
@@ -91,6 +97,33 @@ def test_a_release_is_not_undone(results, tmp_path):
     assert before == files(target)
     place(results, target, replace=True)
     assert files(target) == {*results["dress"].digests, "provenance/provenance.json"}
+
+
+@pytest.mark.parametrize("source", ["standin:x", "standin:y"])
+def test_an_edited_file_is_not_replaced(built, tmp_path, source):
+    """By the same build or by another; it is named. A file that is the same again is none."""
+    target = tmp_path / "out"
+    place(attested(built, listed=True), target)
+    config, after = target / "config.json", attested(built, source, listed=True)
+    same = config.read_bytes()
+    for edit in (
+        lambda: config.write_text("{}", encoding="utf-8"),
+        lambda: config.symlink_to("elsewhere"),
+    ):
+        config.unlink()
+        edit()
+        with pytest.raises(StoreError, match=r"changed since \(config\.json\), so") as refused:
+            place(after, target)
+        assert refused.value.remedy == "replace"
+        assert config.is_symlink() or config.read_bytes() == b"{}"
+    config.unlink()
+    config.write_bytes(same)
+    place(after, target)
+    assert config.samefile(after["dress"].files / "config.json")
+    config.unlink()
+    config.write_text("{}", encoding="utf-8")
+    place(after, target, replace=True)
+    assert config.read_bytes() == same
 
 
 def test_never_replaces_a_foreign_folder(results, tmp_path):
