@@ -73,7 +73,7 @@ def replace(path: Path, data: bytes) -> None:
     Raises:
         OSError: the system refused; the file is what it was.
     """
-    fresh = path.with_name(f".{path.name}.new")
+    fresh = path.with_name(f".{path.name}.hallmark-new")
     with fresh.open("wb") as file:
         file.write(data)
         file.flush()
