@@ -1,5 +1,6 @@
 """List, size, gc and fsck of a store, beside builds that use it."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from conftest import FLAGSHIP
 
 from forge import ledger as ledgers
 from forge.core import console
-from forge.core.errors import StoreError
+from forge.core.errors import FileSystemError, StoreError
 from forge.core.store import Store
 from forge.pipeline import Job
 from forge.recipes import recipe
@@ -121,14 +122,14 @@ def test_list(store, tmp_path):
     """A line a result in the order of a build, with the variants that it was made for."""
     line(store, "abcde")
     os.link(store.root / "dress" / ("d" * 64) / "files/dress", tmp_path / "published")
-    lines = survey.lines(store)
+    lines = list(survey.lines(store))
     assert [one.split()[:2] for one in lines] == [
         ["fetch", "a" * 12], ["calibrate", "b" * 12], ["quantize", "c" * 12], ["dress", "d" * 12],
         ["attest", "e" * 12],
     ]  # fmt: skip
     assert all(one.endswith(FLAGSHIP) for one in lines)
     assert [("shared" in one) for one in lines] == [False, False, True, True, False]
-    assert survey.lines(store, full=True)[0].split()[1] == "a" * 64
+    assert next(survey.lines(store, full=True)).split()[1] == "a" * 64
 
 
 def test_size_counts_bytes_once(store):
@@ -342,6 +343,107 @@ def test_a_ledger_that_is_no_file_ends_it(store, kind):
         with pytest.raises(StoreError, match="is no ledger of a build"):
             ledgers.read(path)
     assert there(store)
+
+
+@contextmanager
+def refused(monkeypatch, *paths):
+    """The system does not let these be opened; injected into `os`, since root may read all."""
+    real, scandir = os.open, os.scandir
+
+    def told(of):
+        def call(path, *arguments, **named):
+            if path in paths:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return of(path, *arguments, **named)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", told(real))
+        patched.setattr(os, "scandir", told(scandir))
+        patched.setattr(os, "listdir", told(os.listdir))
+        yield
+
+
+def test_what_cannot_be_read_hides_no_damage(store, said, monkeypatch):
+    """A file, a record and a step's folder are refused; a result after each of them is damaged."""
+    made = line(store, "abcde")
+    places = {step: store.root / step / key for step, (_, key) in made.items()}
+    unread = (
+        places["calibrate"] / "files/calibrate",
+        places["attest"] / "record.json",
+        store.root / "fetch",
+    )
+    flip(places["quantize"] / "files/quantize")  # which the next step has as well
+    with (
+        refused(monkeypatch, *unread),
+        pytest.raises(StoreError, match=r"2 of 4 results were .* 2 of 4 could not be checked"),
+    ):
+        fsck.fsck(store)
+    for path in unread:
+        assert sum(f"{path}: Permission denied" in one for one in said) == 1
+    assert there(store) == {made[step] for step in ("fetch", "calibrate", "attest")}
+    with (
+        refused(monkeypatch, *unread),
+        pytest.raises(FileSystemError, match="2 of 2 results and 1 folders could not be checked"),
+    ):
+        fsck.fsck(store)
+
+
+def test_list_and_gc_go_on_after_what_cannot_be_read(store, said, monkeypatch):
+    """Nobody knows what that needs: leftovers go, and no result does."""
+    line(store, "abcde")
+    record = store.root / "attest" / ("e" * 64) / "record.json"
+    (store.root / "tmp/old").mkdir()
+    lines = []
+    with refused(monkeypatch, record):
+        with pytest.raises(FileSystemError, match="1 results or folders could not be read"):
+            lines.extend(survey.lines(store))
+        assert len(lines) == 4
+        with pytest.raises(FileSystemError, match="no result was removed"):
+            gc.gc(store, days=0, calibrations=True, confirm=True)
+    assert sum(f"{record}: Permission denied" in one for one in said) == 2
+    assert len(there(store)) == 5
+    assert not (store.root / "tmp/old").exists()
+
+
+def test_files_of_strangers(store, said):
+    """They are told as that, and stay; a link to nowhere among them."""
+    line(store, "abcde")
+    notes, link = store.root / "dress/notes.txt", store.root / "dress/link"
+    notes.write_text("x", encoding="utf-8")
+    link.symlink_to("nowhere")
+    (store.root / "README").touch()
+    fsck.fsck(store)
+    assert said[:3] == [
+        f"{name}: is no result; it is left as it is"
+        for name in ("README", "dress/link", "dress/notes.txt")
+    ]
+    assert said[3] == f"{store.root}: 5 results are what was recorded"
+    gc.gc(store, days=0, calibrations=True, aside=True, confirm=True)
+    assert len(there(store)) == 5
+    assert notes.is_file()
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize("name", ["dress", "locks", "tmp", "trash"])
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_no_folder_in_the_place_of_one(store, said, name, kind):
+    """Every build would fail there: fsck finds it, and a build says what to do before its work."""
+    store.root.mkdir()
+    path = store.root / name
+    path.touch() if kind == "file" else path.symlink_to("nowhere")
+    with pytest.raises(StoreError, match=f"until these are moved away: {name}"):
+        fsck.fsck(store)
+    assert f"{name}: is no folder, and the store needs one" in said
+    worked = []
+    with pytest.raises(StoreError, match=rf"/{name}: is no folder, .* Move it away") as told:
+        store.make("dress", "a" * 64, worked.append, {})
+    assert str(path) in str(told.value)
+    assert worked == []
+    path.rename(store.root.with_name("moved"))
+    make(store, "dress", "a", {"shard": b"x"})
+    fsck.fsck(store)
 
 
 def test_the_commands(store):

@@ -20,6 +20,7 @@ Beside the results there are four folders:
 import datetime
 import errno
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -84,6 +85,7 @@ class Record(Model):
 
 Made = TypeVar("Made")
 CHUNK = 1 << 22
+_KEY = re.compile("[0-9a-f]{64}")
 SHORT = 12  # characters of a key that stand for it where people read it
 # In a folder under `tmp/`: held by the owner for as long as it is in use.
 OWNER = "owner"
@@ -198,6 +200,8 @@ class Store:
             StoreError: the store cannot be written; nothing was published.
         """
         folder = self.root / step / key
+        with self._writing():
+            self._folder(step)  # before the work, which takes hours
         started = datetime.datetime.now(datetime.UTC)
         with self.scratch(f"{step}-{key}") as scratch:
             files = scratch / "files"
@@ -221,7 +225,7 @@ class Store:
                 (scratch / RECORD).write_bytes(record.encoded())
                 use = locks.Shared(scratch / USED)
                 filesystem.flush(scratch)
-                folder.parent.mkdir(parents=True, exist_ok=True)
+                self._folder(step)
                 scratch.rename(folder)
                 filesystem.flush_entry(folder)
         return replace(_result(folder, record, use), checked=True)
@@ -264,10 +268,41 @@ class Store:
         finally:
             lock.release()
 
-    def folders(self) -> list[Path]:
-        """The folders of all results, `<step>/<key>`; what they hold is not looked at."""
-        steps = (step for step in _entries(self.root) if step.name not in APART)
-        return [folder for step in steps for folder in _entries(step)]
+    def folders(self, refused: list[OSError] | None = None) -> list[Path]:
+        """The places of all results, `<step>/<key>`; what they hold is not looked at.
+
+        Args:
+            refused: gets what the system says of a step's folder that it does not let be read.
+
+        Raises:
+            OSError: there is such a folder, and no such list.
+        """
+        return [one for one in self._in_steps(refused) if _is_result(one)]
+
+    def strangers(self) -> list[Path]:
+        """What lies where results lie and is none, such as somebody's notes."""
+        steps = [one for one in _entries(self.root) if one.name not in APART]
+        return [
+            *(one for one in steps if not one.is_dir()),
+            *(one for one in self._in_steps([]) if not _is_result(one)),
+        ]
+
+    def blocked(self, steps: Iterable[str]) -> list[Path]:
+        """What is no folder in a place where the store, or one of these steps, needs one."""
+        needed = [self.root / name for name in (*sorted(APART), *steps)]
+        return [one for one in needed if os.path.lexists(one) and not one.is_dir()]
+
+    def _in_steps(self, refused: list[OSError] | None) -> list[Path]:
+        found = []
+        for step in _entries(self.root):
+            if step.name not in APART:
+                try:
+                    found += _entries(step)
+                except OSError as error:
+                    if refused is None:
+                        raise
+                    refused.append(error)
+        return found
 
     def in_use(self, step: str, key: str) -> bool:
         """Whether somebody works on a result or uses it."""
@@ -449,7 +484,15 @@ class Store:
 
     def _folder(self, name: str) -> Path:
         folder = self.root / name
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            if Path(error.filename) != folder:
+                raise
+            raise StoreError(
+                f"{folder}: is no folder, and the store needs one of this name. Move it away, and "
+                "run again."
+            ) from error
         return folder
 
     @contextmanager
@@ -510,14 +553,22 @@ def damaged(files: Mapping[Path, str]) -> dict[Path, Damage]:
     Raises:
         OSError: the system does not let a file be read, which says nothing of its bytes.
     """
+    wrong, refused = examined(files)
+    if refused:
+        raise refused[0]
+    return wrong
+
+
+def examined(files: Mapping[Path, str]) -> tuple[dict[Path, Damage], list[OSError]]:
+    """As :func:`damaged`, and what the system said of each file that it does not let be read."""
     stats: dict[Path, tuple[int, int]] = {}
-    lost: dict[Path, Damage] = {}
+    found: dict[Path, str | OSError] = {}
     total = 0
     for path in files:
         try:
             stat = path.stat()
         except OSError as error:
-            lost[path] = _lost(path, error)
+            found[path] = error
             continue
         if (inode := (stat.st_dev, stat.st_ino)) not in stats.values():
             total += stat.st_size
@@ -525,27 +576,19 @@ def damaged(files: Mapping[Path, str]) -> dict[Path, Damage]:
     with console.bytes_bar("checking", total) as advance, ThreadPoolExecutor(2) as pool:
         first = {inode: path for path, inode in reversed(stats.items())}
         read = pool.map(lambda path: _read_again(path, advance), first.values())
-        found = dict(zip(first, read, strict=True))
-    return lost | {
-        path: why
-        for path, inode in stats.items()
-        if (why := _wrong(path, found[inode], files[path])) is not None
-    }
-
-
-def _wrong(path: Path, found: str | OSError, recorded: str) -> Damage | None:
-    if isinstance(found, OSError):
-        return _lost(path, found)
-    if found == recorded:
-        return None
-    return Damage(f"{path}: has sha256 {found}, recorded was {recorded}")
-
-
-def _lost(path: Path, error: OSError) -> Damage:
-    """What is said of a file that is not there any more, or cannot be had off the disk."""
-    if error.errno not in NO_RECORD:
-        raise error
-    return Damage(f"{path}: {error.strerror}", unreadable=error.errno == errno.EIO)
+        by_inode = dict(zip(first, read, strict=True))
+    found |= {path: by_inode[inode] for path, inode in stats.items()}
+    wrong: dict[Path, Damage] = {}
+    refused = []
+    for path, recorded in files.items():
+        one = found[path]
+        if isinstance(one, OSError) and one.errno not in NO_RECORD:
+            refused.append(one)
+        elif isinstance(one, OSError):
+            wrong[path] = Damage(f"{path}: {one.strerror}", unreadable=one.errno == errno.EIO)
+        elif one != recorded:
+            wrong[path] = Damage(f"{path}: has sha256 {one}, recorded was {recorded}")
+    return wrong, refused
 
 
 def _read_again(path: Path, advance: Callable[[int], None]) -> str | OSError:
@@ -616,6 +659,11 @@ def record_of(folder: Path) -> Record | None:
         return _read(folder / RECORD)
     except ValueError:
         return None
+
+
+def _is_result(place: Path) -> bool:
+    """Whether it is a result or lies in the place of one, as far as name and kind tell."""
+    return (place.is_dir() and not place.is_symlink()) or _KEY.fullmatch(place.name) is not None
 
 
 def _entries(folder: Path) -> list[Path]:

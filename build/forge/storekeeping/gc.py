@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from forge.core import console, filesystem, locks
-from forge.core.errors import StoreError
+from forge.core.errors import FileSystemError, StoreError
 from forge.core.store import SHORT, Store
 from forge.manifest.ledger import Ledger
 from forge.pipeline import STEPS
@@ -59,14 +59,17 @@ def gc(
 
     Raises:
         StoreError: the store cannot be written, or the ledger of a running build not be read.
+        FileSystemError: a record cannot be read; no result was removed, but all else was.
     """
     locks.tell_if_local(store.root)
-    results = survey(store)
+    results, unread = survey(store)
     since = time.time() - days * _DAY
     left = [*store.leftovers(), *(store.set_aside() if aside else ())]
     inodes = {path: tuple(inodes_of(path)) for path in left}
     gone = []
-    for one in _unneeded(results, since, calibrations=calibrations):
+    # A result that cannot be read may need any of the others.
+    unneeded = [] if unread else _unneeded(results, since, calibrations=calibrations)
+    for one in unneeded:
         goes = _goes(store, one, confirm=confirm)
         became = ("removed" if confirm else "not needed") if goes else "not needed, but in use"
         console.say(f"{one.step:>10}  {one.key[:SHORT]}  {became}")
@@ -86,6 +89,11 @@ def gc(
         f"{len(gone)} of {len(results)} results and {len(left)} leftovers {would}removed, "
         f"{size(freed)} {would}freed"
     )
+    if unread:
+        raise FileSystemError(
+            f"{store.root}: {unread} results or folders could not be read, and nobody knows which "
+            "others they need, so no result was removed. Let them be read, or remove them."
+        )
     return Found(results=tuple(gone), leftovers=len(left), bytes=freed)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from forge.core import console, system_errors
+from forge.core.errors import FileSystemError, StoreError
 from forge.core.store import APART, SHORT, USED, Record, Store, record_of
 from forge.pipeline import STEPS
 from forge.release.summary import size
@@ -56,23 +58,37 @@ class Kept:
         return found if isinstance(found, str) else None
 
 
-def survey(store: Store) -> list[Kept]:
-    """All results with a record, by step and time; in the order of a build."""
+def survey(store: Store) -> tuple[list[Kept], int]:
+    """All results with a record, by step and time, in the order of a build.
+
+    What the system does not let be read is said; its number is the second that is returned.
+    """
     found = []
-    for folder in store.folders():
-        record = record_of(folder)
-        if record is not None and (record.step, record.key) == (folder.parent.name, folder.name):
-            inodes = tuple(inodes_of(folder))
+    unread: list[OSError] = []
+    folders = store.folders(unread)
+    said = [system_errors.told(error) for error in unread]
+    for folder in folders:
+        try:
+            record = record_of(folder)
+            if record is None or (record.step, record.key) != (folder.parent.name, folder.name):
+                continue
             found.append(
                 Kept(
                     step=record.step,
                     key=record.key,
                     record=record,
                     used=last_used(folder, record),
-                    inodes=inodes,
+                    inodes=tuple(inodes_of(folder)),
                 )
             )
-    return sorted(found, key=lambda one: (_order(one.step), one.record.finished, one.key))
+        except StoreError as error:
+            said.append(str(error))
+        except OSError as error:
+            said.append(system_errors.told(error))
+    for text in said:
+        console.say(text)
+    found.sort(key=lambda one: (_order(one.step), one.record.finished, one.key))
+    return found, len(said)
 
 
 def needs_of(one: Kept, results: Iterable[Kept]) -> list[Kept]:
@@ -84,13 +100,17 @@ def needs_of(one: Kept, results: Iterable[Kept]) -> list[Kept]:
     return list(newest.values())
 
 
-def lines(store: Store, *, full: bool = False) -> list[str]:
-    """A line a result: step, key, when it was finished, bytes, variants, and who shares it."""
-    results = survey(store)
+def lines(store: Store, *, full: bool = False) -> Iterator[str]:
+    """A line a result: step, key, when it was finished, bytes, variants, and who shares it.
+
+    Raises:
+        FileSystemError: at the end, if the system did not let something be read.
+    """
+    results, unread = survey(store)
     variants = _variants(results)
     within = names_within(results)
-    return [
-        "  ".join(
+    for one in results:
+        yield "  ".join(
             (
                 f"{one.step:<10}",
                 one.key if full else one.key[:SHORT],
@@ -100,8 +120,8 @@ def lines(store: Store, *, full: bool = False) -> list[str]:
                 ", ".join(sorted(variants[one])) or "-",
             )
         )
-        for one in results
-    ]
+    if unread:
+        raise FileSystemError(f"{store.root}: {unread} results or folders could not be read.")
 
 
 def sizes(store: Store) -> list[str]:
