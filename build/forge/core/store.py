@@ -445,14 +445,39 @@ class Store:
         console.say(f"{why}. It is set aside as {there}, and the result is made anew.")
 
     def _to(self, folder: Path, kind: str) -> Path:
-        """Renames a folder to a new place under `trash/` or `aside/`, by which it is out of use."""
+        """Renames a folder to a new place under `trash/` or `aside/`, by which it is out of use.
+
+        A folder of a file system below another (overlayfs) cannot be renamed, nor one of another
+        disk. Its record goes first then, without which it is no result any more.
+        """
         unique = uuid.uuid4().hex[:12]
         place = (
             self._with_room(lambda: self._folder(kind))
             / f"{folder.parent.name}-{folder.name}-{unique}"
         )
-        folder.rename(place)
+        try:
+            folder.rename(place)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._to_by_files(folder, place, keep=kind == "aside")
         return place
+
+    def _to_by_files(self, folder: Path, place: Path, *, keep: bool) -> None:
+        """As :meth:`_to`, file by file: all of them if they are kept, or else the record alone."""
+        if not folder.is_dir() or folder.is_symlink():
+            shutil.move(folder, place)
+            return
+        place.mkdir()
+        if os.path.lexists(folder / RECORD):
+            shutil.move(folder / RECORD, place / RECORD)
+        for path in walking.below(folder) if keep else ():
+            there = place / path.relative_to(folder)
+            if path.is_dir() and not path.is_symlink():
+                there.mkdir(exist_ok=True)
+            else:
+                shutil.move(path, there)
+        shutil.rmtree(folder)
 
     def _use(self, folder: Path) -> locks.Shared | None:
         """Holds a result that is there; None if it was removed just now."""
