@@ -71,12 +71,17 @@ def test_help_in_ascii():
     assert "--rehearse" in printed
 
 
+# More than one write takes, so that the first fails while the command runs.
+UNWRITTEN = "error: what this command prints cannot be written: No space left on device.\n"
+
+
 @pytest.mark.parametrize(
     ("shell", "code", "end"),
     [
         ("forge list <&- >&-", 0, ""),
         ("forge list 2>&1 >/dev/full", FileSystemError.code, ""),
         ("forge list >/dev/full", FileSystemError.code, "exit 17\n"),
+        ("forge exit-codes >/dev/full", FileSystemError.code, f"{UNWRITTEN}hallmark: exit 17\n"),
         ("forge lock nonesuch 2>/dev/full", RecipeError.code, ""),
         ("forge lock nonesuch 2>&-", RecipeError.code, ""),
         # The reader has gone before anything is written, so it is no race.

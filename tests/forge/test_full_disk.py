@@ -13,6 +13,7 @@ from faults import shim
 ON_FULL_DISK = """
 import os, sys
 from pathlib import Path
+from forge.core import system_errors
 from forge.core.errors import StoreError
 from forge.core.store import Store
 from forge.storekeeping import fsck, gc
@@ -41,6 +42,11 @@ if way == "shim":
     from faults.shim import FULL, Fault
     shim.arm(root, Fault(mode=FULL, number=1, error=28), -1)
 assert fill() == "No space left on device"
+if way == "inodes":
+    try:
+        (root / "one more").touch()
+    except OSError as error:
+        assert f"No more files can be made at {root}: " in system_errors.told(error)
 try:
     if command == "fsck":
         fsck.fsck(store)

@@ -14,6 +14,7 @@ from forge.core.errors import FileSystemError, HallmarkError
 INTERFACE = "HALLMARK_INTERFACE"
 # The variable that asks for the traceback of every error; the processes of a build inherit it.
 DEBUG = "HALLMARK_DEBUG"
+UNWRITTEN = "what this command prints cannot be written"
 EPILOG = f"With any command: `--debug`, or {DEBUG}=1, prints the traceback of an error."
 
 
@@ -40,7 +41,7 @@ def run(
     if (unsaid := surroundings.finish()) is not None and not code:
         code = surroundings.UNREAD
         if not isinstance(unsaid, BrokenPipeError):
-            _tell(f"error: what this command prints cannot be written: {unsaid.strerror}.")
+            _tell(f"error: {UNWRITTEN}: {unsaid.strerror}.")
             code = FileSystemError.code
     if code and code != surroundings.UNREAD and tell_code:
         _tell(f"hallmark: exit {code}")
@@ -69,7 +70,10 @@ def _outcome(app: Callable[[], None], remedy: Callable[[HallmarkError], str | No
     except OSError as error:
         if system_errors.concerns_files(error):
             _trace()
-            _tell(f"error: {system_errors.told(error)}")
+            if error.filename is None and surroundings.finish() is not None:
+                _tell(f"error: {UNWRITTEN}: {error.strerror}.")
+            else:
+                _tell(f"error: {system_errors.told(error)}")
             return FileSystemError.code
         _tell(traceback.format_exc())
     except Exception:  # a bug: said as Python says it, since the exit code comes after it

@@ -4,6 +4,7 @@ What is asked is what this user may write there. A quota, a limit on the number 
 others write meanwhile do not show in it; a disk that is full later is told when it is.
 """
 
+import os
 import shutil
 from pathlib import Path
 
@@ -41,6 +42,15 @@ def size(count: int) -> str:
 def free(folder: Path) -> int:
     """The bytes that this user may still write to the file system of a folder."""
     return shutil.disk_usage(folder).free
+
+
+def takes_files(folder: Path) -> bool:
+    """Whether another file can be made on the file system of a folder, however small.
+
+    Some have no fixed number of them, and say that there are none at all.
+    """
+    found = os.statvfs(folder)
+    return found.f_files == 0 or found.f_favail > 0
 
 
 def existing(path: Path) -> Path:

@@ -7,6 +7,8 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
@@ -65,6 +67,21 @@ def flush_entry(path: Path) -> None:
     _fsync(path.parent)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors within that name no file are about this one: of an open file, the system names none.
+
+    Raises:
+        OSError: as it came, with a name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def replace(path: Path, data: bytes) -> None:
     """Replaces a file as a whole: whoever reads it meanwhile has the old one or the new one.
 
@@ -74,7 +91,7 @@ def replace(path: Path, data: bytes) -> None:
         OSError: the system refused; the file is what it was.
     """
     fresh = path.with_name(f".{path.name}.hallmark-new")
-    with fresh.open("wb") as file:
+    with naming(fresh), fresh.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -114,7 +131,7 @@ def link(source: Path, target: Path) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     """Copies into a new file: an existing one may share its bytes with a result of the store."""
-    with source.open("rb") as data, target.open("xb") as copy:
+    with naming(target), source.open("rb") as data, target.open("xb") as copy:
         try:
             shutil.copyfileobj(data, copy, _CHUNK)
             copy.flush()
@@ -127,7 +144,8 @@ def _copy(source: Path, target: Path) -> None:
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     except OSError as error:
         # There are file systems, over a network most of them, that do this for files alone.
         if error.errno not in {errno.EINVAL, errno.ENOTSUP} or not path.is_dir():

@@ -72,5 +72,7 @@ def _room(place: Path | None, needed: int | None) -> str:
     free = "The disk is full"
     if place is not None:
         there = disk.existing(place)
+        if not disk.takes_files(there):
+            return f"No more files can be made at {there}: the disk has as many as it can have."
         free += f": {disk.free(there) / disk.GB:.3f} GB are free at {there}"
     return f"{free}." if needed is None else f"{free}, {needed / disk.GB:.3f} GB are needed."

@@ -112,3 +112,14 @@ def test_a_file_is_read_as_a_whole(tmp_path):
     path = tmp_path / "path"
     path.write_bytes(data := os.urandom(3_000_000))
     assert read(path) == data
+
+
+def test_a_refused_write_names_its_file(tmp_path):
+    """A real limit; the system itself names no file that is open already."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=re.escape(f"{tmp_path}/.ledger.json.hallmark-new")):
+            replace(tmp_path / "ledger.json", bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
