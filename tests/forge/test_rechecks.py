@@ -219,29 +219,34 @@ def test_a_damaged_base_is_fetched_again(job, tmp_path):
     assert run(job)["attest"].checked
 
 
+def refusing_below(folder, code):
+    """`os.open`, which the system refuses for all files below a folder."""
+    real = os.open
+
+    def opened(path, *arguments, **named):
+        if Path(path).is_relative_to(folder):
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path, *arguments, **named)
+
+    return opened
+
+
 def test_what_the_disk_does_not_give_is_set_aside(found, monkeypatch):
-    """It may be whole, and cost hours; the next build makes another. Injected into `Path.open`."""
-
-    def refuse(path, *_, **__):
-        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-
+    """It may be whole, and cost hours; the next build makes another. Injected into `os.open`."""
+    files = found["calibrate"].files
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "open", refuse)
+        patched.setattr(os, "open", refusing_below(files, errno.EIO))
         with pytest.raises(StoreError, match="calibration.safetensors: Input/output error"):
             pipeline.recheck(found, whole=["calibrate"])
-    store = Store(found["calibrate"].files.parents[2])
+    store = Store(files.parents[2])
     assert store.get("calibrate", found["calibrate"].key) is None
     assert [path.name[:10] for path in store.set_aside()] == ["calibrate-"]
 
 
 def test_an_unreadable_file_is_not_taken_for_a_damaged_one(found, monkeypatch):
-    """The system's refusal is told as that, and nothing is removed. Injected into `Path.open`."""
-
-    def refuse(path, *_, **__):
-        raise PermissionError(13, "Permission denied", str(path))
-
+    """The system's refusal is told as that, and nothing is removed. Injected into `os.open`."""
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "open", refuse)
+        patched.setattr(os, "open", refusing_below(found["dress"].files, errno.EACCES))
         with pytest.raises(PermissionError):
             pipeline.recheck(found, whole=["dress"])
     pipeline.recheck(found, whole=["dress"])
