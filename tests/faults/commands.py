@@ -292,7 +292,7 @@ def run_build_without_exchange(fixed: Path, world: Path) -> None:
 
 def run_build_after_kill(fixed: Path, world: Path) -> None:
     """Begins where one was killed between its two renames, and meets the fault on top of that."""
-    shim.rename(world / "out", world / ".out.old")
+    shim.rename(world / "out", world / ".out.hallmark-old")
     run_build_without_exchange(fixed, world)
 
 

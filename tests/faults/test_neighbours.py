@@ -88,7 +88,7 @@ def test_placing_without_its_lock(made, root, monkeypatch):
         target.parent.mkdir(exist_ok=True)
         slow(source.resolve(), target)
 
-    monkeypatch.setattr(placing, "locked", lambda _: nullcontext())
+    monkeypatch.setattr(placing, "locked", lambda *_: nullcontext())
     monkeypatch.setattr(filesystem, "link", linked)
     assert "exit 17: error: " in found(ONE_OUT, made, root)
 
