@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from forge.core import console
+from forge.core.files import names_in
 from forge.inputs import fetch, hub
 from forge.tensors import admission, tensor_list
 from forge.tensors.admission import Offer
@@ -34,8 +35,7 @@ def check(job: "Job") -> Offer:
         FetchError: they cannot be had.
     """
     with _offered(job, "base") as base:
-        names = [path.relative_to(base.folder).as_posix() for path in base.folder.rglob("*")]
-        admission.require_stripped(job.recipe, base.folder, names)
+        admission.require_stripped(job.recipe, base.folder, names_in(base.folder))
         if head_source(job.recipe, base.tensors) != "donor":
             admission.admit(job.recipe, base, None)
         else:

@@ -133,7 +133,8 @@ def test_published_globs_miss_the_tower(checkpoint):
     """Why the recipe does not have the card's first glob: vLLM would quantize the tower."""
     config, modules, _ = checkpoint("qwen36-27b-vlm-cascade-mtp")
     wrong = vllm_names.mistaken({**config, "ignore": MODELOPT["published globs"]}, modules)
-    assert wrong == ["visual.blocks.0.attn.qkv"]
+    assert "visual.blocks.0.attn.qkv" in wrong
+    assert all(name.startswith("visual.") for name in wrong)
 
 
 def test_schemes_are_those_that_vllm_has_kernels_for(checkpoint):

@@ -1,6 +1,7 @@
 """A base or a sample that the libraries do not take is told in one line, with their reason."""
 
 import json
+import logging
 import re
 import shutil
 from dataclasses import replace
@@ -53,6 +54,17 @@ def spoilt(fetched, tmp_path):
         return work_on(job, {"fetch": replace(result, files=inputs)}), inputs
 
     return get
+
+
+@pytest.fixture(autouse=True)
+def _log_to_the_stream_of_now(monkeypatch):
+    """Transformers logs to what was standard error at its import; in a build the step imports it.
+
+    Here a test before this one may have done so.
+    """
+    for handler in logging.getLogger("transformers").handlers:
+        if type(handler) is logging.StreamHandler:  # pytest has handlers there, too
+            monkeypatch.setattr(handler, "__class__", type(logging.lastResort))
 
 
 def refusal(work, out):
