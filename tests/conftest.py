@@ -136,6 +136,13 @@ def write_checkpoint(folder: Path, arrays: Arrays, shards: int = 2) -> Path:
     return folder
 
 
+def cut_samples(folder: Path, count: int) -> None:
+    """Leaves so many samples of each calibration set below a folder of fetched inputs."""
+    for lines in (folder / "calibration").glob("*/samples.jsonl"):
+        first = lines.read_text(encoding="utf-8").splitlines(keepends=True)[:count]
+        lines.write_text("".join(first), encoding="utf-8")
+
+
 def without_head(checkpoint: Path, folder: Path) -> Path:
     """Copies a checkpoint but for its MTP head, as every fine-tune that transformers saved is."""
     weights = shutil.ignore_patterns("*.safetensors", tensorfile.INDEX)

@@ -165,10 +165,7 @@ class _Text:
     """Text alone; a sample of one row is cut to the set's length."""
 
     def __init__(self, base: Path, wanted: "CalibrationSet") -> None:
-        with library("transformers", CalibrationError, f"{base}: the tokenizer cannot be loaded"):
-            from transformers import AutoTokenizer
-
-            self._tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+        self._tokenizer = tokenizer_of(base)
         self._wanted = wanted
 
     def inputs(
@@ -207,6 +204,18 @@ class _Pictures:
         text = _rendered(self._processor, messages, where)
         with library("transformers", CalibrationError, f"{where}: the base cannot process it"):
             return dict(self._processor(text=[text], images=pictures, return_tensors="pt"))
+
+
+def tokenizer_of(base: Path) -> Any:
+    """The base's tokenizer.
+
+    Raises:
+        CalibrationError: transformers does not load it.
+    """
+    with library("transformers", CalibrationError, f"{base}: the tokenizer cannot be loaded"):
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
 
 
 def _rendered(by: Any, messages: sample_files.Sample, where: str) -> str:

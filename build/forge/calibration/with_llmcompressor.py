@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.calibration.batches import Batch
+from forge.calibration.batches import Batch, tokenizer_of
 from forge.core.errors import CalibrationError
 from forge.core.libraries import library
 
@@ -31,12 +31,10 @@ def watch(
         CalibrationError: a library does not take the base, or fails at a sample.
     """
     import llmcompressor
-    import transformers
     from torch.utils.data import DataLoader
 
     model = _load(made.recipe, base, **placed)
-    with library("transformers", CalibrationError, f"{base}: the tokenizer cannot be loaded"):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+    tokenizer = tokenizer_of(base)
     inputs = [batch.inputs() for batch in batches]
     with library("llm-compressor", CalibrationError, f"{base}: cannot be calibrated"):
         modifier = _modifier(made, model)

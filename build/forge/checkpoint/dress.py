@@ -49,8 +49,7 @@ def run(work: "Work", out: Path) -> Mapping[str, str]:
                 into.link(work.needed[step].files / name, name, digest)
     placed = [
         (path.name, tensor)
-        for path in sorted(out.iterdir())
-        if path.suffix == ".safetensors"
+        for path in tensorfile.files_in(out)
         for tensor in tensorfile.read_header(path)
     ]
     _carry(recipe, work.inputs, fetched, into, made)

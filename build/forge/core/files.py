@@ -14,6 +14,8 @@ from forge.core.errors import FetchError
 
 # Formats that run code when they are loaded, and code itself.
 REFUSED = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt", ".py"})
+# What a clone without git-lfs has in place of a large file.
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 CHUNK = 1 << 22
 
 # Takes the bytes of a file in their order, beside its digest.
@@ -105,7 +107,7 @@ def names_in(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise FetchError(f"{folder}: there is no such folder.")
     try:
-        return sorted(name for name in everything_in(folder) if (folder / name).is_file())
+        return walking.files_below(folder)
     except OSError as error:
         raise FetchError(f"{error.filename}: cannot be read ({error.strerror}).") from error
 

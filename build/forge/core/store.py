@@ -182,7 +182,7 @@ class Store:
             record = record.model_copy(update={"outputs": {**record.outputs, **moved}})
             with self._writing():
                 filesystem.replace(record_path, record.encoded())
-        return _result(folder, record, use)
+        return result_of(folder, record, use)
 
     def make(
         self,
@@ -228,7 +228,7 @@ class Store:
                 self._folder(step)
                 scratch.rename(folder)
                 filesystem.flush_entry(folder)
-        return replace(_result(folder, record, use), checked=True)
+        return replace(result_of(folder, record, use), checked=True)
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
@@ -723,7 +723,8 @@ def _read(path: Path) -> Record:
         raise StoreError(f"a record cannot be read: {system_errors.told(error)}.") from error
 
 
-def _result(folder: Path, record: Record, use: locks.Shared) -> Result:
+def result_of(folder: Path, record: Record, use: locks.Shared) -> Result:
+    """The result in a folder, as its record has it; nothing of it is looked at."""
     return Result(
         step=record.step,
         key=record.key,

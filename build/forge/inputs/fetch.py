@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.core import canonical, console, disk
 from forge.core.errors import FetchError
-from forge.core.files import Feed, File, Kind, Origin, Watch, unwatched
+from forge.core.files import LFS_POINTER, Feed, File, Kind, Origin, Watch, unwatched
 from forge.inputs import hub, mirror, sample_files, samples, standin
 from forge.manifest import document
 from forge.manifest.inputs import InputFile, Inputs, InputSource
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 STANDINS = standin.ROOT
 LINKED = ("base", "donor")
 CONFIG = "config.json"
-# What a clone without git-lfs has in place of a large file.
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 Taken = Mapping[str, Mapping[str, File]]
 

@@ -8,7 +8,17 @@ from pathlib import Path
 
 from forge import pipeline
 from forge.calibration import record
-from forge.core import canonical, checkout, console, disk, filesystem, placing, store, system_errors
+from forge.core import (
+    canonical,
+    checkout,
+    console,
+    disk,
+    filesystem,
+    placing,
+    store,
+    system_errors,
+    walking,
+)
 from forge.core.errors import FetchError, ManifestError, StoreError
 from forge.core.files import everything_in, hash_files, stamps
 from forge.core.model import Level
@@ -359,7 +369,7 @@ def _is_current(results: Mapping[str, Result], target: Path) -> bool:
 
     A release has copies of its own, so size and modification time decide, as they do in the store.
     """
-    there = {name: target / name for name in everything_in(target) if (target / name).is_file()}
+    there = {name: target / name for name in walking.files_below(target)}
     sources = _sources(results)
     return there.keys() - (ADDED - sources.keys()) == sources.keys() and all(
         store.stamp(there[path]) == store.stamp(source) for path, source in sources.items()

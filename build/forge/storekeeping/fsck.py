@@ -5,7 +5,7 @@ from pathlib import Path
 
 from forge.core import console, locks, system_errors
 from forge.core.errors import FileSystemError, StoreError
-from forge.core.store import SHORT, USED, Record, Result, Store, drop, examined, record_of
+from forge.core.store import SHORT, USED, Record, Store, drop, examined, record_of, result_of
 from forge.pipeline import STEPS
 
 
@@ -93,11 +93,7 @@ def _is_as_recorded(store: Store, record: Record) -> bool:
         use = locks.Shared(folder / USED, touch=False)
     except FileNotFoundError:
         return True  # a build has removed it
-    digests = {path: output.sha256 for path, output in record.outputs.items()}
-    result = Result(
-        step=record.step, key=record.key, files=folder / "files", digests=digests,
-        record=record, use=use,
-    )  # fmt: skip
+    result = result_of(folder, record, use)
     wrong, refused = examined(result.below())
     if not locks.names(folder / USED, use.descriptor):
         return True

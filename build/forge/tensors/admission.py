@@ -13,6 +13,7 @@ from typing import Any
 
 from forge.core import canonical
 from forge.core.errors import BaseError, QuantizeError, RecipeError
+from forge.core.files import LFS_POINTER
 from forge.manifest.tensor_list import TensorLine
 from forge.recipes.recipe import Recipe
 from forge.tensors import family, tensorfile
@@ -23,7 +24,6 @@ from forge.tensors.tensorfile import Tensor
 
 # What says that a checkpoint is quantized, by the place in config.json.
 QUANTIZED = ("quantization_config", "compression_config")
-_POINTER = b"version https://git-lfs.github.com/spec/"
 _MARK = b"\xef\xbb\xbf"
 
 
@@ -263,7 +263,7 @@ def _require_packable(recipe: Recipe, base: Offer) -> None:
 
 def _require_no_pointer(path: Path) -> None:
     with path.open("rb") as file:
-        if file.read(len(_POINTER)) == _POINTER:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise BaseError(
                 f"{path}: is a pointer of Git LFS, not the file. Fetch the file with `git lfs "
                 "pull`, or from the hub."

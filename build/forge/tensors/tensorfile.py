@@ -144,6 +144,15 @@ def parse_header(path: Path, size: int, raw: bytes) -> list[Tensor]:
     return tensors
 
 
+def files_in(folder: Path) -> list[Path]:
+    """The files of tensors in a folder, sorted.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)
+
+
 def read_checkpoint(folder: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint folder by name: through its index, or of its one file.
 
@@ -156,7 +165,7 @@ def read_checkpoint(folder: Path) -> dict[str, Tensor]:
     """
     index = folder / INDEX
     if not index.is_file():
-        files = sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)
+        files = files_in(folder)
         if len(files) != 1:
             raise TensorFileError(
                 f"{folder}: has no {INDEX} and {len(files)} *.safetensors files; "
@@ -178,9 +187,7 @@ def read_checkpoint(folder: Path) -> dict[str, Tensor]:
             f"{index}: names {len(missing)} tensor(s) that no file holds, first {missing[0]!r}."
         )
     listed = set(weight_map.values())
-    if extra := sorted(
-        path.name for path in folder.iterdir() if path.suffix == SUFFIX and path.name not in listed
-    ):
+    if extra := [path.name for path in files_in(folder) if path.name not in listed]:
         raise TensorFileError(f"{folder}: {extra[0]} is not in the index; remove or index it.")
     return tensors
 

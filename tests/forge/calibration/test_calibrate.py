@@ -5,7 +5,7 @@ import shutil
 
 import pyarrow as pa
 import pytest
-from conftest import FLAGSHIP, MIXED
+from conftest import FLAGSHIP, MIXED, cut_samples
 from pyarrow import parquet
 
 from forge.calibration import batches, calibrate, record, with_modelopt
@@ -33,9 +33,7 @@ def fetched(tmp_path_factory):
             out = tmp_path_factory.mktemp(variant)
             job = Job(recipe=recipe.find(variant), store=Store(out / "store"), rehearsal=True)
             fetch.run(work_on(fetch.choose(job), {}), out / "inputs")
-            for lines in (out / "inputs" / "calibration").glob("*/samples.jsonl"):
-                first = lines.read_text(encoding="utf-8").splitlines(keepends=True)[:SAMPLES]
-                lines.write_text("".join(first), encoding="utf-8")
+            cut_samples(out / "inputs", SAMPLES)
             made[variant] = out / "inputs"
         return made[variant]
 

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from conftest import FLAGSHIP
+from conftest import FLAGSHIP, cut_samples
 
 from forge.calibration import batches, calibrate, with_llmcompressor, with_modelopt
 from forge.core.errors import CalibrationError
@@ -34,9 +34,7 @@ def fetched(tmp_path_factory):
             job = Job(recipe=recipe.find(variant), store=Store(root / "store"), rehearsal=True)
             work = work_on(fetch.choose(job), {})
             result = job.store.make("fetch", "key", lambda out: fetch.run(work, out), {})
-            for lines in (result.files / "calibration").glob("*/samples.jsonl"):
-                text = lines.read_text(encoding="utf-8")
-                lines.write_text(text.splitlines(keepends=True)[0], encoding="utf-8")
+            cut_samples(result.files, 1)
             made[variant] = job, result
         return made[variant]
 
