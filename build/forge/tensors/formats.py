@@ -62,6 +62,11 @@ class Format:
     rounding: float
     scheme: Mapping[str, Any]
 
+    @property
+    def global_scales(self) -> tuple[str, ...]:
+        """The last parts of the names of the scales of one value; the first is of each block."""
+        return tuple(self.scales)[1:] if self.global_scale else ()
+
     def check(self, name: str, dtype: str, shape: Shape) -> None:
         """Refuses a weight that this format cannot hold.
 

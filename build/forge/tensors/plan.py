@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from forge.core.errors import RecipeError
 from forge.recipes.recipe import Recipe
-from forge.tensors import formats
+from forge.tensors import formats, vllm_names
 from forge.tensors.formats import Format, Shape
 
 WEIGHT = ".weight"
@@ -94,8 +94,8 @@ def make_plan(recipe: Recipe, tensors: Mapping[str, Shaped]) -> Plan:
 
     Raises:
         RecipeError: a tensor has no rule or two, a pattern matches nothing, a tensor cannot be
-            split as [[fused]] says, or the MTP tensors of the base are not those that the recipe
-            declares.
+            split as [[fused]] says, the MTP tensors of the base are not those that the recipe
+            declares, or linears that engines fuse would differ in format or global scale.
     """
     fused = _split(recipe, tensors)
     whole = {
@@ -121,6 +121,7 @@ def make_plan(recipe: Recipe, tensors: Mapping[str, Shaped]) -> Plan:
     removed = _claim(recipe, claims, whole, [p for rule in recipe.remove for p in rule.tensors])
     mtp = _claim_mtp(recipe, whole, claims)
     _check_claims(recipe, weights, claims)
+    _check_siblings(recipe, weights, linears, groups)
     position = {name: number for number, name in enumerate(tensors)}
     elsewhere = {*mtp, *removed, *(linear.place.tensor for linear in linears.values())}
 
@@ -237,3 +238,34 @@ def _check_claims(
                 f"{recipe.name}.toml: the tensor {name!r} is covered by two rules, {first!r} "
                 f"and {second!r}; make them exclude each other."
             )
+
+
+def _check_siblings(
+    recipe: Recipe,
+    weights: Mapping[str, Place],
+    linears: Mapping[str, Linear],
+    groups: Iterable[Sequence[str]],
+) -> None:
+    """Refuses linears of one fused matrix of the engines that differ in format or global scale."""
+    group = {module: number for number, modules in enumerate(groups) for module in modules}
+    siblings: dict[str, list[str]] = defaultdict(list)
+    for name, place in weights.items():
+        if name.endswith(WEIGHT) and len(place.shape) == 2:
+            module = name.removesuffix(WEIGHT)
+            siblings[vllm_names.fused(module)].append(module)
+    for matrix, (first, *others) in siblings.items():
+        for other in others:
+            kinds = [linears[one].format if one in linears else None for one in (first, other)]
+            if kinds[0] != kinds[1]:
+                stored = [kind.name if kind else "not quantized" for kind in kinds]
+                raise RecipeError(
+                    f"{recipe.name}.toml: {first!r} is {stored[0]} and {other!r} is {stored[1]}, "
+                    f"but engines fuse them into {matrix!r}, which has one format. Give both the "
+                    "same."
+                )
+            if kinds[0] and kinds[0].global_scale and group[first] != group[other]:
+                raise RecipeError(
+                    f"{recipe.name}.toml: {first!r} and {other!r} would have global scales of "
+                    f"their own, but engines fuse them into {matrix!r} and take one for both. "
+                    "Name them in one [[quantize]] rule with `shared_input = true`."
+                )

@@ -101,12 +101,20 @@ def _layers(
     return found
 
 
-def _layer(name: str) -> str:
-    """The engine's layer that a linear becomes a part of, or its own name."""
-    if experts := _EXPERTS.fullmatch(name):
-        return experts[1]
+def fused(name: str) -> str:
+    """The matrix that an engine puts a linear into, of an expert's two as well, or its own name.
+
+    vLLM and SGLang make the same ones. All parts of one have one format and one global scale
+    there, the first one's or the largest.
+    """
     parent, _, last = name.rpartition(".")
     return f"{parent}.{FUSED[last]}" if last in FUSED else name
+
+
+def _layer(name: str) -> str:
+    """The engine's layer that a linear becomes a part of, or its own name."""
+    experts = _EXPERTS.fullmatch(name)
+    return experts[1] if experts else fused(name)
 
 
 def _renamed(name: str) -> str:

@@ -54,8 +54,8 @@ def test_untouched(broken, variant):
 @pytest.mark.parametrize(
     ("tensor", "change"),
     [
-        ("mlp.experts.2.up_proj.weight_global_scale", set_nan("<f4")),
-        ("mlp.experts.2.up_proj.weight_global_scale", lambda data: data.__setitem__(3, 0xC6)),
+        ("mlp.experts.2.down_proj.weight_global_scale", set_nan("<f4")),
+        ("mlp.experts.2.down_proj.weight_global_scale", lambda data: data.__setitem__(3, 0xC6)),
         (
             "mlp.experts.0.down_proj.input_global_scale",
             lambda d: d.__setitem__(slice(0, 4), bytes(4)),
@@ -102,7 +102,7 @@ def test_linears_in_each_others_place(broken, one, other):
     [
         ("mlp.experts.1.up_proj.weight_packed", lambda d: (d >> 4) | (d << 4)),
         ("mlp.experts.1.up_proj.weight_scale", lambda d: np.roll(d, 1)),
-        ("mlp.experts.1.up_proj.weight_global_scale", lambda d: d + np.uint8([0, 0, 0x80, 0])),
+        ("mlp.experts.1.down_proj.weight_global_scale", lambda d: d + np.uint8([0, 0, 0x80, 0])),
         ("self_attn.o_proj.weight", lambda d: d ^ 0x80),
         ("self_attn.o_proj.weight_scale", lambda d: np.roll(d, 2)),
         ("self_attn.o_proj.weight", lambda d: np.append(d[:-1], np.uint8(0x7F))),

@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import numpy as np
 import pytest
 from assay_edits import edit_json, failed, flip_a_bit, listed, poke, rewrite, set_nan
 
@@ -23,7 +24,7 @@ def test_the_real_artifact_passes(built, checkpoint):
     found = structure.run(built.made, checkpoint, built.results["fetch"], listed(checkpoint))
     checks = found.checks
     assert not failed(built, checkpoint)
-    assert len(checks) == 12
+    assert len(checks) == 13
     assert [error.module for error in found.errors] == sorted(built.made.plan.linears)
     assert all(check.measured for check in checks)
 
@@ -79,6 +80,17 @@ def test_bad_scale(built, checkpoint, suffix, change):
     """NaN, zero and negative, in each kind of scale."""
     poke(checkpoint, f"model.language_model.layers.1.mlp.down_proj.{suffix}", change)
     assert failed(built, checkpoint) == {"structure.scales"}
+
+
+@pytest.mark.parametrize("suffix", ["weight_scale_2", "input_scale"])
+def test_siblings_of_which_one_has_another_global_scale(built, checkpoint, suffix):
+    """Off by the last bit, which no other check can tell."""
+
+    def next_float(data):
+        data[:] = np.nextafter(np.frombuffer(data, "<f4"), np.float32(9)).tobytes()
+
+    poke(checkpoint, f"model.language_model.layers.1.self_attn.k_proj.{suffix}", next_float)
+    assert failed(built, checkpoint) == {"structure.siblings"}
 
 
 def test_missing_scale(built, checkpoint):

@@ -132,3 +132,36 @@ def test_wildcards(pattern, name, places):
     """`*` is one part of a name, `**` one or more, a dot only a dot."""
     match = compile_pattern(pattern).fullmatch(name)
     assert places == (match and match.groups())
+
+
+def rules_without(flagship, module):
+    """The rules of the flagship without one of the modules."""
+    return [
+        rule.model_copy(update={"modules": tuple(m for m in rule.modules if m != module)})
+        for rule in flagship.quantize
+    ]
+
+
+@pytest.mark.parametrize("part", ["self_attn.k_proj", "mlp.up_proj", "linear_attn.in_proj_z"])
+def test_fused_linears_under_two_rules(flagship, arrays, part):
+    module = f"model.language_model.layers.*.{part}"
+    alone = recipe.Quantize(modules=(module,), format="nvfp4")
+    rules = (*rules_without(flagship, module), alone)
+    with pytest.raises(RecipeError, match=r"global scales of their own, but engines fuse them"):
+        make_plan(with_changes(flagship, quantize=rules), arrays)
+
+
+def test_fused_linears_that_share_no_input(flagship, arrays):
+    rules = [rule.model_copy(update={"shared_input": False}) for rule in flagship.quantize]
+    with pytest.raises(RecipeError, match=r"in_proj_a.* and .*in_proj_b.*`shared_input = true`"):
+        make_plan(with_changes(flagship, quantize=tuple(rules)), arrays)
+
+
+def test_fused_linears_of_which_one_is_kept(flagship, arrays):
+    module = "model.language_model.layers.*.mlp.up_proj"
+    keep = recipe.Keep(tensors=(f"{module}.weight",), why="a test")
+    changed = with_changes(
+        flagship, quantize=tuple(rules_without(flagship, module)), keep=(*flagship.keep, keep)
+    )
+    with pytest.raises(RecipeError, match=r"is nvfp4 and .*up_proj' is not quantized, but engines"):
+        make_plan(changed, arrays)

@@ -47,7 +47,8 @@ class Reading:
     tensors of base and donor that were read, `moved` has those that are not what was fetched.
     `unequal` are the tensors that should be their source's and are not, `scales` counts the values
     of scales, `bad` has the scale tensors that are missing, of another form, or not finite and
-    positive, `errors` the errors of the linears whose tensors are all there.
+    positive, `global_scales` the bytes of those of one value by name, `errors` the errors of the
+    linears whose tensors are all there.
     """
 
     files: Mapping[str, str]
@@ -57,6 +58,7 @@ class Reading:
     unequal: frozenset[str]
     scales: int
     bad: Sequence[str]
+    global_scales: Mapping[str, bytes]
     errors: Sequence[Error]
 
 
@@ -142,6 +144,7 @@ class _Pass:
         self._good: dict[str, list[Future[bool]]] = {}
         self._squares: dict[str, list[Future[tuple[float, float] | None]]] = {}
         self._count = 0
+        self._global_scales: dict[str, bytes] = {}
         self._compared: set[str] = set()
         self._whole = {
             linear.module
@@ -207,6 +210,7 @@ class _Pass:
             unequal=frozenset(unequal | (self._equals.keys() - self._compared)),
             scales=self._count,
             bad=sorted(bad),
+            global_scales=self._global_scales,
             errors=errors,
         )
 
@@ -272,6 +276,8 @@ class _Pass:
             self._scales.setdefault(linear.module, {})[suffix] = data
         values: Callable[[Any], Any] = linear.format.scales[suffix]
         self._count += tensor.nbytes // DTYPE_BYTES[tensor.dtype]
+        if suffix in linear.format.global_scales:
+            self._global_scales[name] = data
         self._good[name] = [
             self._pool.submit(_are_good, values, memoryview(data)[start : start + CHUNK])
             for start in range(0, len(data), CHUNK)

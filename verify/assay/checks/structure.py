@@ -5,6 +5,7 @@ bytes from its own files, once (:mod:`assay.checks.reading`). What the files bes
 declare is checked in :mod:`assay.checks.declared`.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -18,7 +19,7 @@ from forge.core.store import Result
 from forge.manifest.names import DOCUMENTS
 from forge.manifest.verification import Check
 from forge.recipes.recipe import Recipe
-from forge.tensors import tensorfile
+from forge.tensors import tensorfile, vllm_names
 from forge.tensors.checkpoint import Checkpoint
 from forge.tensors.plan import MTP, Plan
 from forge.tensors.quantization_error import Error
@@ -69,6 +70,7 @@ def run(made: Checkpoint, folder: Path, fetched: Result, listed: Listed) -> Foun
         check_kept(plan, seen, stored),
         check_quantized(plan, stored),
         check_scales(seen),
+        check_siblings(plan, seen),
         declared.check_ignore(recipe, plan, folder, stored),
         declared.check_config(recipe, folder),
         declared.check_files(recipe, folder, fetched, seen.files),
@@ -182,6 +184,27 @@ def check_scales(seen: Reading) -> Check:
         detail=f"{len(seen.bad)} scale tensors that are missing, or not finite and positive"
         f"{first([*seen.bad])}",
         measured={"scales": seen.scales},
+    )
+
+
+def check_siblings(plan: Plan, seen: Reading) -> Check:
+    """Linears that engines fuse have equal global scales: an engine takes one of them for all."""
+    fused: dict[str, list[str]] = defaultdict(list)
+    for module, linear in plan.linears.items():
+        for suffix in linear.format.global_scales:
+            fused[f"{vllm_names.fused(module)}.{suffix}"].append(f"{module}.{suffix}")
+    several = {scale: names for scale, names in fused.items() if len(names) > 1}
+    wrong = [
+        scale
+        for scale, names in several.items()
+        if len({seen.global_scales.get(name) for name in names}) > 1
+    ]
+    return Check(
+        name="structure.siblings",
+        passed=not wrong,
+        detail=f"{len(wrong)} of {len(several)} global scales differ among the linears that "
+        f"engines fuse{first(wrong)}",
+        measured={"fused": len(several), "differing": len(wrong)},
     )
 
 
