@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
-from forge.core import console, system_errors, walking
+from forge.core import console, mounts, system_errors, walking
 
 # Two file systems; one that knows no links, or lets nobody link the files of others; a file with
 # as many names as it can have. sshfs says ENOSYS.
@@ -103,13 +103,23 @@ def delete(path: Path) -> None:
     """Removes a file or a folder; what the system does not let go stays, and is named."""
     try:
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            remove_tree(path)
         else:
             path.unlink()
     except FileNotFoundError:
         return  # somebody else removed it
     except OSError as error:
         console.say(f"{path}: cannot be removed: {system_errors.told(error)}")
+
+
+def remove_tree(folder: Path) -> None:
+    """Removes a folder with all in it, unless something is mounted there: that is of others.
+
+    Raises:
+        OSError: it is or holds a mount point, and nothing was touched; or the system refused.
+    """
+    mounts.require_none(real(folder))
+    shutil.rmtree(folder)
 
 
 def link(source: Path, target: Path) -> None:

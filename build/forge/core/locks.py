@@ -16,12 +16,13 @@ import platform
 import stat
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from forge.core import console, filesystem
+from forge.core import console, filesystem, mounts
+from forge.core.mounts import Mount
 
 PAUSE = 0.1  # seconds between two attempts, and before the first line: most locks are soon free
 AGAIN = 10.0  # seconds between two lines
@@ -31,7 +32,6 @@ _UNSIGNED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 _BEGINNING = b"process "  # of what a lock file says
 # A link is not followed, and the other end of a pipe is not waited for.
 _AS_IT_IS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_MOUNTS = Path("/proc/self/mountinfo")
 # Where flock is the machine's own, by type of file system: the options that make it so; none for a
 # type that knows nothing else.
 _LOCAL: Mapping[str, frozenset[str]] = {
@@ -188,7 +188,7 @@ def is_held(path: Path) -> bool:
 def tell_if_local(path: Path) -> None:
     """Says so, once, if other machines do not see the locks that are taken at `path`."""
     path = filesystem.real(path)
-    if (why := local(path, _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape"))) is None:
+    if (why := local(path, mounts.mounted())) is None:
         return
     _say_once(
         f"{path}: lies on {why}, where locks are seen by this machine alone. Let no other machine "
@@ -196,43 +196,33 @@ def tell_if_local(path: Path) -> None:
     )
 
 
-def local(path: Path, mounts: str) -> str | None:
+def local(path: Path, mounted: Iterable[Mount]) -> str | None:
     """The file system of `path` and the option by which its locks are this machine's own.
 
     Args:
         path: an absolute path without links.
-        mounts: the mounts as in /proc/self/mountinfo (proc_pid_mountinfo(5)).
+        mounted: what is mounted; of two at one point, the later one lies above.
 
     Returns:
         None, if all machines see them, or nobody else can see the file system.
     """
-    found: tuple[Path, str, frozenset[str]] | None = None
-    for line in mounts.splitlines():
-        mounted, _, of_system = line.partition(" - ")
-        fields, system = mounted.split(" "), of_system.split(" ")
-        point = Path(_unescaped(fields[4]))
-        # Of two at one point, the later one lies above.
-        if path.is_relative_to(point) and (found is None or point.is_relative_to(found[0])):
-            options = frozenset({*fields[5].split(","), *system[2].split(",")})
-            found = (point, system[0], options)
-    if found is None or found[1] not in _LOCAL:
+    found: Mount | None = None
+    for one in mounted:
+        if path.is_relative_to(one.point) and (
+            found is None or one.point.is_relative_to(found.point)
+        ):
+            found = one
+    if found is None or found.kind not in _LOCAL:
         return None
-    point, kind, options = found
-    if not _LOCAL[kind]:
-        return f"{kind} at {point}"
-    because = sorted(options & _LOCAL[kind])
-    return f"{kind} at {point} with the option {because[0]!r}" if because else None
+    if not _LOCAL[found.kind]:
+        return f"{found.kind} at {found.point}"
+    because = sorted(found.options & _LOCAL[found.kind])
+    return f"{found.kind} at {found.point} with the option {because[0]!r}" if because else None
 
 
 @cache
 def _say_once(text: str) -> None:
     console.say(text)
-
-
-def _unescaped(text: str) -> str:
-    for code in ("040", "011", "012", "134"):
-        text = text.replace(f"\\{code}", chr(int(code, 8)))
-    return text
 
 
 def _open(path: Path) -> tuple[int, bool]:

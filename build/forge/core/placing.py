@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE, S_ISDIR, S_ISLNK
 
-from forge.core import console, locks, signals, system_errors, walking
+from forge.core import console, locks, mounts, signals, system_errors, walking
 from forge.core.errors import FileSystemError
 from forge.core.filesystem import CANNOT_LINK, delete, flush, flush_entry, link, real
 
@@ -28,8 +28,6 @@ _HERE = -100  # AT_FDCWD
 _EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h
 # A kernel or a file system that has no exchange.
 _NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
-# What the system says of a folder that something is mounted at.
-_MOUNTED = frozenset({errno.EBUSY, errno.EXDEV})
 
 
 def holds_something(folder: Path) -> bool:
@@ -48,7 +46,8 @@ def locked(target: Path, whole: Callable[[Path], bool] = holds_something) -> Ite
         whole: whether a folder can be what was placed there.
 
     Raises:
-        OSError: the system refuses the folder that `target` lies in, or `target` is a mount point.
+        OSError: the system refuses the folder that `target` lies in, or something is mounted at or
+            below `target`, which would be removed with it. Nothing was written.
         FileSystemError: something else stands where a folder belongs that was put aside.
     """
     with _locked(target):
@@ -59,8 +58,7 @@ def locked(target: Path, whole: Callable[[Path], bool] = holds_something) -> Ite
 @contextmanager
 def _locked(target: Path) -> Iterator[None]:
     """Locks the name of a folder or of a file; what lies beside it is not touched."""
-    if os.path.ismount(target):
-        raise _is_mounted(target)
+    mounts.require_none(target)
     if target.parent.exists() and not target.parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target.parent))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -94,13 +92,13 @@ def put(target: Path, fill: Callable[[Path], None]) -> None:
     """
     fresh = _beside(target, "new")
     try:
-        require_no_mount(target)
         if target.is_dir() and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
         fresh.mkdir()
         fill(fresh)
         _let_read(fresh)
         flush(fresh)
+        mounts.require_none(target)  # again: to wait for the lock and to fill may take hours
         if os.path.lexists(target):
             _keep_owner(target, fresh)
             within = _is_within(target)
@@ -113,26 +111,6 @@ def put(target: Path, fill: Callable[[Path], None]) -> None:
     finally:
         with signals.held():
             recover(target)
-
-
-def require_no_mount(target: Path) -> None:
-    """Refuses a folder in which something is mounted, since that would be removed with the folder.
-
-    Raises:
-        OSError: something is, or a folder below cannot be read.
-    """
-    if not target.is_dir():
-        return
-    device = target.stat().st_dev
-    for path in walking.below(target):
-        status = path.lstat()
-        if S_ISDIR(status.st_mode) and status.st_dev != device:
-            raise OSError(
-                errno.EBUSY,
-                f"is a mount point in {target}, so nothing can be put in the place of that. "
-                "Unmount it",
-                str(path),
-            )
 
 
 def _let_read(folder: Path) -> None:
@@ -165,8 +143,6 @@ def keep(names: Iterable[str], target: Path, fresh: Path) -> None:
         try:
             os.link(target / name, fresh / name, follow_symlinks=False)
         except OSError as error:
-            if error.errno == errno.EXDEV:
-                raise _is_mounted(target) from error
             if error.errno not in CANNOT_LINK:
                 raise
             link(target / name, fresh / name)
@@ -302,14 +278,9 @@ def exchange(one: Path, other: Path) -> bool:
 
 def _exchange(fresh: Path, target: Path) -> None:
     """By two renames if need be; if it ends between them, `recover` takes the first one back."""
-    try:
-        if not exchange(fresh, target):
-            target.rename(_beside(target, "old"))
-            fresh.rename(target)
-    except OSError as error:
-        if error.errno in _MOUNTED:
-            raise _is_mounted(target) from error
-        raise
+    if not exchange(fresh, target):
+        target.rename(_beside(target, "old"))
+        fresh.rename(target)
 
 
 def _remove(left: Path) -> None:
@@ -323,12 +294,6 @@ def _is_empty(folder: Path) -> bool:
         return False
     with os.scandir(folder) as entries:
         return next(entries, None) is None
-
-
-def _is_mounted(target: Path) -> OSError:
-    return OSError(
-        errno.EBUSY, "is a mount point, and nothing can be put in its place", str(target)
-    )
 
 
 def _is_within(target: Path) -> bool:

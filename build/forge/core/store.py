@@ -35,7 +35,16 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import Field, ValidationError
 
-from forge.core import canonical, console, filesystem, locks, signals, system_errors, walking
+from forge.core import (
+    canonical,
+    console,
+    filesystem,
+    locks,
+    mounts,
+    signals,
+    system_errors,
+    walking,
+)
 from forge.core.errors import StoreError
 from forge.core.model import Maybe, Model, RelativePath, Sha256, Timestamp, mistake
 
@@ -468,6 +477,7 @@ class Store:
         if not folder.is_dir() or folder.is_symlink():
             shutil.move(folder, place)
             return
+        mounts.require_none(folder)
         place.mkdir()
         if os.path.lexists(folder / RECORD):
             shutil.move(folder / RECORD, place / RECORD)
@@ -477,7 +487,7 @@ class Store:
                 there.mkdir(exist_ok=True)
             else:
                 shutil.move(path, there)
-        shutil.rmtree(folder)
+        filesystem.remove_tree(folder)
 
     def _use(self, folder: Path) -> locks.Shared | None:
         """Holds a result that is there; None if it was removed just now."""
@@ -653,10 +663,15 @@ def _is_alone(result: Result, error: OSError) -> bool:
 
 
 def _discard(mine: Path, owner: locks.Lock) -> None:
-    """Removes a folder under `tmp/`; its lock goes last, so nobody else removes it meanwhile."""
+    """Removes a folder under `tmp/`; its lock goes last, so nobody else removes it meanwhile.
+
+    What cannot be removed is left to the next that begins, who names it.
+    """
     with signals.held():
-        shutil.rmtree(mine / "made", ignore_errors=True)
-        shutil.rmtree(mine, ignore_errors=True)
+        with suppress(OSError):
+            mounts.require_none(mine)
+            shutil.rmtree(mine / "made", ignore_errors=True)
+            shutil.rmtree(mine, ignore_errors=True)
         owner.release()
 
 

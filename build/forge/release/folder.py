@@ -155,7 +155,6 @@ def look(target: Path) -> Found:
     target = _resolved(target)
     with placing.locked(target, _has_statement):
         _require_free(target)
-        placing.require_no_mount(target)
         return Found(statement=_statement(target))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from forge.core import console, locks
+from forge.core import console, locks, mounts
 from forge.core.store import Store
 
 HOLDS = """
@@ -270,16 +270,16 @@ MOUNTS = """\
     ],
 )
 def test_locks_that_other_machines_do_not_see(path, found):
-    assert locks.local(Path(path), MOUNTS) == found
+    assert locks.local(Path(path), mounts.parsed(MOUNTS.encode())) == found
 
 
 def test_it_is_told_once(tmp_path, monkeypatch):
     """By the mounts of a machine whose root is on NFS; the mounts of this one are read as well."""
-    said, mounts = [], tmp_path / "mountinfo"
+    said, of_nfs = [], tmp_path / "mountinfo"
     monkeypatch.setattr(console, "say", said.append)
     locks.tell_if_local(tmp_path)
-    mounts.write_text("22 1 0:20 / / rw - nfs host:/x rw,nolock\n", encoding="utf-8")
-    monkeypatch.setattr(locks, "_MOUNTS", mounts)
+    of_nfs.write_text("22 1 0:20 / / rw - nfs host:/x rw,nolock\n", encoding="utf-8")
+    monkeypatch.setattr(mounts, "_HERE", of_nfs)
     for _ in range(2):
         locks.tell_if_local(tmp_path)
     assert said == [

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from interrupted import before, killed, names, refusing
+from mounting import mount, with_mounted
 
 from forge.core import console, placing
 from forge.core.errors import FileSystemError
@@ -315,26 +316,76 @@ def test_whoever_is_in_the_folder_is_told(tmp_path, monkeypatch, below, told):
     assert content(target) == "new"
 
 
-SHM = Path("/dev/shm")  # noqa: S108
-
-
-@pytest.mark.skipif(not os.path.ismount(SHM), reason="it is mounted on every Linux that has it")
-def test_a_mount_point(tmp_path):
-    with pytest.raises(OSError, match="is a mount point, and nothing can be put in its place"):
-        place(SHM, "new")
-    assert tmp_path.is_dir()
-
-
-@pytest.mark.parametrize("code", [errno.EBUSY, errno.EXDEV])
-def test_a_mount_point_that_does_not_look_like_one(tmp_path, monkeypatch, code):
-    """Such as a folder that is bound to another of the same file system."""
-    target = tmp_path / "out"
+@pytest.mark.parametrize("below", ["", "deep"])
+def test_a_folder_that_something_is_mounted_at_or_in(tmp_path, below):
+    """A folder of the same file system, as it may be; neither is touched, and nothing is made."""
+    target, mine = tmp_path / "out", tmp_path / "mine"
     place(target, "old")
-    with monkeypatch.context() as patched:
-        patched.setattr(placing, "exchange", refusing(code))
-        with pytest.raises(OSError, match="is a mount point.*out"):
+    place(mine, "mine")
+
+    def refuse():
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(OSError, match="is a mount point.*[Uu]nmount it.*out") as refused:
             place(target, "new")
-    assert (content(target), names(tmp_path)) == ("old", ["out"])
+        assert refused.value.filename == str(target / below)
+        assert sorted(tmp_path.rglob("*")) == before
+
+    with_mounted({target / below: mine}, refuse)
+    assert (content(target), content(mine), names(tmp_path)) == ("old", "mine", ["mine", "out"])
+
+
+def test_a_file_that_something_is_mounted_at(tmp_path):
+    path, mine = tmp_path / "file", tmp_path / "mine"
+    for one in (path, mine):
+        placing.write(one, OLD)
+
+    def refuse():
+        with pytest.raises(FileSystemError, match=f"{path} is not written: {path}: is a mount"):
+            placing.write(path, NEW)
+
+    with_mounted({path: mine}, refuse)
+    assert (mine.read_bytes(), names(tmp_path)) == (OLD, ["file", "mine"])
+
+
+def test_what_is_mounted_while_a_folder_is_filled(tmp_path):
+    """The old folder is there, and the new one is removed."""
+    target, mine = tmp_path / "out", tmp_path / "mine"
+    place(target, "old")
+    place(mine, "mine")
+
+    def fill(folder):
+        write("new")(folder)
+        mount(mine, target / "deep")
+
+    def refuse():
+        with locked(target), pytest.raises(OSError, match="is a mount point in"):
+            put(target, fill)
+
+    with_mounted({}, refuse)
+    assert (content(target), content(mine), names(tmp_path)) == ("old", "mine", ["mine", "out"])
+
+
+def test_what_is_mounted_in_a_leftover_is_not_removed_with_it(tmp_path):
+    """It is named, and goes when nothing is mounted any more."""
+    target, left, mine = tmp_path / "out", tmp_path / ".out.hallmark-new", tmp_path / "mine"
+    place(mine, "mine")
+    (left / "deep").mkdir(parents=True)
+
+    def leave():
+        said = []
+        console.say = said.append
+        with locked(target):
+            pass
+        assert said == [
+            f"{left}: cannot be removed: {left}/deep: is a mount point in {left}, and what is "
+            "mounted there would be removed with that. Unmount it"
+        ]
+
+    with_mounted({left / "deep": mine}, leave)
+    assert (content(mine), names(tmp_path)) == ("mine", [left.name, "mine"])
+    with locked(target):
+        pass
+    assert names(tmp_path) == ["mine"]
 
 
 def test_files_that_are_kept(tmp_path, monkeypatch):
@@ -370,17 +421,6 @@ def test_files_that_are_kept(tmp_path, monkeypatch):
     assert counts == [(1, 1), (1, 1)]
     assert (target / "deep" / "b").read_text(encoding="utf-8") == "b"
     assert inodes[0] != (target / "a").stat().st_ino
-
-
-def test_nothing_is_kept_across_file_systems(tmp_path, monkeypatch):
-    """That is a mount point, whose files would be copied in vain."""
-    target = tmp_path / "out"
-    place(target, "old")
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "link", refusing(errno.EXDEV))
-        with pytest.raises(OSError, match="is a mount point"), locked(target):
-            put(target, lambda folder: keep(["a"], target, folder))
-    assert (content(target), names(tmp_path)) == ("old", ["out"])
 
 
 OLD, NEW = b"old" * 5, b"new" * 50_000

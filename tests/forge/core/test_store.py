@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from mounting import mount, with_mounted
 
 from forge.core import console
 from forge.core.errors import FileSystemError, StoreError
@@ -80,6 +81,67 @@ def test_changed_bytes_are_dropped(store):
     (result.files / "file").write_bytes(b"edit")
     assert store.get("step", "key") is None
     assert make(store).digests == result.digests
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A user's folder that is mounted in the store."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "data").write_bytes(b"mine")
+    yield folder
+    assert (folder / "data").read_bytes() == b"mine"
+
+
+def test_what_is_mounted_in_a_result_is_not_removed_with_it(store, mine):
+    """The result is made anew, and what cannot go is named by each that removes something."""
+    made, said = make(store), []
+
+    def remove():
+        console.say = said.append
+        assert store.get("step", "key") is None
+        make(store)
+        store.clear()
+        (trashed,) = (store.root / "trash").iterdir()
+        assert len(said) == 3
+        assert set(said) == {
+            f"{trashed}: cannot be removed: {trashed}/files: is a mount point in {trashed}, and "
+            "what is mounted there would be removed with that. Unmount it"
+        }
+
+    with_mounted({made.files: mine}, remove)
+    assert store.get("step", "key") is not None
+    store.clear()
+    assert left(store) == []
+
+
+def test_what_is_mounted_in_a_result_that_cannot_be_renamed(store, mine, monkeypatch):
+    """As in a lower layer of an image: the result stays. Injected into `Path.rename`."""
+    digests, files = make(store).digests, store.root / "step/key/files"
+
+    def elsewhere(path, other):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(path), None, str(other))
+
+    monkeypatch.setattr(Path, "rename", elsewhere)
+
+    def refuse():
+        with pytest.raises(StoreError, match=f"{files}: is a mount point in"):
+            store.discard("step", "key", unless=lambda: False)
+
+    with_mounted({files: mine}, refuse)
+    assert store.get("step", "key").digests == digests
+
+
+def test_what_is_mounted_in_a_folder_of_work_is_not_removed_with_it(store, mine):
+    def work():
+        with store.scratch("step") as folder:
+            (folder / "data").mkdir()
+            mount(mine, folder / "data")
+
+    with_mounted({}, work)
+    assert len(left(store)) == 1
+    make(store)
+    assert left(store) == []
 
 
 def test_changed_bytes_under_the_same_size(store):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from documents import manifest
+from mounting import with_mounted
 
 from forge import driver
 from forge.core import console, disk
@@ -16,7 +17,7 @@ from forge.core.errors import FetchError, FileSystemError, SpaceError, StoreErro
 from forge.core.store import Store
 from forge.manifest import sums
 from forge.manifest.names import ADDED, DOCUMENTS, SIGNATURES
-from forge.release.folder import job_of, look, place, require_apart
+from forge.release.folder import changing, job_of, look, place, require_apart
 
 
 def attested(built, source="standin:x", level="structure", *, listed=False):
@@ -234,27 +235,26 @@ def test_a_place_apart_from_what_a_build_needs(built, tmp_path, out, said):
     require_apart(tmp_path / "store-2" / "out", job)
 
 
-def test_a_folder_that_something_is_mounted_in(built, tmp_path, monkeypatch):
-    """Refused before the build, and before anything is placed; injected into `Path.lstat`."""
-    target = tmp_path / "out"
+def test_a_folder_that_something_is_mounted_in(built, tmp_path):
+    """Refused before a build begins, and before anything is placed or changed."""
+    target, mine = tmp_path / "out", tmp_path / "mine"
     place(attested(built), target)
-    before, real = files(target), Path.lstat
+    mine.mkdir()
+    (mine / "data").touch()
+    (target / "data").mkdir()
+    before = files(target)
 
-    def lstat(path):
-        status = real(path)
-        if path.name != "provenance":
-            return status
-        values = list(status)
-        values[2] += 1
-        return os.stat_result(values)
+    def refuse():
+        said = f"{target}/data: is a mount point in {target}, and what is mounted there would be "
+        with pytest.raises(OSError, match="is a mount point in"):
+            look(target)
+        with pytest.raises(FileSystemError, match=said):
+            place(attested(built, "standin:y"), target, replace=True)
+        with pytest.raises(FileSystemError, match=said), changing(target, "is not signed"):
+            pass
 
-    monkeypatch.setattr(Path, "lstat", lstat)
-    said = f"is a mount point in {target}, so nothing can be put in the place of that"
-    with pytest.raises(OSError, match=said):
-        look(target)
-    with pytest.raises(FileSystemError, match=said):
-        place(attested(built, "standin:y"), target, replace=True)
-    assert before == files(target)
+    with_mounted({target / "data": mine}, refuse)
+    assert (before, files(mine)) == (files(target), {"data"})
 
 
 def test_two_builders_at_one_folder(built, tmp_path):
