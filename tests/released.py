@@ -1,9 +1,9 @@
 """Small releases for tests, made by the real steps from a base that needs no torch."""
 
-from conftest import FACTS, FLAGSHIP, base_arrays, base_config, write_checkpoint
+from conftest import FLAGSHIP, base_arrays, base_config, write_checkpoint
 
 from forge import pipeline
-from forge.calibration import record
+from forge.calibration import calibrate, record
 from forge.core import canonical
 from forge.core.store import Store
 from forge.inputs import fetch
@@ -22,7 +22,10 @@ def local_base(folder):
 
 
 def build(root, base):
-    """A rehearsal by the real steps, but for the record, which is written by hand."""
+    """A rehearsal by the real steps, but for the record, which is written by hand.
+
+    It stands under the key that calibrate's own would have.
+    """
     job = fetch.choose(
         Job(
             recipe=recipe.find(FLAGSHIP),
@@ -33,13 +36,20 @@ def build(root, base):
         )
     )
     fetched = pipeline.run(job, until="fetch")
-    modules = pipeline.work_on(job, fetched).checkpoint.plan.quantized
-    maxima = {module: 1.0 + number for number, module in enumerate(modules)}
-    calibrated = job.store.make(
-        "calibrate",
-        "by hand",
+    work = pipeline.work_on(job, fetched)
+    groups = enumerate(work.checkpoint.plan.groups, start=1)
+    maxima = {module: float(number) for number, group in groups for module in group}
+    (step,) = (step for step in pipeline.STEPS if step.name == "calibrate")
+    facts = {
+        **pipeline.code_of(calibrate.__name__),
+        "parameters": calibrate.parameters(work),
+        "needs": step.inputs(fetched),
+    }
+    calibrated = pipeline.kept(
+        job.store,
+        step.name,
+        facts,
         lambda out: record.write(out / record.FILE, maxima, {"device": "a hand"}),
-        FACTS,
     )
     place(pipeline.run(job, given={**fetched, "calibrate": calibrated}), root / "release")
 

@@ -22,6 +22,17 @@ from assets.verify.bench import (
     record,
     redigest,
 )
+from assets.verify.table import (
+    CASES,
+    RECIPE,
+    RECORD,
+    SUMS,
+    TENSORS,
+    VERIFICATION,
+    case,
+    edited,
+    reported,
+)
 
 from forge.calibration import record as records
 from forge.core import canonical
@@ -30,23 +41,8 @@ from forge.manifest.names import CONTENTS
 from forge.release import keys
 from forge.tensors import tensorfile
 
-SUMS, TENSORS = f"provenance/{names.SUMS}", f"provenance/{names.TENSORS}"
-VERIFICATION = f"provenance/{names.VERIFICATION}"
-RECORD = f"provenance/{records.FILE}"
-RECIPE = "build/variants/qwen36-27b-vlm-mtp.toml"
 ACCENT = "caf\N{LATIN SMALL LETTER E WITH ACUTE}.json"
 DECOMPOSED = unicodedata.normalize("NFD", ACCENT)
-CASES = {}
-
-
-def case(reason):
-    """Registers a case that fails for a reason."""
-
-    def register(function):
-        CASES[function.__name__] = (function, reason)
-        return function
-
-    return register
 
 
 def flipped(name, file, offset, reason):
@@ -366,16 +362,6 @@ def model_signature_forged(bench):
 
 
 # Statements, signed anew.
-def edited(reason):
-    """A case that changes the manifest."""
-
-    def register(function):
-        CASES[function.__name__] = (lambda bench: bench.restate(function), reason)
-        return function
-
-    return register
-
-
 @edited("predicateType: Input should be 'https://slsa.dev/provenance/v1'")
 def resigned_predicate_type_wrong(statement):
     statement["predicateType"] = "https://slsa.dev/provenance/v0.2"
@@ -680,20 +666,6 @@ def resigned_sums_with_other_line_ends(bench):
 @case(f"{VERIFICATION}: has sha256")
 def verification_edited(bench):
     bench.edit(VERIFICATION, lambda report: report.update(level="all"))
-
-
-def reported(reason):
-    """A case that changes the assay's report, and signs."""
-
-    def register(function):
-        def spoil(bench):
-            bench.edit(VERIFICATION, function)
-            bench.admit(VERIFICATION)
-
-        CASES[function.__name__] = (spoil, reason)
-        return function
-
-    return register
 
 
 @reported("was verified to the level 'none'")

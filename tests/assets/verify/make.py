@@ -18,11 +18,11 @@ TESTS = Path(__file__).resolve().parents[2]
 
 def make(out: Path) -> dict[str, str]:
     """Writes every case under `out`; returns the expected reasons by folder."""
-    from assets.verify.cases import CASES
+    from assets.verify.table import every
 
     bench = good(out)
     expected = {}
-    for name, (spoil, reason) in CASES.items():
+    for name, (spoil, reason) in every().items():
         expected[f"{name}_fail"] = reason
         spoil(bench.copy(out / f"{name}_fail"))
     canonical.write(out / "expected.json", expected)
