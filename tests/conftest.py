@@ -22,6 +22,7 @@ from forge.pipeline import Job, work_on
 from forge.recipes import recipe
 from forge.recipes.recipe import Recipe
 from forge.tensors import family, tensor_list, tensorfile
+from forge.tensors.plan import Plan
 from forge.tensors.tensorfile import Spec
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def base_config(wanted: Recipe | None = None) -> dict[str, Any]:
         "vision_config": {
             "depth": 1, "hidden_size": 8, "intermediate_size": 16, "out_hidden_size": HIDDEN,
             "in_channels": 3, "patch_size": 2, "temporal_patch_size": 2, "spatial_merge_size": 2,
-            "num_position_embeddings": 16,
+            "num_position_embeddings": 16, "num_heads": 2,
         },
     }  # fmt: skip
 
@@ -113,6 +114,12 @@ def base_arrays(seed: int = 0, variant: str = FLAGSHIP) -> dict[str, np.ndarray]
     config = family.Config(path=Path("config.json"), data=base_config(recipe.find(variant)))
     expected = family.find(config).expected(config)
     return {name: bf16(rng, *one.shape) for name, one in sorted(expected.items())}
+
+
+def maxima_by_hand(plan: Plan) -> dict[str, float]:
+    """Input maxima without a forward pass; linears that receive the same tensor have the same."""
+    numbers = {module: number for number, group in enumerate(plan.groups) for module in group}
+    return {module: 1.0 + numbers[module] for module in plan.calibrated}
 
 
 def write_checkpoint(folder: Path, arrays: Arrays, shards: int = 2) -> Path:

@@ -1,6 +1,6 @@
 """Small releases for tests, made by the real steps from a base that needs no torch."""
 
-from conftest import FLAGSHIP, base_arrays, base_config, write_checkpoint
+from conftest import FLAGSHIP, base_arrays, base_config, maxima_by_hand, write_checkpoint
 
 from forge import pipeline
 from forge.calibration import calibrate, record
@@ -37,8 +37,7 @@ def build(root, base):
     )
     fetched = pipeline.run(job, until="fetch")
     work = pipeline.work_on(job, fetched)
-    groups = enumerate(work.checkpoint.plan.groups, start=1)
-    maxima = {module: float(number) for number, group in groups for module in group}
+    maxima = maxima_by_hand(work.checkpoint.plan)
     (step,) = (step for step in pipeline.STEPS if step.name == "calibrate")
     facts = {
         **pipeline.code_of(calibrate.__name__),

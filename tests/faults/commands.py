@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import released
-from conftest import FLAGSHIP, base_arrays, write_checkpoint
+from conftest import FLAGSHIP, base_arrays, maxima_by_hand, write_checkpoint
 from faults import beside, shim
 from faults.beside import Beside
 from faults.worlds import Inventory, below
@@ -107,7 +107,7 @@ def calibrated(job: Job) -> tuple[Job, dict[str, Result]]:
 
 def calibrate_by_hand(work: Work, out: Path) -> None:
     """In place of forward passes, for which this environment has no library."""
-    maxima = {name: 1.0 + number for number, name in enumerate(work.checkpoint.plan.calibrated)}
+    maxima = maxima_by_hand(work.checkpoint.plan)
     record.write(out / record.FILE, maxima, {"device": "a hand"})
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import FLAGSHIP, base_arrays, write_checkpoint
+from conftest import FLAGSHIP, base_arrays, maxima_by_hand, write_checkpoint
 from faults.commands import here
 from huggingface_hub import constants
 from released import local_base
@@ -86,8 +86,7 @@ def warm() -> Iterator[None]:
 
 def _by_hand(made: "Checkpoint", inputs: Path, path: Path) -> None:
     del inputs
-    maxima = {module: 1.0 + number for number, module in enumerate(made.plan.calibrated)}
-    record.write(path, maxima, {"device": "a hand"})
+    record.write(path, maxima_by_hand(made.plan), {"device": "a hand"})
 
 
 class World:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import released
-from conftest import FACTS, FLAGSHIP
+from conftest import FACTS, FLAGSHIP, maxima_by_hand
 
 from forge import driver, pipeline
 from forge import ledger as ledgers
@@ -44,8 +44,7 @@ class Here:
         assert environment == "build"
         job, results = ledgers.read(ledger)
         assert results["fetch"].key == fetched.key
-        modules = pipeline.work_on(job, results).checkpoint.plan.quantized
-        maxima = {module: 1.0 + number for number, module in enumerate(modules)}
+        maxima = maxima_by_hand(pipeline.work_on(job, results).checkpoint.plan)
         calibrated = job.store.get("calibrate", "by hand") or job.store.make(
             "calibrate",
             "by hand",
