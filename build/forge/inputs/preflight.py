@@ -31,7 +31,8 @@ def check(job: "Job") -> Offer:
         The base.
 
     Raises:
-        BaseError, RecipeError, TensorFileError: as :func:`forge.tensors.admission.admit`.
+        BaseError, RecipeError, TensorFileError: as :func:`forge.tensors.admission.admit`, and
+            `require_devices` of a build that is no rehearsal.
         FetchError: they cannot be had.
     """
     with _offered(job, "base") as base:
@@ -41,6 +42,8 @@ def check(job: "Job") -> Offer:
         else:
             with _offered(job, "donor") as donor:
                 admission.admit(job.recipe, base, donor)
+        if not job.rehearsal:  # of a small stand-in, the report says on how many it fits
+            admission.require_devices(job.recipe, base)
     console.say(f"   preflight  {len(base.tensors)} tensors of the base are what the recipe needs")
     return base
 

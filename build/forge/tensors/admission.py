@@ -16,7 +16,7 @@ from forge.core.errors import BaseError, QuantizeError, RecipeError
 from forge.core.files import LFS_POINTER
 from forge.manifest.tensor_list import TensorLine
 from forge.recipes.recipe import Recipe
-from forge.tensors import family, tensorfile
+from forge.tensors import family, parallel, tensorfile
 from forge.tensors.configs import CONFIG
 from forge.tensors.family import Config, Expected, Family
 from forge.tensors.plan import head_source, make_plan
@@ -24,6 +24,8 @@ from forge.tensors.tensorfile import Tensor
 
 # What says that a checkpoint is quantized, by the place in config.json.
 QUANTIZED = ("quantization_config", "compression_config")
+# The flag of `vllm serve` that says among how many devices a checkpoint is divided.
+DEVICES = "tensor-parallel-size"
 _MARK = b"\xef\xbb\xbf"
 
 
@@ -108,6 +110,30 @@ def admit(recipe: Recipe, base: Offer, donor: Offer | None) -> None:
         giver = base if source == "base" or donor is None else donor
         _admit_head(recipe, known, config, giver)
     _require_packable(recipe, base)
+
+
+def require_devices(recipe: Recipe, base: Offer) -> None:
+    """Refuses a recipe that serves on more devices than a checkpoint of this base's sizes allows.
+
+    Args:
+        recipe: its flags of serving name the devices.
+        base: one that :func:`admit` takes.
+
+    Raises:
+        RecipeError: naming the flag, and the first linear that cannot be divided.
+    """
+    if base.config is None:
+        return
+    known, plan = family.find(base.config), make_plan(recipe, base.tensors)
+    for way in (recipe.serve, *recipe.serve.profiles.values()):
+        devices = way.args.get(DEVICES, 1)
+        if type(devices) is not int or devices < 1:
+            raise RecipeError(f"{recipe.name}.toml: {DEVICES} is {devices!r}, expected a count.")
+        if faults := parallel.faults(known, base.config, plan, devices):
+            raise RecipeError(
+                f"{recipe.name}.toml: serves with {DEVICES} = {devices}, which the base does not "
+                f"allow: {faults[0]}. Serve on fewer devices."
+            )
 
 
 def require_tied(config: Config, digests: Mapping[str, str]) -> None:

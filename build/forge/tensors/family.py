@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -91,6 +91,22 @@ class Group(Model):
     shapes: dict[str, tuple[str, ...]] = Field(min_length=1)
 
 
+class Split(Model):
+    """How engines divide linears among devices (tensor parallelism).
+
+    Attributes:
+        linears: the ends of their names; `*` stands for one part of a dotted name.
+        along: what is divided: the rows (outputs) of a weight or its columns (inputs).
+        units: expressions; each is a count that the devices must divide.
+        copied: where there are more devices than units, several have the same.
+    """
+
+    linears: tuple[str, ...] = Field(min_length=1)
+    along: Literal["rows", "columns"]
+    units: tuple[str, ...] = Field(min_length=1)
+    copied: bool = False
+
+
 class Tied(Model):
     """The tensor that engines take for another where a key of the config is true."""
 
@@ -110,6 +126,7 @@ class Family(Model):
         tied: the embeddings that may serve as the output head.
         sizes: keys of the config, by the names that expressions use.
         optional: as `sizes`, for keys that may be absent, which count as 0.
+        splits: how linears are divided among devices; those not named lie whole on each.
     """
 
     model_type: str
@@ -123,6 +140,7 @@ class Family(Model):
     sizes: dict[str, str]
     optional: dict[str, str]
     tensors: tuple[Group, ...] = Field(min_length=1)
+    splits: tuple[Split, ...] = Field(min_length=1)
 
     def head_layers(self, config: Config) -> int:
         """How many layers the MTP head has by a config; 0 where it says nothing."""
@@ -138,7 +156,7 @@ class Family(Model):
         Raises:
             BaseError: a key of the config is no count, or lists other layers than there are.
         """
-        values = self._values(config)
+        values = self.values(config)
         if head_layers is not None:
             values[HEAD_LAYERS] = head_layers
         kinds = self._kinds(config)
@@ -159,7 +177,12 @@ class Family(Model):
         """Whether an engine may take the embeddings for the output head."""
         return any(config.get(key) is True for key in self.tied.keys)
 
-    def _values(self, config: Config) -> dict[str, int]:
+    def values(self, config: Config) -> dict[str, int]:
+        """What the short names stand for.
+
+        Raises:
+            BaseError: a key of the config is no count.
+        """
         return {
             **{name: config.size(key) for name, key in self.sizes.items()},
             **{name: _optional(config, key) for name, key in self.optional.items()},

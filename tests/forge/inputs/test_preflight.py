@@ -17,6 +17,7 @@ from forge.inputs import hub as downloads
 from forge.inputs import preflight
 from forge.pipeline import Job
 from forge.recipes import recipe
+from forge.recipes.sections import Profile
 from forge.tensors import admission, tensor_list, tensorfile
 
 DONATED = "carnice-v2-27b-text-mtp"
@@ -310,6 +311,25 @@ def test_the_hub_is_asked_for_headers_alone(base, hub):
 def test_a_fault_on_the_hub_is_told_before_fetching(base, hub):
     empty(base)
     with pytest.raises(BaseError, match=rf"'{NORM}' \(norms\) is empty"):
+        preflight.check(published(base, hub))
+
+
+@pytest.mark.parametrize("devices", [16, 3])
+def test_more_devices_than_the_base_can_be_divided_among(base, hub, devices):
+    """A real build ends before fetching; a rehearsal's base is small, and it goes on."""
+    args = {**base.wanted.serve.args, "tensor-parallel-size": devices}
+    serve = base.wanted.serve.model_copy(update={"args": args})
+    base.wanted = base.wanted.model_copy(update={"serve": serve})
+    base.look()
+    with pytest.raises(RecipeError, match=rf"serves with tensor-parallel-size = {devices}.*q_proj"):
+        preflight.check(published(base, hub))
+
+
+def test_a_profile_that_serves_on_no_count_of_devices(base, hub):
+    profile = Profile(args={"tensor-parallel-size": "two"})
+    serve = base.wanted.serve.model_copy(update={"profiles": {"fast": profile}})
+    base.wanted = base.wanted.model_copy(update={"serve": serve})
+    with pytest.raises(RecipeError, match="tensor-parallel-size is 'two', expected a count"):
         preflight.check(published(base, hub))
 
 
