@@ -82,20 +82,41 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Replaces a file as a whole: whoever reads it meanwhile has the old one or the new one.
+def beside(path: Path, kind: str) -> Path:
+    """A name of Hallmark's own beside a folder or file."""
+    return path.with_name(f".{path.name}.hallmark-{kind}")
 
-    For files that one process writes at a time; :func:`forge.core.placing.write` is for others.
+
+def replace(path: Path, data: bytes, *, mode: int = 0o666, new: bool = False) -> None:
+    """Writes a whole file: whoever reads it meanwhile has the old one or the new one.
+
+    It is written beside its place and renamed, and keeps the permissions of an old one. For files
+    that one process writes at a time; :func:`forge.core.placing.write` is for others.
+
+    Args:
+        path: the file; its folder is there.
+        data: its bytes.
+        mode: the permissions of a file that was not there, less the umask.
+        new: do not replace a file.
 
     Raises:
+        FileExistsError: there is something, and it was to be new.
         OSError: the system refused; the file is what it was.
     """
-    fresh = path.with_name(f".{path.name}.hallmark-new")
-    with naming(fresh), fresh.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    fresh = beside(path, "new")
+    fresh.unlink(missing_ok=True)
+    with naming(fresh):
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            if path.exists():
+                os.fchmod(descriptor, stat.S_IMODE(path.stat().st_mode))
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+    if new and _linked(fresh, path):
+        fresh.unlink()
+    else:
+        fresh.replace(path)
     flush_entry(path)
 
 
@@ -137,6 +158,17 @@ def link(source: Path, target: Path) -> None:
         if error.errno not in CANNOT_LINK:
             raise
         _copy(source, target)
+
+
+def _linked(fresh: Path, path: Path) -> bool:
+    """Whether a file could be given another name, which replaces nothing."""
+    try:
+        os.link(fresh, path)
+    except OSError as error:
+        if error.errno in CANNOT_LINK:
+            return False
+        raise
+    return True
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -22,7 +22,16 @@ from stat import S_IMODE, S_ISDIR, S_ISLNK
 
 from forge.core import console, locks, mounts, signals, system_errors, walking
 from forge.core.errors import FileSystemError
-from forge.core.filesystem import CANNOT_LINK, delete, flush, flush_entry, link, real
+from forge.core.filesystem import (
+    CANNOT_LINK,
+    beside,
+    delete,
+    flush,
+    flush_entry,
+    link,
+    real,
+    replace,
+)
 
 _HERE = -100  # AT_FDCWD
 _EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h
@@ -62,7 +71,7 @@ def _locked(target: Path) -> Iterator[None]:
     if target.parent.exists() and not target.parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target.parent))
     target.parent.mkdir(parents=True, exist_ok=True)
-    with locks.held(_beside(target, "lock"), str(target)):
+    with locks.held(beside(target, "lock"), str(target)):
         yield
 
 
@@ -72,7 +81,7 @@ def _locked_file(path: Path) -> Iterator[Path]:
 
     A file has no old one beside it: it is replaced by one rename.
     """
-    fresh = _beside(path, "new")
+    fresh = beside(path, "new")
     with _locked(path):
         _remove(fresh)
         try:
@@ -90,7 +99,7 @@ def put(target: Path, fill: Callable[[Path], None]) -> None:
     Raises:
         OSError: the system refused; also whatever `fill` raises.
     """
-    fresh = _beside(target, "new")
+    fresh = beside(target, "new")
     try:
         if target.is_dir() and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
@@ -162,7 +171,7 @@ def names_of(target: Path, inside: Path, descriptor: int) -> int:
         kept = 0
         for kind in ("new", "old"):
             with suppress(FileNotFoundError, NotADirectoryError):
-                kept += os.path.samestat(status, os.lstat(_beside(target, kind) / inside))
+                kept += os.path.samestat(status, os.lstat(beside(target, kind) / inside))
         # The others may have been at work in between.
         if status.st_nlink == os.fstat(descriptor).st_nlink:
             return status.st_nlink - kept
@@ -188,10 +197,10 @@ def write(path: Path, data: bytes, *, mode: int = 0o666, new: bool = False) -> N
             path.write_bytes(data)
             return
         path = real(path)
-        with _locked_file(path) as fresh:
+        with _locked_file(path):
             if new:
                 require_none(path)
-            _write(fresh, path, data, mode, new=new)
+            replace(path, data, mode=mode, new=new)
     except FileExistsError:
         raise
     except OSError as error:
@@ -244,7 +253,7 @@ def recover(target: Path, whole: Callable[[Path], bool] = holds_something) -> No
     Raises:
         FileSystemError: something else is in its place. Nothing was touched.
     """
-    fresh, old = _beside(target, "new"), _beside(target, "old")
+    fresh, old = beside(target, "new"), beside(target, "old")
     if os.path.lexists(old):
         if not os.path.lexists(target) or _is_empty(target):
             old.rename(target)
@@ -279,7 +288,7 @@ def exchange(one: Path, other: Path) -> bool:
 def _exchange(fresh: Path, target: Path) -> None:
     """By two renames if need be; if it ends between them, `recover` takes the first one back."""
     if not exchange(fresh, target):
-        target.rename(_beside(target, "old"))
+        target.rename(beside(target, "old"))
         fresh.rename(target)
 
 
@@ -312,31 +321,3 @@ def _keep_owner(old: Path, fresh: Path) -> None:
     with suppress(PermissionError):
         for folder in (fresh, *(path for path in walking.below(fresh) if path.is_dir())):
             os.chown(folder, status.st_uid, status.st_gid)
-
-
-def _write(fresh: Path, path: Path, data: bytes, mode: int, *, new: bool) -> None:
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        if path.exists():
-            os.fchmod(descriptor, S_IMODE(path.stat().st_mode))
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-    if not (new and _linked(fresh, path)):
-        fresh.replace(path)
-    flush_entry(path)
-
-
-def _linked(fresh: Path, path: Path) -> bool:
-    """Whether a file could be given another name, which replaces nothing."""
-    try:
-        os.link(fresh, path)
-    except OSError as error:
-        if error.errno in CANNOT_LINK:
-            return False
-        raise
-    return True
-
-
-def _beside(target: Path, kind: str) -> Path:
-    return target.with_name(f".{target.name}.hallmark-{kind}")
