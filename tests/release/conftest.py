@@ -1,10 +1,12 @@
 """What the tests of releases share: a small signed release, made once."""
 
+from contextlib import contextmanager
+
 import pytest
 
 
-@pytest.fixture(autouse=True, scope="session")
-def offline():
+@contextmanager
+def without_hub():
     from huggingface_hub import constants
 
     with pytest.MonkeyPatch.context() as patch:
@@ -12,12 +14,20 @@ def offline():
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def offline():
+    """No hub for a module, its fixtures included; tests of other folders may need one."""
+    with without_hub():
+        yield
+
+
 @pytest.fixture(scope="session")
-def good(tmp_path_factory, offline):  # noqa: ARG001
+def good(tmp_path_factory):
     """The bench with a good release; it is not to be touched."""
     from assets.verify import make
 
-    return make.good(tmp_path_factory.mktemp("good"))
+    with without_hub():  # what lasts a session is made before what lasts a module
+        return make.good(tmp_path_factory.mktemp("good"))
 
 
 @pytest.fixture
