@@ -91,7 +91,7 @@ class Format:
 
         Args:
             rows: some rows of a weight, finite.
-            maximum: the largest magnitude among the weights that share it, not zero.
+            maximum: the largest magnitude among the weights that share it.
             codes: where the first goes; the front of the rows' own memory will do.
         """
         scale = self.global_scale(maximum) if self.global_scale else np.float32(1)
