@@ -18,7 +18,7 @@ STEPS = (
     "sign", "verify-release", "reproduce", "reproduce: quantize", "reproduce: graft",
     "reproduce: dress",
 )  # fmt: skip
-# Of the release, verify-release reads each input scale again, to hold it to the record.
+# Of the release, verify-release reads each input scale again, to compare it with the record.
 SCALES = 31 * 4
 
 

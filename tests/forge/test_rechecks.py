@@ -185,7 +185,7 @@ def test_what_this_build_hashed_is_not_hashed_again(job, tmp_path, monkeypatch):
     assert not [path for files in read for path in files if path.name in {BODY, HEAD}]
 
 
-def test_a_dressed_checkpoint_of_old_shards_is_not_taken_for_new(job, found):
+def test_a_whole_checkpoint_of_old_shards_is_not_taken_for_new(job, found):
     """Dress links them, and has not read them."""
     flip(found["quantize"].files / BODY)
     again(job_of(job.store.root, "none"), "dress", "verify", "attest")

@@ -161,7 +161,7 @@ def changed(rng, value):
 
 @pytest.mark.parametrize("name", [MANIFEST, LIST, "provenance/verification.json"])
 def test_whatever_is_signed_is_judged(bench, demands, name):
-    """A change to what nothing is held to may pass; nothing else than an error of ours may come."""
+    """A change to what nothing checks may pass; nothing else than an error of ours may come."""
     rng = random.Random(SEED)  # noqa: S311 - a test that repeats
     folder = Folder(bench.folder)
     original = json.loads((bench / name).read_bytes())

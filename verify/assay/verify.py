@@ -43,14 +43,14 @@ def parameters(work: "Work") -> dict[str, Any]:
 
 
 def run(work: "Work", out: Path) -> None:
-    """Verifies the dressed checkpoint.
+    """Verifies the whole checkpoint.
 
     Raises:
         VerificationError: a check failed; report and logs are kept in the store under `failed/`.
     """
-    job, dressed = work.job, work.needed["dress"]
+    job, dress = work.job, work.needed["dress"]
     fetched, logs = work.needed["fetch"], out
-    found = assay(job, work.checkpoint, dressed.files, fetched, _written(work), logs)
+    found = assay(job, work.checkpoint, dress.files, fetched, _written(work), logs)
     checks = found.checks
     document.write(out / VERIFICATION, report(job.recipe.name, job.level, checks))
     if found.errors:
@@ -64,7 +64,7 @@ def run(work: "Work", out: Path) -> None:
             "\n".join(
                 [f"{len(failed)} of {len(checks)} checks failed:"]
                 + [f"  {check.name}: {check.detail}" for check in failed]
-                + [f"Report and logs are in {kept}; the checkpoint in {dressed.files}."]
+                + [f"Report and logs are in {kept}; the checkpoint in {dress.files}."]
             )
         )
 
@@ -83,7 +83,7 @@ def _keep(out: Path, kept: Path, *, failed: bool) -> None:
             delete(kept)
 
 
-def assay(  # noqa: PLR0917 - what is there, three things that it is held to, and a place for logs
+def assay(  # noqa: PLR0917 - what is there, three things to compare it with, and a place for logs
     job: "Job",
     made: "Checkpoint",
     folder: Path,

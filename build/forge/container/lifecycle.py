@@ -1,7 +1,7 @@
 """Follows a container from its creation to its end, whatever that is, and leaves none behind.
 
 What it says is passed on, its time is limited, and a signal that ends this process ends it too.
-Standard input is held open meanwhile: its end tells :mod:`forge.core.leash` that we are gone.
+Standard input stays open meanwhile: its end tells :mod:`forge.core.supervisor` that we are gone.
 """
 
 import signal
@@ -80,7 +80,7 @@ def remove(client: DockerClient, name: str) -> None:
 
 @contextmanager
 def _attached(client: DockerClient, name: str) -> Iterator[Any]:
-    """The container's streams: what it says, and our end of its leash."""
+    """The container's streams: what it says, and its standard input, at whose end it ends."""
     streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
     output = client.api.attach_socket(name, params=streams)
     try:

@@ -2,8 +2,8 @@
 
 No network, a read-only root, no capability, the caller's user, inputs that cannot be written, one
 folder that can, and limits. The container is removed however the run ends; if this process is
-killed outright, the engine removes it, since its first process (:mod:`forge.core.leash`) ends
-with ours.
+killed outright, the engine removes it, since its first process (:mod:`forge.core.supervisor`)
+ends with ours.
 """
 
 import os
@@ -92,11 +92,11 @@ class Sandbox:
 
     def _create(self, name: str, command: Sequence[str]) -> None:
         api, limits = self.client.api, self.limits
-        leash = [PYTHON.format(environment="build"), "-m", "forge.core.leash"]
+        supervisor = [PYTHON.format(environment="build"), "-m", "forge.core.supervisor"]
         api.create_container(
             image=self.image.id,
             name=name,
-            command=[*leash, *command],
+            command=[*supervisor, *command],
             stdin_open=True,
             user=self.user,
             environment=self._environment(),
@@ -120,8 +120,8 @@ class Sandbox:
         names = (INTERFACE, DEBUG, *handed)
         given = {name: os.environ[name] for name in names if name in os.environ}
         if sys.stderr.isatty():
-            # There is no terminal in the container, for a leash cannot be held through one; these
-            # make rich draw its bars for ours.
+            # The container has no terminal: through one, its standard input would not end with us.
+            # These make rich draw its bars for ours.
             columns = str(shutil.get_terminal_size().columns)
             given |= {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1", "COLUMNS": columns}
         return {**given, machine.CONTAINER: canonical.dumps(self.facts().as_json())}

@@ -82,7 +82,7 @@ class DressError(HallmarkError):
     """A file beside the weights cannot be derived from the base."""
 
     code = 10
-    name = "not dressed"
+    name = "not completed"
 
 
 class VerificationError(HallmarkError):

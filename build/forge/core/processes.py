@@ -1,9 +1,9 @@
 """Processes that end with the one that started them: on success, an error, or any signal.
 
-Every process started here is held on a leash, in a process group that is stopped whole, whatever
-happens to the caller. Signals of a terminal do not reach it; :mod:`forge.core.signals` unwinds the
-caller, and that stops it. Its output is passed on, or kept in a log, whose last lines an error that
-concerns it carries.
+Every process started here has a supervisor (:mod:`forge.core.supervisor`) and a process group of
+its own, which is stopped whole, whatever happens to the caller. Signals of a terminal do not reach
+it; :mod:`forge.core.signals` unwinds the caller, and that stops it. Its output is passed on, or
+kept in a log, whose last lines an error that concerns it carries.
 """
 
 import os
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from forge.core import leash, signals
+from forge.core import signals, supervisor
 
 STOP_SECONDS = 20.0
 LOG_LINES = 40
@@ -38,7 +38,7 @@ def process(
             sink = stack.enter_context(log.open("wb"))
         with signals.held():
             child = subprocess.Popen(  # noqa: S603 (the command is made in this package)
-                [sys.executable, leash.__file__, *command],
+                [sys.executable, supervisor.__file__, *command],
                 stdin=subprocess.PIPE,
                 stdout=sink,
                 stderr=None if sink is None else subprocess.STDOUT,

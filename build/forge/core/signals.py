@@ -8,7 +8,8 @@ interpreter has at hand. From then on there are three times:
   on its way. It is raised again every second, since a library may swallow it, or wait for threads
   that go on. `held` keeps it out of a clean-up.
 - After `SECONDS` the process ends wherever it is, a long call of a library included. Its children
-  end with it (:mod:`forge.core.leash`), and the next run removes what is left, as after SIGKILL.
+  end with it (:mod:`forge.core.supervisor`), and the next run removes what is left, as after
+  SIGKILL.
 
 A signal that the parent had ignored, as nohup does SIGHUP, stays ignored.
 """

@@ -1,4 +1,4 @@
-"""The fetch step: every input at its pin, every byte held to a digest, no large file copied.
+"""The fetch step: every input at its pin, every file checked by its digest, no large one copied.
 
 The result has `base/` and `donor/` (links to where the bytes lie), `tensors/base.jsonl` and
 `tensors/donor.jsonl` with the sha256 of each of their tensors, `template/chat_template.jinja` if
@@ -330,7 +330,7 @@ def _samples(
 
 
 def _text(job: "Job", origins: Mapping[str, Origin], taken: Taken) -> bytes:
-    """The perplexity text; the published one is held to the recipe's digest of it."""
+    """The perplexity text; the published one has the digest that the recipe states."""
     origin, wanted = origins["perplexity"], job.recipe.perplexity
     paths = [file.path for file in taken["perplexity"].values()]
     if origin.kind == "standin":

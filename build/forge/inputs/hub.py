@@ -1,4 +1,4 @@
-"""Inputs from the hub: a repository's files at a commit, held to that commit's own listing.
+"""Inputs from the hub: a repository's files at a commit, checked by that commit's own listing.
 
 A commit pins the listing, and the listing pins the bytes: by sha256 for the large files (LFS), by
 git's blob id for the others. Downloads land in a cache folder of the store, by huggingface_hub,
@@ -132,7 +132,7 @@ def outline(source: Source, globs: Sequence[str], cache: Path, into: Path) -> No
     """Lays out the files that the globs select without the bytes of their tensors.
 
     A file of tensors has its header and its size, but holes for data; configs and indices are
-    whole, and what `cache` has already is linked. Nothing is held to the commit's digests.
+    whole, and what `cache` has already is linked. No digest is checked.
 
     Raises:
         FetchError: as `listing`; a download broke off.
@@ -335,7 +335,7 @@ def _download(source: Source, entries: Mapping[str, RepoFile], cache: Path) -> d
 
 
 def _check(source: Source, entry: RepoFile, file: File) -> None:
-    """Holds a download to the commit: its sha256 if it is a large file, else git's blob id."""
+    """Checks a download by the commit: its sha256 if it is a large file, else git's blob id."""
     if entry.lfs is not None:
         kind, pinned, found = "sha256", entry.lfs.sha256, file.sha256
     else:

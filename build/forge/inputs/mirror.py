@@ -7,8 +7,8 @@ A mirror is for builds without a network. It repeats the hub's names:
     <mirror>/<config>/<split>.txt                or, of a text data set, a split's rows, joined
 
 A repository needs to hold only the files that the recipe takes from it. What SHA256SUMS says is
-the word of whoever made the mirror; the template and the joined text are held to the recipe's own
-digests besides.
+stated by whoever made the mirror. The template and the joined text are checked by the recipe's own
+digests as well.
 """
 
 import re

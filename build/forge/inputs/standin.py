@@ -1,8 +1,8 @@
 """Stand-ins: small checkpoints of the published architectures, and the corpus beside them.
 
-A rehearsal takes its inputs from here, so it needs neither hub nor GPU. Everything is held to
-digests that lie in the repository: a checkpoint to the `[files]` of its `standin.toml`, the chat
-template and the corpus to `pins.toml`, which `python -m forge.inputs.standin` writes anew.
+A rehearsal takes its inputs from here, so it needs neither hub nor GPU. Everything is
+checked by digests that lie in the repository: a checkpoint by the `[files]` of its `standin.toml`,
+the chat template and the corpus by `pins.toml`, which `python -m forge.inputs.standin` writes anew.
 """
 
 import tomllib

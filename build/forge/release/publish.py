@@ -134,7 +134,7 @@ def _commit(
 
 
 def _require_there(client: HfApi, plan: Plan, commit: str) -> None:
-    """Holds what the hub lists at a commit to the release."""
+    """Compares what the hub lists at a commit with the release."""
     there = tree(client, plan.repo, commit)
     wrong = [name for name, file in plan.files.items() if not remote.holds(there.get(name), file)]
     if wrong := sorted({*wrong, *(there.keys() - plan.files.keys())}):

@@ -242,7 +242,7 @@ def _family(recipe: Recipe, config: Config) -> Family:
 
 
 def _admit_head(recipe: Recipe, known: Family, config: Config, giver: Offer) -> None:
-    """Holds the MTP head to the base's sizes, and the count of its layers to that of its config."""
+    """Checks that the MTP head has the base's sizes, and as many layers as its config says."""
     own = giver.config if giver.config is not None else config
     layers = known.head_layers(own)
     if not layers:

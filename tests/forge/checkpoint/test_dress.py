@@ -78,7 +78,7 @@ def test_modelopt_reads_the_config_as_its_own(built):
     ],
 )
 def test_file_that_changed_since_it_was_fetched(built, tmp_path, name):
-    """Carried over, edited, stripped or put in place of the base's: each is held to its digest."""
+    """Carried over, edited, stripped or put in place of the base's: each has its digest."""
     path = built.inputs / name
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(DressError, match=rf"{path.name}: has sha256 .*, fetched was "):

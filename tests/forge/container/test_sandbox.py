@@ -210,7 +210,7 @@ def relay(tmp_path):
 
 
 def test_engine_that_dies_during_a_run(box, relay, left):
-    """It is said, and the container ends, since its leash is gone."""
+    """It is said, and the container ends, since its standard input does."""
     path, close = relay
     begun = box.store / "begun"
     code = f"import time; open({str(begun)!r}, 'w'); time.sleep(600)"

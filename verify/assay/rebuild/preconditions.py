@@ -24,7 +24,7 @@ WRITERS = ("quantize", "graft", "dress")
 
 
 def require_whole(manifest: Manifest, provenance: Path) -> None:
-    """Holds the files of the provenance folder to the manifest, and it to its SHA256SUMS.
+    """Checks the files of the provenance folder by the manifest, and the manifest by SHA256SUMS.
 
     Raises:
         ManifestError: naming the first file that is not the manifest's, and both digests.
@@ -41,7 +41,7 @@ def require_whole(manifest: Manifest, provenance: Path) -> None:
 
 
 def require_checkout(manifest: Manifest) -> list[str]:
-    """Holds this checkout to the manifest, as far as a byte of the checkpoint depends on it.
+    """Compares this checkout with the manifest, as far as a byte of the checkpoint depends on it.
 
     That is the recipe, and of the steps that write the checkpoint the modules that they can reach
     and the versions of the distributions that those import.
@@ -93,7 +93,7 @@ def _is_lock(name: str) -> bool:
 
 
 def require_inputs(manifest: Manifest, inputs: Sequence[InputFile]) -> list[str]:
-    """Holds every input that was fetched, as `inputs.json` lists them, to the manifest.
+    """Compares every input that was fetched, as `inputs.json` lists them, with the manifest.
 
     Returns:
         The perplexity texts that are not the manifest's. A rehearsal takes the published text

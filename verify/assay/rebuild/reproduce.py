@@ -109,14 +109,14 @@ def run(
         with _apart(job, digest) as apart:
             # 4. Once more.
             rebuilt = _rebuild(apart, fetched, provenance / record.FILE)
-            dressed = rebuilt["dress"]
+            dress = rebuilt["dress"]
             # 5. The same?
             wrote = (rebuilt["quantize"], rebuilt["graft"])
             listed = compare.listings(
-                listing.of_rebuild(dressed.digests, wrote), listing.of_release(provenance)
+                listing.of_rebuild(dress.digests, wrote), listing.of_release(provenance)
             )
             whole = provenance != folder and compare.checkpoint_files(folder)
-            files = compare.folders(dressed.files, folder, dressed.digests) if whole else None
+            files = compare.folders(dress.files, folder, dress.digests) if whole else None
             # 6. And on this machine?
             again = (
                 recalibration.compare(apart, fetched, provenance / record.FILE)
@@ -124,14 +124,14 @@ def run(
                 else None
             )
             _require_there(folder, digest)
-            size = sum((dressed.files / path).stat().st_size for path in dressed.digests)
+            size = sum((dress.files / path).stat().st_size for path in dress.digests)
             found = Reproduction(
                 manifest=digest, listed=listed, files=files, scales=again, bytes=size
             )
             if found.identical:
                 delete(apart.store.root)
             else:
-                console.say(f"the rebuild is kept in {dressed.files}")
+                console.say(f"the rebuild is kept in {dress.files}")
     return found
 
 

@@ -1,7 +1,7 @@
 """What a verifier demands of a release beyond that it is whole: a TOML file, or the default.
 
 The default takes any builder of Hallmark, and a build whose structure at least was verified. What
-the assay found, `verification.json`, is held to it; what was not measured fails.
+the assay found, `verification.json`, must meet it; what was not measured fails.
 """
 
 import json
@@ -35,7 +35,7 @@ def read(path: Path) -> Policy:
 
 
 def check(data: bytes, where: str, stated: Manifest, policy: Policy) -> str:
-    """Holds a report to the policy, and to the manifest that it comes with.
+    """Checks a report by the policy, and by the manifest that it comes with.
 
     Returns:
         What it says, in a few words.

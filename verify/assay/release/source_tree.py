@@ -1,4 +1,4 @@
-"""Holds a manifest to the source that it names: recipe, lock files and packages, at its commit.
+"""Compares a manifest with the commit that it names: recipe, lock files and packages.
 
 What was built from a commit is compared with that commit, whatever is checked out here. What was
 built with further changes, or where git knows no commits, is compared with the tree here.

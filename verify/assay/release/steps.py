@@ -1,6 +1,6 @@
 """The steps of verifying a release; :mod:`assay.release.verify` has them in order, and runs them.
 
-Each takes the case, may lean on what the steps before have established about it, and returns what
+Each takes the case, may rely on what the steps before have established about it, and returns what
 it found in a few words, or raises why the release is refused.
 """
 
@@ -40,7 +40,7 @@ LIST = f"{PROVENANCE}/{CONTENTS}"
 
 @dataclass(frozen=True, kw_only=True)
 class Demands:
-    """What a release is held to; without `trust` its signatures are passed over."""
+    """What a release must meet; without `trust` its signatures are passed over."""
 
     trust: Trust | None
     policy: Policy = field(default_factory=Policy)

@@ -30,7 +30,7 @@ WEATHER = {
         "name": "get_weather",
         "description": "Tells the weather in a city.",
         "parameters": WeatherArguments.model_json_schema(),
-        # Else vLLM holds the model to the name only: small models leave arguments out.
+        # Else vLLM enforces the name only: small models leave arguments out.
         "strict": True,
     },
 }

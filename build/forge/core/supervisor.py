@@ -1,8 +1,9 @@
-"""Runs a command that ends with it, or with its runner, however that dies.
+"""Runs a command, and ends it when the process that started this one ends, however that dies.
 
-The runner holds the other end of standard input. When this process reads the end of it, it kills
-its process group; as the first process of a container it exits instead, and the kernel ends all
-that is left in there.
+The caller has the other end of standard input. When this process reads the end of it, it kills its
+process group; as the first process of a container it exits instead, and the kernel ends all that is
+left in there. A parent-death signal (PR_SET_PDEATHSIG) would reach one process, not the group, and
+crosses no container.
 """
 
 import os
@@ -16,8 +17,8 @@ def main() -> None:
     """Runs the command in the arguments; exits as it does, with 128 + n after signal n."""
     # The command may take its time after SIGTERM; a handler, since it would inherit what we ignore.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)  # noqa: S603 - our runner's
-    threading.Thread(target=_hold, daemon=True).start()
+    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)  # noqa: S603 - our caller's
+    threading.Thread(target=_end_with_caller, daemon=True).start()
     while True:
         ended, status = os.wait()  # orphans are reaped too: there is nobody else to do it
         if ended == child.pid:
@@ -25,7 +26,7 @@ def main() -> None:
             sys.exit(code if code >= 0 else 128 - code)
 
 
-def _hold() -> None:
+def _end_with_caller() -> None:
     while os.read(0, 4096):
         pass
     os.killpg(0, signal.SIGKILL)  # which spares the first process of a container
