@@ -12,7 +12,7 @@ from bench.bases import DIGESTS, SHARD_BYTES, VARIANT
 from forge.checkpoint import quantize
 from forge.core import canonical
 from forge.recipes import recipe
-from forge.tensors import formats, nvfp4, tensor_list, tensorfile
+from forge.tensors import formats, small_floats, tensor_list, tensorfile
 from forge.tensors.plan import WEIGHT, Linear, Place, Plan, make_plan
 from forge.tensors.tensor_list import NewHash
 
@@ -88,7 +88,7 @@ def modelopt(base: Path, out: Path) -> None:
     stored = {}
     for path in sorted(base.glob("*.safetensors")):
         for name, weight in load_file(path).items():
-            packed, scales, scale_2 = NVFP4QTensor.quantize(weight, nvfp4.BLOCK)
+            packed, scales, scale_2 = NVFP4QTensor.quantize(weight, small_floats.BLOCK)
             stored[name] = packed._quantized_data
             stored[f"{name}_scale"], stored[f"{name}_scale_2"] = scales, scale_2
     out.mkdir()

@@ -9,8 +9,8 @@ from typing import Any
 
 from forge.recipes.recipe import Recipe
 from forge.tensors import formats, vllm_names
-from forge.tensors.nvfp4 import BLOCK
 from forge.tensors.plan import WEIGHT, Plan
+from forge.tensors.small_floats import BLOCK
 from forge.tensors.tensorfile import INDEX, Spec, Tensor
 
 CONFIG = "config.json"

@@ -1,23 +1,20 @@
-"""The formats of quantized linears: what each stores, and how a group of them is packed.
+"""The formats of quantized linears: what each of them stores.
 
 A recipe's loader and a rule's format choose one. Writer, layout and assay know a format by what
-it says here and nowhere else.
+it says here and nowhere else. How one is packed is in :mod:`forge.tensors.encodings`, so that what
+only checks a release needs no compiled loops.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from forge.core.errors import QuantizeError
-from forge.tensors import compressed_tensors, nvfp4
-from forge.tensors.nvfp4 import BLOCK, Weight
 from forge.tensors.small_floats import (
+    BLOCK,
     E4M3_VALUES,
-    Bytes,
     Floats,
     divisor,
     global_scale,
@@ -28,7 +25,6 @@ from forge.tensors.tensorfile import Spec
 Shape = tuple[int, ...]
 Loader = Literal["modelopt", "compressed-tensors"]
 Maxima = Mapping[str, np.float32]
-Bits = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +37,6 @@ class Format:
         dtypes: what a weight may be stored in.
         block: the columns of a weight are a multiple of it.
         specs: the tensors that stand for a linear of a shape [rows, columns], in their order.
-        encode: the data of the first two of these tensors for some rows of a weight, under the
-            weight's global scale, 1 if it has none. The last argument is where the first goes.
         scales: how the values of the scale tensors are read, by the last part of their name.
         global_scale: what the other two store, of the weight's largest magnitude and of its
             input's; None if each row and each input is scaled by its own.
@@ -56,7 +50,6 @@ class Format:
     dtypes: tuple[str, ...]
     block: int
     specs: Callable[[str, Shape], list[Spec]]
-    encode: Callable[[Weight, np.float32, Bytes | None], tuple[Bytes, Bits]]
     scales: Mapping[str, Callable[[bytes], Floats]]
     global_scale: Callable[[np.float32], np.float32] | None
     rounding: float
@@ -83,19 +76,6 @@ class Format:
                 f"{name}: shape {list(shape)} cannot be quantized; {self.name} needs a matrix with "
                 f"a multiple of {self.block} columns."
             )
-
-    def pack(
-        self, rows: Weight, maximum: np.float32, codes: Bytes | None = None
-    ) -> tuple[Bytes, Bits]:
-        """The data of the first two tensors, row by row, so that a weight may be packed in parts.
-
-        Args:
-            rows: some rows of a weight, finite.
-            maximum: the largest magnitude among the weights that share it.
-            codes: where the first goes; the front of the rows' own memory will do.
-        """
-        scale = self.global_scale(maximum) if self.global_scale else np.float32(1)
-        return self.encode(rows, scale, codes)
 
     def scalars(self, module: str, maximum: np.float32, inputs: Maxima) -> list[bytes]:
         """The data of the tensors after the first two, by the input maxima of all modules."""
@@ -173,7 +153,6 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
         dtypes=("BF16", "F16", "F32"),
         block=BLOCK,
         specs=_modelopt_specs,
-        encode=partial(nvfp4.pack, arithmetic=nvfp4.MODELOPT),
         scales={
             "weight_scale": _read_e4m3, "weight_scale_2": _read_f32, "input_scale": _read_f32,
         },
@@ -187,7 +166,6 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
         dtypes=("BF16",),
         block=BLOCK,
         specs=_compressed_specs,
-        encode=partial(nvfp4.pack, arithmetic=compressed_tensors.ARITHMETIC),
         scales={
             "weight_scale": _read_e4m3,
             "weight_global_scale": _read_f32,
@@ -206,7 +184,6 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
         dtypes=("BF16",),
         block=1,
         specs=_fp8_specs,
-        encode=lambda rows, _, codes: compressed_tensors.pack_fp8(rows, codes),
         scales={"weight_scale": _read_bf16},
         global_scale=None,
         rounding=_FLOAT8_ROUNDING,

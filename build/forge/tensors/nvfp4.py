@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from forge.core.errors import QuantizeError
 from forge.tensors.small_floats import (
+    BLOCK,
     E2M1_MAX,
     E2M1_VALUES,
     E4M3_MAX,
@@ -31,7 +32,6 @@ from forge.tensors.small_floats import (
     widen_bf16,
 )
 
-BLOCK = 16
 # [rows, columns] of float16, float32, or uint16 that are the bits of BF16.
 Weight = npt.NDArray[Any]
 

@@ -13,10 +13,9 @@ from functools import partial
 import numpy as np
 
 from forge.core.errors import QuantizeError
-from forge.tensors import nvfp4, stream
+from forge.tensors import encodings, nvfp4, stream
 from forge.tensors.buffers import Memory
 from forge.tensors.plan import Linear
-from forge.tensors.small_floats import SMALLEST_NORMAL
 from forge.tensors.stream import Bytes, Conveyor, Reader
 from forge.tensors.tensorfile import DTYPE_BYTES, Tensor
 
@@ -76,12 +75,15 @@ def _amax(read: Future[None], rows: nvfp4.Weight, module: str) -> np.float32:
 def _maximum(group: Sequence[Member]) -> np.float32:
     maximum = max(slab.maximum.result() for member in group for slab in member.slabs)
     for linear in (member.linear for member in group):
-        scale = linear.format.global_scale
-        if scale is not None and scale(maximum) < SMALLEST_NORMAL:
+        if maximum == 0:
             raise QuantizeError(
-                f"{linear.module}: its largest magnitude {maximum} gives the global scale "
-                f"{scale(maximum)}, too small for engines, which may take it for 0. Take another "
-                "base, or name the linear under [[keep]]."
+                f"{linear.module}: the weight is zero throughout, so it has no scale; name it "
+                "under [[keep]] if that is meant."
+            )
+        if linear.format.global_scale and not linear.format.global_scale(maximum):
+            raise QuantizeError(
+                f"{linear.module}: its largest magnitude {maximum} is too small for a scale; "
+                "name it under [[keep]] if that is meant."
             )
     return maximum
 
@@ -89,7 +91,7 @@ def _maximum(group: Sequence[Member]) -> np.float32:
 def _pack_slab(slab: Slab, linear: Linear, maximum: Future[np.float32]) -> tuple[Bytes, Bytes]:
     codes, _ = linear.format.specs(linear.module, slab.rows.shape)[:2]
     room = slab.memory[: codes.nbytes].reshape(codes.shape)
-    return linear.format.pack(slab.rows, maximum.result(), room)
+    return encodings.pack(linear.format, slab.rows, maximum.result(), room)
 
 
 def _codes(packed: Future[tuple[Bytes, Bytes]]) -> Iterator[Bytes]:

@@ -14,9 +14,8 @@ import numpy as np
 from forge.core import canonical
 from forge.tensors import loops, nvfp4
 from forge.tensors.formats import Loader
-from forge.tensors.nvfp4 import BLOCK
 from forge.tensors.plan import Linear
-from forge.tensors.small_floats import E4M3_VALUES, Bytes, Floats, widen_bf16
+from forge.tensors.small_floats import BLOCK, E4M3_VALUES, Bytes, Floats, widen_bf16
 
 # Elements that are worked on at a time.
 CHUNK = 1 << 22

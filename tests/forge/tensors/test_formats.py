@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from forge.core.errors import QuantizeError
-from forge.tensors import compressed_tensors, formats, nvfp4, small_floats
+from forge.tensors import compressed_tensors, encodings, formats, nvfp4, small_floats
 
 COMPRESSED = formats.find("compressed-tensors", "nvfp4")
 FP8 = formats.find("compressed-tensors", "fp8")
@@ -63,7 +63,10 @@ def test_parts_are_the_bytes_of_the_specs(kind):
     weight = awkward()
     specs = kind.specs("a", weight.shape)
     maximum = nvfp4.amax(weight, "a")
-    parts = [*kind.pack(weight, maximum), *kind.scalars("a", maximum, {"a": np.float32(3)})]
+    parts = [
+        *encodings.pack(kind, weight, maximum),
+        *kind.scalars("a", maximum, {"a": np.float32(3)}),
+    ]
     assert [spec.nbytes for spec in specs] == [memoryview(part).nbytes for part in parts]
 
 
@@ -80,13 +83,13 @@ def test_rows_pack_alone_and_in_their_own_memory(kind, dtype):
             {"F16": np.float16, "F32": np.float32}[dtype]
         )
     maximum = nvfp4.amax(weight, "a")
-    whole = kind.pack(weight, maximum)
+    whole = encodings.pack(kind, weight, maximum)
     parts = []
     for start in range(0, len(weight), 5):
         rows = weight[start : start + 5].copy()
         shape = kind.specs("a", rows.shape)[0].shape
         room = rows.reshape(-1).view(np.uint8)[: np.prod(shape)].reshape(shape)
-        codes, scales = kind.pack(rows, maximum, room)
+        codes, scales = encodings.pack(kind, rows, maximum, room)
         assert np.shares_memory(codes, rows)
         parts.append((codes, scales))
     for expected, pieces in zip(whole, zip(*parts, strict=True), strict=True):
@@ -113,7 +116,7 @@ def test_rounding_stays_below_its_bound(kind, values):
     bits = small_floats.bf16_bits(values)
     weight = bits if "F32" not in kind.dtypes else values
     maximum = nvfp4.amax(weight, "a")
-    codes, scales = kind.pack(weight, maximum)
+    codes, scales = encodings.pack(kind, weight, maximum)
     exact = small_floats.widen_bf16(bits) if weight is bits else values
     if kind is FP8:
         stored = small_floats.E4M3_VALUES[codes] * small_floats.widen_bf16(scales)
