@@ -63,10 +63,14 @@ class Step:
 
     def inputs(self, needed: Needed) -> dict[str, dict[str, str]]:
         """The digests of all that the step reads, by result and path."""
+        return self.reads_of({name: needed[name].digests for name in self.needs})
+
+    def reads_of(self, digests: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+        """Of the digests of results, by step and path, those of what the step reads."""
         return {
             name: {
                 path: digest
-                for path, digest in needed[name].digests.items()
+                for path, digest in digests[name].items()
                 if path.startswith(self.reads.get(name, ("",)))
             }
             for name in self.needs
@@ -311,7 +315,7 @@ def kept(
         facts: parameters, digests of what it needs, and what :func:`code_of` gives.
         make: leaves the files in a folder; may return the digests of those that it hashed.
     """
-    key = canonical.sha256_text(canonical.dumps({"step": step, **facts}))
+    key = key_of(step, facts)
     with store.lock(step, key):
         found = store.get(step, key)
         if found is not None:
@@ -319,6 +323,11 @@ def kept(
             return found
         with console.running(step):
             return store.make(step, key, make, facts)
+
+
+def key_of(step: str, facts: Mapping[str, Any]) -> str:
+    """The key of a step's result: the hash of its name and of all that decides it."""
+    return canonical.sha256_text(canonical.dumps({"step": step, **facts}))
 
 
 def code_of(module: str) -> dict[str, Any]:

@@ -206,10 +206,23 @@ def read(path: Path) -> dict[str, TensorLine]:
         TensorFileError: it cannot be read, or a line is malformed or names a tensor again.
     """
     try:
-        lines = [TensorLine.parse(one) for one in path.read_bytes().splitlines()]
-    except (OSError, ValueError) as error:
+        data = path.read_bytes()
+    except OSError as error:
         raise TensorFileError(f"{path}: is no list of tensors: {error}.") from error
+    return parse(data, str(path))
+
+
+def parse(data: bytes, where: str) -> dict[str, TensorLine]:
+    """The lines of a file by the names of the tensors; `where` names it in messages.
+
+    Raises:
+        TensorFileError: a line is malformed or names a tensor again.
+    """
+    try:
+        lines = [TensorLine.parse(one) for one in data.splitlines()]
+    except ValueError as error:
+        raise TensorFileError(f"{where}: is no list of tensors: {error}.") from error
     found = {one.name: one for one in lines}
     if len(found) != len(lines):
-        raise TensorFileError(f"{path}: names a tensor twice.")
+        raise TensorFileError(f"{where}: names a tensor twice.")
     return found

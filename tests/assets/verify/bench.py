@@ -8,11 +8,12 @@ from pathlib import Path
 
 from conftest import write_list
 
+from forge import pipeline
 from forge.core import canonical, files
 from forge.manifest import names, release_list, sums
 from forge.manifest.names import BUNDLES, CONTENTS, DOCUMENTS, PROVENANCE, SIGNATURES
 from forge.release import bundle, keys
-from forge.tensors import tensorfile
+from forge.tensors import tensor_list, tensorfile
 
 BODY = "model-00001-of-00001.safetensors"
 MANIFEST = f"{PROVENANCE}/{names.STATEMENT}"
@@ -89,6 +90,7 @@ class Bench:
         """Makes manifest, listings and list agree with files that were changed, and signs."""
         for name in changed:
             self.edit(MANIFEST, lambda s, name=name: self._admit(s, name))
+        self.edit(MANIFEST, retell)
         self.relist()
 
     def _admit(self, statement, name):
@@ -97,6 +99,11 @@ class Bench:
         for one in [*statement["subject"], *details["byproducts"]]:
             if one["name"] == name:
                 one["digest"] = digest
+        path = name.removeprefix(f"{PROVENANCE}/")
+        for step in ("calibrate", "verify"):
+            for one in details["byproducts"]:
+                if one["name"] == f"step/{step}" and path in one["annotations"]["outputs"]:
+                    one["annotations"]["outputs"][path] = digest["sha256"]
 
     def rebuilt(self, *, tensors=True):
         """Makes everything agree with changed files of the checkpoint, as a dishonest builder."""
@@ -118,9 +125,19 @@ class Bench:
                 for name, digest in sorted(digests.items())
             ]
             record(statement, "dress")["outputs"] = built
-            redigest(statement)
+            self._rewrite(statement, built)
+            retell(statement)
 
         self.restate(change)
+
+    def _rewrite(self, statement, built):
+        """Lets quantize and graft have written the shards and tensors that are there."""
+        lines = tensor_list.read(self / PROVENANCE / names.TENSORS).values()
+        for step in ("quantize", "graft"):
+            outputs = record(statement, step)["outputs"]
+            outputs |= {name: built[name] for name in outputs.keys() & built.keys()}
+            own = [line for line in lines if line.file in outputs]
+            outputs[tensor_list.FILE] = canonical.sha256_text(tensor_list.text(own))
 
     def rebundle(self, change, name=SIGNED_MANIFEST):
         """Changes a bundle, in its own spelling."""
@@ -132,6 +149,14 @@ class Bench:
         """The same bench with a folder of its own."""
         shutil.copytree(self.folder, to)
         return Bench(folder=to, key=self.key, other_key=self.other_key)
+
+
+def definition(statement):
+    return statement["predicate"]["buildDefinition"]
+
+
+def details(statement):
+    return statement["predicate"]["runDetails"]
 
 
 def dependency(statement, name):
@@ -153,6 +178,32 @@ def without_errors(statement):
     details = statement["predicate"]["runDetails"]
     name = f"{PROVENANCE}/{names.ERRORS}"
     details["byproducts"] = [one for one in details["byproducts"] if one["name"] != name]
+
+
+def retell(statement):
+    """Makes needs, keys and digests of the steps' records agree with their outputs."""
+    byproducts = statement["predicate"]["runDetails"]["byproducts"]
+    records = {
+        one["name"].removeprefix("step/"): one["annotations"]
+        for one in byproducts
+        if one["name"].startswith("step/")
+    }
+    outputs = {name: made["outputs"] for name, made in records.items()}
+    for step in pipeline.STEPS:
+        if step.name in records:
+            records[step.name]["needs"] = step.reads_of(outputs)
+    rekey(statement)
+
+
+def rekey(statement):
+    """Makes keys and digests of the steps' records agree with what is in them."""
+    for one in statement["predicate"]["runDetails"]["byproducts"]:
+        if one["name"].startswith("step/"):
+            made = one["annotations"]
+            facts = ("parameters", "needs", "code", "distributions", "system")
+            name = one["name"].removeprefix("step/")
+            made["key"] = pipeline.key_of(name, {fact: made[fact] for fact in facts})
+    redigest(statement)
 
 
 def redigest(statement):

@@ -16,7 +16,9 @@ from assets.verify.bench import (
     SIGNED_LIST,
     SIGNED_MANIFEST,
     byproduct,
+    definition,
     dependency,
+    details,
     encoded,
     envelope,
     record,
@@ -507,14 +509,6 @@ def with_unknown_key(name, where, find):
     CASES[f"resigned_unknown_key_in_{name}"] = (spoil, f"{where}unknown: {UNKNOWN}")
 
 
-def definition(statement):
-    return statement["predicate"]["buildDefinition"]
-
-
-def details(statement):
-    return statement["predicate"]["runDetails"]
-
-
 DEFINITION, DETAILS = "predicate.buildDefinition.", "predicate.runDetails."
 with_unknown_key("statement", "first ", lambda s: s)
 with_unknown_key("subject", "first subject.0.", lambda s: s["subject"][0])
@@ -636,7 +630,7 @@ def resigned_scale_that_was_not_calibrated(bench):
     bench.rebuilt()
 
 
-@case("step/calibrate: its record is of another calibration.safetensors")
+@case("is not the scale of the calibration record")
 def resigned_record_of_another_build(bench):
     maxima = {tensor.name: 9.0 for tensor in tensorfile.read_header(bench / RECORD)}
     records.write(bench / RECORD, maxima, {"device": "another"})

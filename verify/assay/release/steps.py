@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from assay.release import policy, rebuilders, recorded, source_tree
+from assay.release import chain, policy, rebuilders, recorded, source_tree
 from assay.release.files import Stored, check_name, check_twins, read_folder
 from assay.release.known import BESIDE
 from assay.release.trust import Key, Trust
@@ -156,13 +156,18 @@ def check_record(case: Case) -> str:
     return recorded.check(case.manifest, case.folder, case.checkpoint)
 
 
-def check_sources(case: Case) -> str:
+def check_chain(case: Case) -> str:
     """8."""
+    return chain.check(case.manifest, case.data(f"{PROVENANCE}/{TENSORS}"))
+
+
+def check_sources(case: Case) -> str:
+    """9."""
     return f"those of {source_tree.check(case.manifest)}"
 
 
 def check_builder(case: Case) -> str:
-    """9."""
+    """10."""
     policy, builder = case.demands.policy, case.manifest.builder
     if builder not in policy.builders:
         raise ReleaseError(f"{builder!r} is none of {', '.join(policy.builders)}.")
@@ -173,13 +178,13 @@ def check_builder(case: Case) -> str:
 
 
 def check_verification(case: Case) -> str:
-    """10."""
+    """11."""
     path = f"{PROVENANCE}/{VERIFICATION}"
     return policy.check(case.data(path), path, case.manifest, case.demands.policy)
 
 
 def check_reproductions(case: Case) -> str:
-    """11."""
+    """12."""
     demands = case.demands
     trust = demands.trust
     counted, refused = rebuilders.check(

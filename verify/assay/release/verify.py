@@ -7,10 +7,11 @@
  5. subjects: the statements name exactly the files here, each by sha256.
  6. listings: SHA256SUMS and tensors.jsonl say what the files and tensors are.
  7. record: the steps' records are whole, and the scales stored are those of the calibration record.
- 8. sources: recipe, lock files and code are those of the commit that the manifest names.
- 9. builder: one that the policy takes.
-10. verification: the assay found what the policy demands.
-11. reproductions: as many others as demanded have rebuilt it.
+ 8. chain: each step read what the others wrote, from the inputs to the files that are here.
+ 9. sources: recipe, lock files and code are those of the commit that the manifest names.
+10. builder: one that the policy takes.
+11. verification: the assay found what the policy demands.
+12. reproductions: as many others as demanded have rebuilt it.
 
 Nothing here needs torch, a GPU or (with a key) the network. What is changed while it is being
 read is not looked for: copy a release to where only you can write before you verify it.
@@ -31,6 +32,7 @@ STEPS: Mapping[str, Callable[[Case], str]] = {
     "subjects": steps.check_subjects,
     "listings": steps.check_listings,
     "record": steps.check_record,
+    "chain": steps.check_chain,
     "sources": steps.check_sources,
     "builder": steps.check_builder,
     "verification": steps.check_verification,
