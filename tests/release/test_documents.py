@@ -160,6 +160,22 @@ def test_errors_are_those_of_the_weights(good, found):
         assert 0.05 < error.relative < 0.15
 
 
+def test_linears_that_are_zero_are_listed(found):
+    """A whole layer of zeros, of which no relative error can be given."""
+    assert "Zero throughout" not in report.report(found)
+    zero = [
+        dataclasses.replace(error, squared_error=0.0, squared_norm=0.0)
+        if ".layers.0." in error.module
+        else error
+        for error in found.errors
+    ]
+    text = report.report(dataclasses.replace(found, errors=tuple(zero)))
+    listed = text.partition("Zero throughout")[2].partition("</p>")[0]
+    assert re.findall(r"<code>(.*?)</code>", listed) == [
+        error.module for error in zero if error.squared_norm == 0
+    ]
+
+
 @pytest.mark.parametrize(
     ("loader", "name"), [("compressed-tensors", "nvfp4"), ("compressed-tensors", "fp8")]
 )

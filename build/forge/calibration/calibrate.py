@@ -90,7 +90,7 @@ def calibrate(made: "Checkpoint", inputs: Path, path: Path, **placed: Any) -> No
 
     Raises:
         CalibrationError: a sample does not fit, a linear was reached by no sample, or a maximum
-            is no positive number.
+            cannot be one.
     """
     batches = read_batches(made.recipe, inputs)
     with TemporaryDirectory(dir=path.parent, prefix="offloaded-") as folder:
@@ -137,11 +137,16 @@ def merge(plan: "Plan", maxima: Mapping[str, float]) -> dict[str, float]:
     """Gives every linear of a group the group's largest input maximum.
 
     Raises:
-        CalibrationError: a linear that no sample reached, or a maximum that is no positive number.
+        CalibrationError: a linear that no sample reached, or a maximum that cannot be one.
     """
     groups = _watched(plan)
     for module in (module for group in groups for module in group):
-        record.check(module, maxima.get(module, 0.0))
+        if module not in maxima:
+            raise CalibrationError(
+                f"{module!r}: no sample reached this linear, so its input has no maximum. Take "
+                "more samples, or have all experts calibrated."
+            )
+        record.check(module, maxima[module])
     return {module: max(maxima[member] for member in group) for group in groups for module in group}
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from forge.core import canonical
 from forge.core.errors import CalibrationError
 from forge.tensors import tensorfile
+from forge.tensors.small_floats import SMALLEST_NORMAL, global_scale
 
 FILE = "calibration.safetensors"
 
@@ -33,7 +34,8 @@ def read(path: Path, modules: Sequence[str]) -> dict[str, np.float32]:
     """The input maxima of `modules`, by name.
 
     Raises:
-        CalibrationError: the record is for other modules, or a value is not finite and positive.
+        CalibrationError: the record is for other modules, or a value is none that
+            :func:`check` takes.
     """
     tensors = {tensor.name: tensor for tensor in tensorfile.read_header(path)}
     if tensors.keys() != set(modules):
@@ -68,13 +70,20 @@ def origin(path: Path) -> dict[str, Any]:
 
 
 def check(module: str, value: float) -> None:
-    """Refuses a maximum that no input can have had.
+    """Refuses a maximum that no input can have had, or that gives no scale.
+
+    Zero is one: the linear was reached by zeros alone, and its scale is defined as 1.
 
     Raises:
         CalibrationError: naming the module and the value.
     """
-    if not math.isfinite(value) or value <= 0:
+    if not math.isfinite(value) or value < 0:
         raise CalibrationError(
-            f"the input maximum of {module!r} is {value}: no sample reached this linear, or the "
-            "model computes nonsense. Check the calibration samples and the base."
+            f"the input maximum of {module!r} is {value}, so the model computes nonsense. Check "
+            "the calibration samples and the base."
+        )
+    if (scale := global_scale(value)) < SMALLEST_NORMAL:
+        raise CalibrationError(
+            f"the input maximum of {module!r} is {value}, of which the input scale would be "
+            f"{scale}, too small for engines. Check the calibration samples and the base."
         )

@@ -31,6 +31,7 @@ def report(facts: Facts) -> str:
             errors=_errors(facts, kinds),
             kinds=kinds,
             worst=sorted(facts.errors, key=lambda error: -error.relative)[:8],
+            zeros=[error.module for error in facts.errors if error.squared_norm == 0],
             perplexity=_perplexity(facts),
             acceptance=_acceptance(facts),
         )
@@ -82,7 +83,8 @@ def _errors(facts: Facts, kinds: dict[str, str]) -> Markup | None:
 
 def _together(errors: list[Error]) -> float:
     squared = sum(error.squared_error for error in errors)
-    return sqrt(squared / sum(error.squared_norm for error in errors))
+    norm = sum(error.squared_norm for error in errors)
+    return sqrt(squared / norm) if norm else 0.0  # zeros are stored as zeros
 
 
 def _perplexity(facts: Facts) -> Markup | None:

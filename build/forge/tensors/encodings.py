@@ -33,7 +33,7 @@ def pack(
     Args:
         kind: the format.
         rows: some rows of a weight, finite.
-        maximum: the largest magnitude among the weights that share it, not zero.
+        maximum: the largest magnitude among the weights that share it.
         codes: where the first goes; the front of the rows' own memory will do.
     """
     scale = kind.global_scale(maximum) if kind.global_scale else np.float32(1)

@@ -23,7 +23,7 @@ E2M1_VALUES = np.array(
 # CUDA divides a tensor by a Python number as a multiplication with the float32 reciprocal; a CPU
 # divides. They differ by one unit in the last place for some maxima, and CUDA is the canon.
 _RECIPROCAL = np.float32(1.0) / np.float32(E2M1_MAX * E4M3_MAX)
-_SMALLEST_NORMAL = np.float32(2.0**-126)
+SMALLEST_NORMAL = np.float32(2.0**-126)
 
 
 def _e4m3_values() -> Floats:
@@ -66,8 +66,12 @@ def round_to_bf16(values: Floats) -> Floats:
 
 
 def global_scale(amax: float | np.float32) -> np.float32:
-    """The `weight_scale_2` or `input_scale` of modelopt: amax * (1 / 2688) in float32."""
-    return np.float32(amax) * _RECIPROCAL
+    """The `weight_scale_2` or `input_scale` of modelopt: amax * (1 / 2688) in float32.
+
+    Of zeros it is 1, as it is in compressed-tensors and as both libraries have it for a block of
+    zeros. modelopt would store 0, by which engines divide.
+    """
+    return np.float32(amax) * _RECIPROCAL if amax else np.float32(1)
 
 
 def divisor(largest: float | np.float32) -> np.float32:
@@ -76,7 +80,7 @@ def divisor(largest: float | np.float32) -> np.float32:
     Torch divides a number by a BF16 tensor as a multiplication with the reciprocal, and rounds
     both to BF16. What overflows becomes 1.
     """
-    amax = round_to_bf16(np.array([max(largest, _SMALLEST_NORMAL)], dtype=np.float32))
+    amax = round_to_bf16(np.array([max(largest, SMALLEST_NORMAL)], dtype=np.float32))
     with np.errstate(over="ignore"):
         reciprocal = round_to_bf16(np.float32(1) / amax)
         scale = round_to_bf16(reciprocal * np.float32(E2M1_MAX * E4M3_MAX))[0]

@@ -1,11 +1,11 @@
-"""The calibration record: one positive number a linear, or an error that names it."""
+"""The calibration record: one number a linear, or an error that names it."""
 
 import numpy as np
 import pytest
 
 from forge.calibration import calibrate, record
 from forge.core.errors import CalibrationError
-from forge.tensors import tensorfile
+from forge.tensors import small_floats, tensorfile
 from forge.tensors.plan import make_plan
 
 MAXIMA = {"b": 2.5, "a": 1.0}
@@ -32,7 +32,13 @@ def test_record_of_another_model(tmp_path, modules):
         record.read(tmp_path / record.FILE, modules)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_linear_that_zeros_alone_reached(tmp_path):
+    record.write(tmp_path / record.FILE, {**MAXIMA, "b": 0.0}, {})
+    found = record.read(tmp_path / record.FILE, ["a", "b"])
+    assert small_floats.global_scale(found["b"]) == small_floats.divisor(found["b"]) == 1
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), 2.0**-120])
 def test_impossible_maximum_names_the_linear(tmp_path, value):
     record.write(tmp_path / record.FILE, {**MAXIMA, "b": value}, {})
     with pytest.raises(CalibrationError, match=f"'b' is {value}"):

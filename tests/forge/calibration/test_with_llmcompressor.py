@@ -230,7 +230,5 @@ def test_an_expert_that_no_token_reached_is_named(both):
     data = recipe.find(MIXED).model_dump(mode="json")
     data["calibration"]["all_experts"] = False
     routed = recipe.Recipe.model_validate_json(json.dumps(data))
-    with pytest.raises(
-        CalibrationError, match=r"experts\.\d\.\w+_proj' is 0\.0: no sample reached"
-    ):
+    with pytest.raises(CalibrationError, match=r"experts\.\d\.\w+_proj': no sample reached"):
         calibrate.observe(made(routed, plan), root / "base", batches([[1]]))

@@ -170,11 +170,24 @@ def test_nan_or_infinity_in_a_weight_names_the_linear(flagship, arrays, tmp_path
         run(flagship, base, tmp_path / "out")
 
 
-def test_zero_weight_names_the_linear(flagship, arrays, tmp_path):
+def test_a_zero_weight_has_scales_of_one(flagship, arrays, tmp_path):
+    """Zeros of either sign: their codes are +0, and nothing that an engine divides by is 0."""
     name = "model.language_model.layers.1.self_attn.o_proj"
-    arrays[f"{name}.weight"][:] = 0x8000
-    base = write_checkpoint(tmp_path / "zero", arrays)
-    with pytest.raises(QuantizeError, match=f"{name}: the weight is zero throughout"):
+    arrays[f"{name}.weight"][::2] = 0x8000
+    arrays[f"{name}.weight"][1::2] = 0
+    run(flagship, write_checkpoint(tmp_path / "zero", arrays), tmp_path / "out")
+    found = stored(tmp_path / "out")
+    assert not any(found[f"{name}.weight"].read())
+    assert set(found[f"{name}.weight_scale"].read()) == {0x38}  # 1 in E4M3
+    assert found[f"{name}.weight_scale_2"].read() == np.float32(1).tobytes()
+
+
+def test_a_weight_too_small_for_a_scale_that_engines_take(flagship, arrays, tmp_path):
+    """Of the largest subnormal of BF16, the global scale would be one of float32."""
+    name = "model.language_model.layers.1.self_attn.o_proj"
+    arrays[f"{name}.weight"][:] = 0x007F
+    base = write_checkpoint(tmp_path / "small", arrays)
+    with pytest.raises(QuantizeError, match=rf"{name}: .* gives the global scale 4\.\d+e-42, too"):
         run(flagship, base, tmp_path / "out")
 
 

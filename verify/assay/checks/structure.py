@@ -221,11 +221,13 @@ def check_weights(plan: Plan, seen: Reading) -> Check:
         if error.relative > plan.linears[error.module].format.rounding
     ]
     worst = max(errors, key=lambda error: error.relative)
+    zeros = [error.module for error in errors if error.squared_norm == 0]
+    told = f"; {len(zeros)} are zero in the base{first(zeros)}" if zeros else ""
     return Check(
         name="structure.weights",
         passed=not wrong and len(errors) == len(plan.linears),
         detail=f"{len(wrong)} of {len(errors)} linears off by more than rounding explains"
-        f"{first(wrong)}; the worst by {worst.relative:.2g} of its norm",
+        f"{first(wrong)}; the worst by {worst.relative:.2g} of its norm{told}",
         measured={
             "linears": len(errors),
             "worst": worst.module,
