@@ -171,10 +171,6 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
         "Say REPLACE=1 to lose them, and sign again.",
         "Say `--replace` to lose them, and sign again.",
     ),
-    "hard-link": (
-        "Run `make release DIR=<folder>`, which gives a build files of its own.",
-        "Run `python -m forge release <folder>`, which gives a build files of its own.",
-    ),
     "not-signed": (
         "Run `make sign DIR={folder} KEY=<private key>`.",
         "Run `python -m forge sign {folder} --key <private key>`.",

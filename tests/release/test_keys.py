@@ -89,6 +89,20 @@ def test_key_of_another_curve(tmp_path, curve):
             read(file)
 
 
+def test_key_of_a_curve_that_no_library_knows(tmp_path):
+    path = tmp_path / "key"
+    options = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:wap-wsg-idm-ecid-wtls9"]
+    subprocess.run(["openssl", "genpkey", *options, "-out", path], check=True, capture_output=True)
+    path.chmod(0o600)
+    subprocess.run(
+        ["openssl", "pkey", "-in", path, "-pubout", "-out", f"{path}.pub"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    for read, file in ((keys.signer, path), (keys.public, path.with_name("key.pub"))):
+        with pytest.raises(SigningError, match="is no p"):
+            read(file)
+
+
 def test_private_key_is_no_public_key(key):
     with pytest.raises(SigningError, match="is no public key"):
         keys.public(key)

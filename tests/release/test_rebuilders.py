@@ -1,6 +1,7 @@
 """Statements of rebuilders: only after a rebuild that succeeded, counted by distinct keys."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -168,7 +169,7 @@ def test_statement_with_a_forged_signature(good, demands, attested, rebuilder):
 
 
 def test_statement_that_is_not_there(good, demands, tmp_path):
-    with pytest.raises(ReleaseError, match="No such file"):
+    with pytest.raises(ReleaseError, match="none.: is not there"):
         verdict(good, demands, 1, [tmp_path / "none"], [])
 
 
@@ -197,3 +198,13 @@ def test_report_of_another_release(bench, attested, rebuilder):
 def test_reproduction_needs_a_key(attested):
     with pytest.raises(SigningError, match="is signed with a key"):
         attested(None)
+
+
+def test_statement_that_is_a_pipe_or_has_no_end(good, demands, tmp_path):
+    """Neither is waited for, nor read."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "sparse").touch()
+    os.truncate(tmp_path / "sparse", 8 << 30)
+    for name, reason in (("pipe", "is a pipe"), ("sparse", "has 8589934592 bytes")):
+        with pytest.raises(ReleaseError, match=reason):
+            verdict(good, demands, 1, [tmp_path / name], [])

@@ -185,6 +185,7 @@ def test_policies_that_ship_are_read(name):
         ("builders = []", "builders: Tuple should have at least 1 item"),
         ("max_perplexity_ratio = nan", "max_perplexity_ratio"),
         ("level =", "cannot be read"),
+        ("a = " + "[" * 5000 + "]" * 5000, "it nests too deeply"),
     ],
 )
 def test_policy_that_is_none(tmp_path, text, reason):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,31 @@ def loads(data: bytes) -> Any:
 
     Raises:
         ValueError: it is no JSON, nests deeper than a parser reaches, an object has a key twice,
-            or a number is NaN or infinite.
+            a number is NaN, infinite or too large for 64 bits of a float, or a text holds half of
+            a character.
     """
     try:
-        return json.loads(
-            data.decode("utf-8"), object_pairs_hook=unique, parse_constant=_refuse_constant
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
         )
+        if b"\\u" in data:  # a half can be written in no other way
+            dumps(value).encode("utf-8")
     except RecursionError as error:
         raise ValueError("it nests too deeply") from error
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ValueError(f"it holds half of a character (U+{ord(half):04X})") from error
+    return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text:.20} is no number that JSON has 64 bits for")
+    return number
 
 
 def _refuse_constant(constant: str) -> None:

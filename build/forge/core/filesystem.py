@@ -43,6 +43,19 @@ def read(path: Path) -> bytes:
         return file.read()
 
 
+def read_some(path: Path, most: int) -> bytes:
+    """The bytes of a file, or of a pipe that whoever runs the command has given it.
+
+    Raises:
+        OSError: there are more than `most` of them, or the system refused.
+    """
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
+    return data
+
+
 def real(path: Path) -> Path:
     """The absolute path without links; its last parts need not be there.
 

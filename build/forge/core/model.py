@@ -1,5 +1,6 @@
 """The base of every pydantic model, and the strings that many of them hold."""
 
+import unicodedata
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -14,6 +15,7 @@ from pydantic import (
 )
 
 from forge.core import canonical
+from forge.core.portable import LONGEST_PART, LONGEST_PATH
 
 T = TypeVar("T")
 
@@ -35,8 +37,14 @@ Timestamp = Annotated[
 
 
 def _relative(path: str) -> str:
-    if not path or path.startswith("/") or "\\" in path or ".." in path.split("/"):
+    parts = path.split("/")
+    if not path or path.startswith("/") or "\\" in path or ".." in parts:
         raise ValueError("must be a relative POSIX path that stays inside its folder")
+    # The system refuses such paths where they are looked up, each with an error of another kind.
+    if len(path) > LONGEST_PATH or any(len(part) > LONGEST_PART for part in parts):
+        raise ValueError(f"must have at most {LONGEST_PATH} characters, {LONGEST_PART} in a part")
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in path):
+        raise ValueError("must be a path without control characters")
     return path
 
 

@@ -27,14 +27,17 @@ from forge.manifest.names import (
     STATEMENT,
     SUMS,
 )
+from forge.manifest.release_list import Content
 from forge.release import card, facts, report
 from forge.release.facts import Facts
 from forge.release.folder import changing, names_of_build, provenance_of
 
 _WITHIN = f"{PROVENANCE}/"
 _LIST = f"{_WITHIN}{CONTENTS}"
-# The hub writes one of its own into a repository that has none; this is in the signed list.
+# The hub writes one of its own into a repository that has none; this is in the signed list. With
+# its first line, no clone has other line ends than what was signed.
 ATTRIBUTES = """\
+* -text
 *.safetensors filter=lfs diff=lfs merge=lfs -text
 tokenizer.json filter=lfs diff=lfs merge=lfs -text
 """
@@ -76,15 +79,15 @@ def _put(folder: Path, documents: Mapping[str, bytes], *, replace: bool) -> None
     names = sorted(everything_in(folder) - {*documents, _LIST, *SIGNATURES})
     shared = [name for name in names if not _is_own(folder / name)]
     own = [name for name in names if name not in shared]
-    digests = {name: sha256(data).hexdigest() for name, data in documents.items()}
-    digests |= _hash(folder, own)
-    if not shared and _is_there(folder, {**documents, _LIST: _checked(folder, digests)}):
+    found = {name: Content(sha256(data).hexdigest(), len(data)) for name, data in documents.items()}
+    found |= _hash(folder, own)
+    if not shared and _is_there(folder, {**documents, _LIST: _checked(folder, found)}):
         return
     signed = _signatures(folder)
 
     def fill(fresh: Path) -> None:
-        digests.update(_copy(shared, folder, fresh))
-        made = {**documents, _LIST: _checked(folder, digests)}
+        found.update(_copy(shared, folder, fresh))
+        made = {**documents, _LIST: _checked(folder, found)}
         if _has(folder / _LIST, made[_LIST]):
             made |= {name: (folder / name).read_bytes() for name in signed}
         elif signed and not replace:
@@ -109,10 +112,10 @@ def _put(folder: Path, documents: Mapping[str, bytes], *, replace: bool) -> None
         console.say(f"{folder}: {', '.join(lost)} signed other files and are removed. Sign again.")
 
 
-def _checked(folder: Path, digests: Mapping[str, str]) -> bytes:
+def _checked(folder: Path, found: Mapping[str, Content]) -> bytes:
     """`release.json` of these files, which are what was built."""
-    _require_as_built(folder, digests)
-    return _contents(folder, digests)
+    _require_as_built(folder, {name: content.sha256 for name, content in found.items()})
+    return _contents(folder, found)
 
 
 def _signatures(folder: Path) -> list[str]:
@@ -138,25 +141,27 @@ def _is_own(path: Path) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
-def _copy(names: Collection[str], folder: Path, fresh: Path) -> dict[str, str]:
-    """Copies files into the new folder; their sha256, taken on the way."""
+def _copy(names: Collection[str], folder: Path, fresh: Path) -> dict[str, Content]:
+    """Copies files into the new folder; what they are, taken on the way."""
     total = sum((folder / name).stat().st_size for name in names)
     with console.bytes_bar("copying", total) as advance:
         return {name: _copied(folder / name, fresh / name, advance) for name in names}
 
 
-def _copied(source: Path, target: Path, advance: Callable[[int], None]) -> str:
+def _copied(source: Path, target: Path, advance: Callable[[int], None]) -> Content:
     target.parent.mkdir(parents=True, exist_ok=True)
-    digest = sha256()
+    digest, size = sha256(), 0
     with source.open("rb", buffering=0) as data, target.open("xb") as copy:
 
         def write(chunk: bytes) -> None:
+            nonlocal size
             copy.write(chunk)
+            size += len(chunk)
             advance(len(chunk))
 
         pour(data, digest.update, write)
     shutil.copystat(source, target)
-    return digest.hexdigest()
+    return Content(digest.hexdigest(), size)
 
 
 def require_current(folder: Path) -> dict[str, File]:
@@ -178,9 +183,7 @@ def require_current(folder: Path) -> dict[str, File]:
     strange = everything_in(folder) - {*names_in(folder)}
     paths = {name: folder / name for name in _listed(folder)}
     files = hash_files(paths, stamps(paths))
-    if strange or path.read_bytes() != _contents(
-        folder, {name: one.sha256 for name, one in files.items()}
-    ):
+    if strange or path.read_bytes() != _contents(folder, _contents_of(files)):
         raise ReleaseError(
             f"{folder}: was changed since it was made a release.",
             remedy="not-released",
@@ -189,10 +192,14 @@ def require_current(folder: Path) -> dict[str, File]:
     return files
 
 
-def _hash(folder: Path, names: Collection[str]) -> dict[str, str]:
-    """The sha256 of files, each read once."""
+def _hash(folder: Path, names: Collection[str]) -> dict[str, Content]:
+    """What files are, each read once."""
     paths = {name: folder / name for name in names}
-    return {name: file.sha256 for name, file in hash_files(paths, stamps(paths)).items()}
+    return _contents_of(hash_files(paths, stamps(paths)))
+
+
+def _contents_of(files: Mapping[str, File]) -> dict[str, Content]:
+    return {name: Content(file.sha256, file.bytes) for name, file in files.items()}
 
 
 def _listed(folder: Path) -> list[str]:
@@ -200,10 +207,10 @@ def _listed(folder: Path) -> list[str]:
     return [name for name in names_in(folder) if name not in apart]
 
 
-def _contents(folder: Path, digests: Mapping[str, str]) -> bytes:
+def _contents(folder: Path, found: Mapping[str, Content]) -> bytes:
     target = manifests.read(folder / PROVENANCE).asked.target
-    named = release_list.purl(target, digests[f"{PROVENANCE}/{STATEMENT}"])
-    return release_list.release(digests, named).encoded()
+    named = release_list.purl(target, found[f"{PROVENANCE}/{STATEMENT}"].sha256)
+    return release_list.release(found, named).encoded()
 
 
 def _documents(found: Facts) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP256R1,
     EllipticCurvePrivateKey,
@@ -25,11 +26,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
-from forge.core import console, placing
+from forge.core import console, filesystem, placing
 from forge.core.errors import SigningError
 
 PASSWORD = "HALLMARK_KEY_PASSWORD"  # noqa: S105 - the variable's name
 OTHERS = 0o077
+MOST = 1 << 16  # bytes of a key's file
 
 
 def generate(path: Path) -> str:
@@ -84,7 +86,7 @@ def _private(path: Path) -> EllipticCurvePrivateKey:
         raise SigningError(f"{path}: others may read this private key. Run `chmod 600 {path}`.")
     try:
         key = load_pem_private_key(data, password())
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         # The library's message says nothing of the key but that it cannot be read.
         raise SigningError(
             f"{path}: is no private key in PEM, or {PASSWORD} is not its password.",
@@ -103,8 +105,8 @@ def public(path: Path) -> SSlibKey:
     """
     try:
         key = load_pem_public_key(_read(path))
-    except ValueError as error:
-        raise SigningError(f"{path}: is no public key in PEM.") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise SigningError(f"{path}: is no public key in PEM, or of an unknown curve.") from error
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
         raise SigningError(f"{path}: is no key of ECDSA P-256.")
     return _key(key)
@@ -117,7 +119,7 @@ def password() -> bytes | None:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return filesystem.read_some(path, MOST)
     except OSError as error:
         raise SigningError(f"{path}: cannot be read ({error.strerror}).") from error
 

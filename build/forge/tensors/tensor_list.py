@@ -17,7 +17,7 @@ from forge.core.errors import BaseError, TensorFileError
 from forge.manifest.names import TENSORS
 from forge.manifest.tensor_list import TensorLine
 from forge.tensors import tensorfile
-from forge.tensors.tensorfile import Spec
+from forge.tensors.tensorfile import Spec, Tensor
 from forge.tensors.values import Values
 
 FILE = TENSORS
@@ -115,11 +115,18 @@ class Arriving:
     Args:
         path: the file.
         size: its size in bytes.
+        most: the largest header that is read.
+        keep: the largest tensor whose bytes are kept, in `small`.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
-        self._path, self._size = path, size
+    def __init__(
+        self, path: Path, size: int, *, most: int = tensorfile.MAX_HEADER_BYTES, keep: int = 0
+    ) -> None:
+        self._path, self._size, self._most, self._keep = path, size, most, keep
         self._begin = bytearray()
+        self._tensors: list[Tensor] = []
+        self.header_bytes = 0
+        self.small: dict[str, bytearray] = {}
         self._passing: Passing | None = None
         self._error: TensorFileError | None = None
         self._values: list[Values] = []
@@ -142,28 +149,47 @@ class Arriving:
             TensorFileError: it breaks the format.
             BaseError: a value is NaN or infinite.
         """
-        if self._passing is not None:
-            for values in self._values:
-                self._require_finite(values)
-            return self._passing.lines()
-        raise self._error or TensorFileError(f"{self._path}: is truncated. Fetch it again.")
+        self.header()
+        for values in self._values:
+            self._require_finite(values)
+        return [] if self._passing is None else self._passing.lines()
+
+    def header(self) -> list[Tensor]:
+        """The tensors of the file in the order of their data.
+
+        Raises:
+            TensorFileError: it breaks the format.
+        """
+        if self._passing is None:
+            raise self._error or TensorFileError(f"{self._path}: is truncated. Fetch it again.")
+        return self._tensors
 
     def _parse(self) -> None:
         begin, first = self._begin, tensorfile.LENGTH_BYTES
         if len(begin) < first:
             return
-        end = first + tensorfile.header_length(self._path, self._size, bytes(begin[:first]))
+        prefix = bytes(begin[:first])
+        end = first + tensorfile.header_length(self._path, self._size, prefix, self._most)
         if len(begin) < end:
             return
-        tensors = tensorfile.parse_header(self._path, self._size, bytes(begin[first:end]))
-        specs = [tensor.spec for tensor in tensors]
+        self._tensors = tensorfile.parse_header(self._path, self._size, bytes(begin[first:end]))
+        specs, self.header_bytes = [tensor.spec for tensor in self._tensors], end
         self._passing = Passing(self._path.name, end, specs, look=self._look)
         self._passing.update(bytes(begin))
         self._begin = bytearray()
 
     def _look(self, spec: Spec) -> Feed:
         self._values.append(Values(spec))
-        return self._values[-1].update
+        look = self._values[-1].update
+        if spec.nbytes > self._keep:
+            return look
+        kept = self.small[spec.name] = bytearray()
+
+        def look_and_keep(data: memoryview) -> None:
+            kept.extend(data)
+            look(data)
+
+        return look_and_keep
 
     def _require_finite(self, values: Values) -> None:
         if values.fault is not None:

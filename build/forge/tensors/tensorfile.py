@@ -9,7 +9,7 @@ Source: https://github.com/huggingface/safetensors#format
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -30,6 +30,7 @@ DTYPE_BYTES = {
 LENGTH_BYTES = 8
 # The limit that the safetensors library sets as well.
 MAX_HEADER_BYTES = 100_000_000
+MAX_DIMENSIONS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +108,16 @@ def read_header(path: Path) -> list[Tensor]:
         return parse_header(path, size, file.read(header_length(path, size, prefix)))
 
 
-def header_length(path: Path, size: int, prefix: bytes) -> int:
+def header_length(path: Path, size: int, prefix: bytes, most: int = MAX_HEADER_BYTES) -> int:
     """The bytes of a header, by those before it.
 
     Raises:
-        TensorFileError: there cannot be so many in a file of this size.
+        TensorFileError: there are more than `most`, or cannot be so many in a file of this size.
     """
     length = int.from_bytes(prefix, "little")
-    if size < LENGTH_BYTES or length > min(size - LENGTH_BYTES, MAX_HEADER_BYTES):
+    if most < length <= size - LENGTH_BYTES:
+        raise TensorFileError(f"{path}: the header has {length} bytes, more than {most}.")
+    if size < LENGTH_BYTES or length > size - LENGTH_BYTES:
         raise TensorFileError(
             f"{path}: the header claims {length} bytes, the file has "
             f"{max(size - LENGTH_BYTES, 0)} after the length; it is truncated or no safetensors "
@@ -125,12 +128,12 @@ def header_length(path: Path, size: int, prefix: bytes) -> int:
 
 def parse_header(path: Path, size: int, raw: bytes) -> list[Tensor]:
     """As :func:`read_header`, of the bytes of the header that a file of this size has."""
+    if raw[:1] != b"{":
+        raise TensorFileError(f"{path}: the header is no JSON object: it begins with {raw[:1]!r}.")
     try:
         header = canonical.loads(raw)
     except ValueError as error:
         raise TensorFileError(f"{path}: the header is not valid JSON: {error}.") from error
-    if not isinstance(header, dict):
-        raise TensorFileError(f"{path}: the header is no JSON object.")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise TensorFileError(
@@ -160,22 +163,47 @@ def read_checkpoint(folder: Path) -> dict[str, Tensor]:
     every byte once and in sequence.
 
     Raises:
+        TensorFileError: as for :func:`join`, or a file breaks the format.
+    """
+    index = folder / INDEX
+    weight_map = read_index(index) if index.is_file() else None
+    names = [path.name for path in files_in(folder) if path.is_file()]
+    return join(folder, weight_map, names, lambda name: read_header(folder / name))
+
+
+def join(
+    folder: Path,
+    weight_map: Mapping[str, str] | None,
+    names: Collection[str],
+    header: Callable[[str], Iterable[Tensor]],
+) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name.
+
+    Args:
+        folder: where it lies, for messages.
+        weight_map: the file of each tensor, by the index; None if there is no index.
+        names: the files of tensors in the folder.
+        header: gives the tensors of a file.
+
+    Raises:
         TensorFileError: index and files disagree, a file is missing or lies outside the folder,
             or a file is not in the index.
     """
     index = folder / INDEX
-    if not index.is_file():
-        files = files_in(folder)
-        if len(files) != 1:
+    if weight_map is None:
+        if len(names) != 1:
             raise TensorFileError(
-                f"{folder}: has no {INDEX} and {len(files)} *.safetensors files; "
+                f"{folder}: has no {INDEX} and {len(names)} *.safetensors files; "
                 "a checkpoint has an index, or exactly one file."
             )
-        return {tensor.name: tensor for tensor in read_header(files[0])}
-    weight_map = read_index(index)
+        return {tensor.name: tensor for name in names for tensor in header(name)}
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(weight_map.values())):
-        for tensor in read_header(_inside(folder, name, index)):
+        if name not in names:
+            raise TensorFileError(
+                f"{index}: names the file {name!r:.300}, which is not a file of this folder."
+            )
+        for tensor in header(name):
             if weight_map.get(tensor.name) != name:
                 raise TensorFileError(
                     f"{index}: tensor {tensor.name!r} lies in {name}, "
@@ -186,8 +214,7 @@ def read_checkpoint(folder: Path) -> dict[str, Tensor]:
         raise TensorFileError(
             f"{index}: names {len(missing)} tensor(s) that no file holds, first {missing[0]!r}."
         )
-    listed = set(weight_map.values())
-    if extra := [path.name for path in files_in(folder) if path.name not in listed]:
+    if extra := sorted({*names} - {*weight_map.values()}):
         raise TensorFileError(f"{folder}: {extra[0]} is not in the index; remove or index it.")
     return tensors
 
@@ -230,22 +257,18 @@ def read_index(index: Path) -> Mapping[str, str]:
     Raises:
         TensorFileError: it is no index.
     """
+    return parse_index(index, index.read_bytes())
+
+
+def parse_index(index: Path, data: bytes) -> Mapping[str, str]:
+    """As :func:`read_index`, of the bytes of an index."""
     try:
-        weight_map = canonical.read(index)["weight_map"]
+        weight_map = canonical.loads(data)["weight_map"]
     except (ValueError, KeyError, TypeError) as error:
         raise TensorFileError(f"{index}: no valid index: {error}.") from error
     if not isinstance(weight_map, dict) or not all(isinstance(f, str) for f in weight_map.values()):
         raise TensorFileError(f"{index}: weight_map must map tensor names to file names.")
     return weight_map
-
-
-def _inside(folder: Path, name: str, index: Path) -> Path:
-    path = folder / name
-    if Path(name).name != name or name in {"", ".", ".."} or not path.is_file():
-        raise TensorFileError(
-            f"{index}: names the file {name!r}, which is not a file of this folder."
-        )
-    return path
 
 
 def _parse(path: Path, name: str, entry: dict[str, Any], start: int) -> Tensor:
@@ -258,7 +281,12 @@ def _parse(path: Path, name: str, entry: dict[str, Any], start: int) -> Tensor:
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise TensorFileError(f"{path}: tensor {name!r} has the unknown dtype {dtype!r}.")
     sizes = [*shape, begin, end] if isinstance(shape, list) else []
-    if not sizes or any(type(size) is not int or size < 0 for size in sizes):
+    # Beyond 64 bits or so many dimensions, no library reads it and a product takes long.
+    if (
+        not sizes
+        or len(sizes) > MAX_DIMENSIONS
+        or any(type(size) is not int or not 0 <= size < 1 << 63 for size in sizes)
+    ):
         raise TensorFileError(f"{path}: tensor {name!r} has a shape or offset that is no size.")
     nbytes = prod(shape) * DTYPE_BYTES[dtype]
     if end - begin != nbytes:

@@ -64,7 +64,11 @@ class Bench:
         statement = json.loads((self / MANIFEST).read_bytes())
         target = statement["predicate"]["buildDefinition"]["externalParameters"]["target"]
         named = release_list.purl(target, digests[MANIFEST])
-        (self / LIST).write_bytes(release_list.release(digests, named).encoded())
+        found = {
+            name: release_list.Content(digest, paths[name].stat().st_size)
+            for name, digest in digests.items()
+        }
+        (self / LIST).write_bytes(release_list.release(found, named).encoded())
         for name in BUNDLES:
             self.sign(name)
 
@@ -99,6 +103,8 @@ class Bench:
         for one in [*statement["subject"], *details["byproducts"]]:
             if one["name"] == name:
                 one["digest"] = digest
+                if "annotations" in one:
+                    one["annotations"] = {"bytes": (self / name).stat().st_size}
         path = name.removeprefix(f"{PROVENANCE}/")
         for step in ("calibrate", "verify"):
             for one in details["byproducts"]:
@@ -109,9 +115,9 @@ class Bench:
         """Makes everything agree with changed files of the checkpoint, as a dishonest builder."""
         provenance = self / PROVENANCE
         built = {
-            path.name: canonical.sha256_file(path)
-            for path in self.folder.iterdir()
-            if path.is_file() and path.name not in DOCUMENTS
+            name: canonical.sha256_file(self / name)
+            for name in files.names_in(self.folder)
+            if name.partition("/")[0] not in {PROVENANCE, *DOCUMENTS}
         }
         sums.write(provenance / names.SUMS, built)
         if tensors:

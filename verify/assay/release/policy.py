@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from forge.core import filesystem
 from forge.core.errors import ReleaseError
 from forge.core.model import mistake
-from forge.manifest import document
+from forge.manifest import document, limits
 from forge.manifest.policy import Policy
 from forge.manifest.provenance import Manifest
 from forge.manifest.verification import LEVELS, Report
@@ -26,10 +27,12 @@ def read(path: Path) -> Policy:
         ReleaseError: it cannot be read, or demands what is not known here.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(filesystem.read_some(path, limits.MOST).decode("utf-8"))
         return Policy.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
         raise ReleaseError(f"{path}: {mistake(error)}.") from error
+    except RecursionError as error:
+        raise ReleaseError(f"{path}: cannot be read: it nests too deeply.") from error
     except (OSError, ValueError) as error:
         raise ReleaseError(f"{path}: cannot be read: {error}.") from error
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from assay.release.trust import Key
-from forge.core import canonical, checkout, machine, placing
+from forge.core import canonical, checkout, foreign, machine, placing
 from forge.core.errors import DifferenceError, ManifestError, ReleaseError, SigningError
-from forge.manifest import document, sums
+from forge.manifest import document, limits, sums
 from forge.manifest import provenance as manifests
 from forge.manifest.names import STATEMENT, SUMS
 from forge.manifest.provenance import Builder
@@ -93,14 +93,14 @@ def check(
                 refused.append(f"{path}: is by the publisher of the release.")
             else:
                 counted.add(by)
-        except (ReleaseError, ManifestError, OSError) as error:
+        except (ReleaseError, ManifestError) as error:
             refused.append(str(error))
     return counted, refused
 
 
 def _read(path: Path, rebuilders: Sequence[Key]) -> tuple[Reproduction, str]:
     """A statement, and the name of the rebuilder's key that signed it."""
-    data = path.read_bytes()
+    data = foreign.read(path, limits.MOST_BUNDLE)
     material = bundle.read(data, str(path)).verification_material
     named = material.public_key.hint if material.public_key else "no key"
     key = next((one for one in rebuilders if one.key.keyid == named), None)

@@ -1,7 +1,6 @@
 """Holds a release to what its steps recorded, and its input scales to its calibration record."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -9,9 +8,7 @@ from forge.calibration import record
 from forge.core.errors import ReleaseError
 from forge.manifest.names import PROVENANCE
 from forge.manifest.provenance import Manifest
-from forge.tensors import tensorfile
 from forge.tensors.small_floats import divisor, global_scale
-from forge.tensors.tensorfile import Tensor
 
 # Where each loader's format stores what becomes of an input maximum, and what that is.
 SCALES: Mapping[str, Callable[[np.float32], np.float32]] = {
@@ -20,8 +17,20 @@ SCALES: Mapping[str, Callable[[np.float32], np.float32]] = {
 }
 
 
-def check(manifest: Manifest, folder: Path, checkpoint: Mapping[str, str]) -> str:
+def check(
+    manifest: Manifest,
+    checkpoint: Mapping[str, str],
+    *,
+    maxima: Mapping[str, bytes],
+    scales: Mapping[str, bytes],
+) -> str:
     """Compares records with outcomes.
+
+    Args:
+        manifest: what is stated.
+        checkpoint: the sha256 of every file that was built.
+        maxima: the bytes of each input maximum in the calibration record.
+        scales: the bytes of each stored tensor that is one number.
 
     Raises:
         ReleaseError: a record is not what its digest says, is of other files, or a stored scale is
@@ -38,24 +47,22 @@ def check(manifest: Manifest, folder: Path, checkpoint: Mapping[str, str]) -> st
     calibrated = outputs.get("calibrate", {})
     if calibrated.get(record.FILE) != manifest.results.get(calibration):
         raise ReleaseError(f"step/calibrate: its record is of another {record.FILE}.")
-    maxima = {t.name: t for t in tensorfile.read_header(folder / calibration)}
-    stored = tensorfile.read_checkpoint(folder)
     for module, maximum in maxima.items():
-        _require_scale(module, _value(maximum), stored)
+        _require_scale(module, _value(module, maximum), scales)
     return f"{len(outputs)} steps, {len(maxima)} input scales"
 
 
-def _require_scale(module: str, maximum: np.float32, stored: Mapping[str, Tensor]) -> None:
+def _require_scale(module: str, maximum: np.float32, stored: Mapping[str, bytes]) -> None:
     for suffix, scale in SCALES.items():
-        tensor = stored.get(f"{module}.{suffix}")
-        if tensor is not None:
-            if _value(tensor) != scale(maximum):
-                raise ReleaseError(f"{tensor.name}: is not the scale of the calibration record.")
+        name = f"{module}.{suffix}"
+        if name in stored:
+            if _value(name, stored[name]) != scale(maximum):
+                raise ReleaseError(f"{name}: is not the scale of the calibration record.")
             return
     raise ReleaseError(f"{module}: is in the calibration record, but has no input scale.")
 
 
-def _value(tensor: Tensor) -> np.float32:
-    if tensor.nbytes != 4:
-        raise ReleaseError(f"{tensor.name}: has {tensor.nbytes} bytes where one number should be.")
-    return np.float32(np.frombuffer(tensor.read(), dtype="<f4")[0])
+def _value(name: str, data: bytes) -> np.float32:
+    if len(data) != 4:
+        raise ReleaseError(f"{name}: has {len(data)} bytes where one number should be.")
+    return np.float32(np.frombuffer(data, dtype="<f4")[0])

@@ -5,15 +5,19 @@ it found in a few words, or raises why the release is refused.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from assay.release import chain, policy, rebuilders, recorded, source_tree
-from assay.release.files import Stored, check_name, check_twins, read_folder
+from assay.release.files import Reader, Stored
 from assay.release.known import BESIDE
 from assay.release.trust import Key, Trust
+from forge.calibration import record
+from forge.core import foreign
 from forge.core.errors import ReleaseError
-from forge.manifest import document, release_list, sums
+from forge.core.portable import check_name, check_twins
+from forge.manifest import document, limits, release_list, sums
 from forge.manifest.names import (
     BUNDLES,
     CONTENTS,
@@ -50,13 +54,23 @@ class Demands:
 
 @dataclass(kw_only=True)
 class Case:
-    """A release under verification, and what the steps before have established about it."""
+    """A release under verification, and what the steps before have established about it.
+
+    What `stack` holds open is what is verified. `files` are those that were read so far.
+    """
 
     folder: Path
     demands: Demands
-    files: Mapping[str, Stored] = field(default_factory=dict)
+    stack: ExitStack
+    opened: foreign.Folder = field(init=False)
+    reader: Reader = field(init=False)
     release: Release = field(init=False)
     manifest: Manifest = field(init=False)
+
+    @property
+    def files(self) -> Mapping[str, Stored]:
+        """The files that were read, by path; from the step `subjects` on, all of them."""
+        return self.reader.stored
 
     @property
     def checkpoint(self) -> dict[str, str]:
@@ -68,16 +82,22 @@ class Case:
         }
 
     def data(self, name: str) -> bytes:
-        """The bytes of a file of the provenance that were hashed."""
-        if name not in self.files:
+        """The bytes of a file that were hashed; those of tensors are not kept."""
+        if name not in self.opened.files:
             raise ReleaseError(f"{name}: is not in the folder.")
-        return self.files[name].data
+        data = self.reader.read(name).data
+        if data is None:
+            raise ReleaseError(f"{name}: has too many bytes to be looked into.")
+        return data
 
 
 def check_files(case: Case) -> str:
     """1."""
-    case.files = read_folder(case.folder)
-    return f"{len(case.files)} regular files with portable names"
+    case.opened = case.stack.enter_context(foreign.opened(case.folder))
+    limits.require_bounded(case.opened)
+    case.reader = Reader(folder=case.folder, files=case.opened.files)
+    told = "".join(f"; {note}" for note in case.opened.notes)
+    return f"{len(case.opened.files)} regular files with portable names{told}"
 
 
 def check_bundles(case: Case) -> str:
@@ -86,9 +106,9 @@ def check_bundles(case: Case) -> str:
         return "not asked for: nobody vouches for this release"
     for name in BUNDLES.values():
         path = f"{PROVENANCE}/{name}"
-        if path not in case.files:
+        if path not in case.opened.files:
             raise ReleaseError(f"{path}: is missing, so the release is not signed in full.")
-        bundle.read(case.files[path].data, path)
+        bundle.read(case.data(path), path)
     return f"{len(BUNDLES)} bundles, one signature each"
 
 
@@ -99,11 +119,11 @@ def check_signatures(case: Case) -> str:
         return "not asked for: nobody vouches for this release"
     for name, target in BUNDLES.items():
         path = f"{PROVENANCE}/{target}"
-        signed = trust.check(case.files[path].data, path)
+        signed = trust.check(case.data(path), path)
         if signed != case.data(f"{PROVENANCE}/{name}"):
             raise ReleaseError(f"{path}: the signature is over another {name} than the one here.")
     model = f"{PROVENANCE}/{MODEL_SIGNATURE}"
-    if model in case.files:
+    if model in case.opened.files:
         trust.check_model(case.folder, case.folder / model)
     return f"by {trust.who}, over the very bytes that are read from here on"
 
@@ -121,6 +141,8 @@ def check_statements(case: Case) -> str:
 def check_subjects(case: Case) -> str:
     """5."""
     apart = {LIST, *SIGNATURES}
+    _require_sizes(case, apart)
+    case.reader.read_all(case.opened.files)
     here = {name: stored.sha256 for name, stored in case.files.items()}
     _require_same(LIST, case.release.subject, {n: d for n, d in here.items() if n not in apart})
     listed = {f"{PROVENANCE}/{name}" for name in (SUMS, TENSORS)}
@@ -139,9 +161,19 @@ def check_subjects(case: Case) -> str:
 
 def check_listings(case: Case) -> str:
     """6."""
-    tensors = tensorfile.read_checkpoint(case.folder)
-    arrived = [one.tensors for one in case.files.values() if one.tensors is not None]
-    lines = [line for one in arrived for line in one.lines()]
+    arrived = {
+        name: one.tensors
+        for name, one in case.files.items()
+        if one.tensors is not None and name in case.checkpoint
+    }
+    if deep := next((name for name in arrived if "/" in name), None):
+        raise ReleaseError(f"{deep}: lies in a folder, where no index and no loader finds it.")
+    index = case.folder / tensorfile.INDEX
+    weight_map = None
+    if tensorfile.INDEX in case.files:
+        weight_map = tensorfile.parse_index(index, case.data(tensorfile.INDEX))
+    tensors = tensorfile.join(case.folder, weight_map, arrived, lambda name: arrived[name].header())
+    lines = [line for one in arrived.values() for line in one.lines()]
     for name, expected in (
         (SUMS, sums.lines(case.checkpoint)),
         (TENSORS, tensor_list.text(lines)),
@@ -153,7 +185,15 @@ def check_listings(case: Case) -> str:
 
 def check_record(case: Case) -> str:
     """7."""
-    return recorded.check(case.manifest, case.folder, case.checkpoint)
+    stored = [one for name, one in case.files.items() if name in case.checkpoint]
+    maxima = case.files[f"{PROVENANCE}/{record.FILE}"]
+    named = [] if maxima.tensors is None else maxima.tensors.header()
+    return recorded.check(
+        case.manifest,
+        case.checkpoint,
+        maxima={tensor.name: maxima.numbers.get(tensor.name, b"") for tensor in named},
+        scales={name: data for one in stored for name, data in one.numbers.items()},
+    )
 
 
 def check_chain(case: Case) -> str:
@@ -200,6 +240,24 @@ def check_reproductions(case: Case) -> str:
             f"{len(counted)} of {demands.policy.reproductions} rebuilders demanded{told}"
         )
     return f"{len(counted)} rebuilders, {demands.policy.reproductions} demanded{told}"
+
+
+def _require_sizes(case: Case, apart: set[str]) -> None:
+    """Holds names and sizes to the list, before any other file is read."""
+    listed = {one.name: one.annotations.bytes for one in case.release.subject}
+    for name in listed:
+        check_name(name)
+    check_twins(listed)
+    here = {name: file.size for name, file in case.opened.files.items() if name not in apart}
+    for name in sorted(listed.keys() | here.keys()):
+        if name not in here:
+            raise ReleaseError(f"{name}: is in {LIST}, but not in the folder.")
+        if name not in listed:
+            raise ReleaseError(
+                f"{name}: is in the folder, but not in {LIST}. If a download left it, remove it."
+            )
+        if here[name] != listed[name]:
+            raise ReleaseError(f"{name}: has {here[name]} bytes, {LIST} says {listed[name]}.")
 
 
 def _require_same(where: str, subjects: Subjects, files: Mapping[str, str]) -> None:

@@ -1,10 +1,10 @@
 """Verifies a release: the steps below, in this order, up to the first that fails.
 
- 1. files: regular files, each its own bytes, with names that all systems agree on.
+ 1. files: regular files with names that all systems agree on, not too many nor too large.
  2. bundles: each statement has its signature, a Sigstore bundle with one envelope.
  3. signatures: each over exactly the statement that is then read, by the one who is trusted.
  4. statements: provenance and list of the release, of the types that they should have.
- 5. subjects: the statements name exactly the files here, each by sha256.
+ 5. subjects: the statements name exactly the files here, each by size and then by sha256.
  6. listings: SHA256SUMS and tensors.jsonl say what the files and tensors are.
  7. record: the steps' records are whole, and the scales stored are those of the calibration record.
  8. chain: each step read what the others wrote, from the inputs to the files that are here.
@@ -13,15 +13,20 @@
 11. verification: the assay found what the policy demands.
 12. reproductions: as many others as demanded have rebuilt it.
 
-Nothing here needs torch, a GPU or (with a key) the network. What is changed while it is being
-read is not looked for: copy a release to where only you can write before you verify it.
+Nothing here needs torch, a GPU or (with a key) the network. All files are opened in step 1 and each
+is read once, from that descriptor; those that are not signed statements are read in step 5, when
+their names and sizes are those of the signed list. A file that changes while it is read is an
+error. What is changed afterwards is not seen: copy a release to where only you can write before you
+verify it.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from assay.release import steps
 from assay.release.steps import Case, Demands
+from forge.core import system_errors
 from forge.core.errors import HallmarkError, ReleaseError
 
 STEPS: Mapping[str, Callable[[Case], str]] = {
@@ -46,13 +51,29 @@ def verify(folder: Path, demands: Demands, say: Callable[[str], None]) -> None:
     Raises:
         ReleaseError: with the step that failed, and why.
     """
-    case = Case(folder=folder, demands=demands)
-    for number, (name, step) in enumerate(STEPS.items(), start=1):
-        try:
-            say(f"{number:>2}  pass  {name}: {step(case)}")
-        except HallmarkError as error:
-            why = " ".join(str(error).split())
-            say(f"{number:>2}  FAIL  {name}: {why}")
-            raise ReleaseError(
-                f"{folder}: {name}: {why}", remedy=error.remedy, **error.facts
-            ) from error
+    with ExitStack() as stack:
+        case = Case(folder=folder, demands=demands, stack=stack)
+        for number, (name, step) in enumerate(STEPS.items(), start=1):
+            try:
+                say(f"{number:>2}  pass  {name}: {_checked(step, case)}")
+            except HallmarkError as error:
+                why = " ".join(str(error).split())
+                say(f"{number:>2}  FAIL  {name}: {why}")
+                raise ReleaseError(
+                    f"{folder}: {name}: {why}", remedy=error.remedy, **error.facts
+                ) from error
+
+
+def _checked(step: Callable[[Case], str], case: Case) -> str:
+    """What a step found; what the system or the machine refused is a failure of the step.
+
+    Raises:
+        HallmarkError: it failed.
+    """
+    try:
+        return step(case)
+    except OSError as error:
+        raise ReleaseError(f"cannot be read: {system_errors.told(error)}") from error
+    except (MemoryError, RecursionError) as error:
+        what = type(error).__name__
+        raise ReleaseError(f"takes more than this process has ({what}).") from error

@@ -1,0 +1,71 @@
+"""How much of a release is read into memory, and whether a folder has more than that."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from forge.core import foreign
+from forge.core.errors import ReleaseError
+from forge.core.foreign import Folder
+from forge.core.portable import quoted
+from forge.manifest.names import ERRORS, PROVENANCE, STATEMENT, TENSORS
+
+MIB = 1 << 20
+# A statement of the largest checkpoints has less than one MiB, their tensors.jsonl some 30.
+MOST = 16 * MIB
+MOST_BUNDLE = 24 * MIB  # a statement in base64
+_LISTED = {TENSORS: 256 * MIB, ERRORS: 256 * MIB}
+MOST_RECORD = 64 * MIB  # of the calibration, a number a linear layer
+MOST_PROVENANCE = 512 * MIB  # all of it
+
+
+def most_of(name: str) -> int:
+    """The most bytes of a file in the provenance that are read."""
+    name = name.rpartition("/")[2]
+    if name in _LISTED:
+        return _LISTED[name]
+    if name.endswith((".sigstore.json", ".sig")):
+        return MOST_BUNDLE
+    return MOST_RECORD if name.endswith(".safetensors") else MOST
+
+
+def require_bounded(folder: Folder) -> None:
+    """Refuses a release, or its provenance alone, of which too much would be read into memory.
+
+    Raises:
+        ReleaseError: naming the file that is too large.
+    """
+    total = 0
+    for name, size in _provenance(folder).items():
+        total += size
+        if size > most_of(name):
+            raise ReleaseError(
+                f"{quoted(name)}: has {size} bytes, too many to be read: at most {most_of(name)}."
+            )
+    if total > MOST_PROVENANCE:
+        raise ReleaseError(
+            f"{PROVENANCE}: its files have {total} bytes, too many to be read: at most "
+            f"{MOST_PROVENANCE}."
+        )
+
+
+def require_folder(path: Path) -> tuple[str, ...]:
+    """Refuses a folder that the first step of verifying a release would refuse.
+
+    Returns:
+        What is to be told of it, a line each.
+
+    Raises:
+        ReleaseError: as for :func:`forge.core.foreign.opened` and :func:`require_bounded`.
+    """
+    with foreign.opened(path) as folder:
+        require_bounded(folder)
+        return folder.notes
+
+
+def _provenance(folder: Folder) -> Mapping[str, int]:
+    alone = STATEMENT in folder.files
+    return {
+        name: file.size
+        for name, file in folder.files.items()
+        if alone or name.partition("/")[0] == PROVENANCE
+    }
