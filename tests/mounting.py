@@ -42,6 +42,12 @@ def mount(source, point):
     _checked(_LIBC.mount(os.fsencode(source), os.fsencode(point), None, _BIND, None), point)
 
 
+def mount_memory(point, options):
+    """Has an empty file system in memory at a folder."""
+    made = _LIBC.mount(b"none", os.fsencode(point), b"tmpfs", 0, options.encode())
+    _checked(made, point)
+
+
 def _become_root():
     user, group = os.geteuid(), os.getegid()
     _checked(_LIBC.unshare(_NEW), "unshare")
