@@ -1,5 +1,6 @@
 """What tests share: a small base checkpoint that needs no torch, and the flagship recipe."""
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -62,6 +63,21 @@ def rehearse(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         return made[variant]
 
     return get
+
+
+def refusing(code: int) -> Callable[..., Any]:
+    """What raises an error of the system, which names the file if the call does."""
+
+    def refuse(*arguments: Any, **_: Any) -> Any:
+        named = [str(one) for one in arguments[:1] if isinstance(one, str | Path)]
+        raise OSError(code, os.strerror(code), *named)
+
+    return refuse
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 FLAGSHIP = "qwen36-27b-vlm-mtp"

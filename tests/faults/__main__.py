@@ -50,6 +50,7 @@ def run(asked: argparse.Namespace) -> int:
     # With the library loaded, and only here: the first start needs none of it.
     from faults import commands, neighbours, report, walk
     from faults.careless import CARELESS
+    from faults.pieces import PIECES
 
     root = asked.scratch / "root"
     for name in ("fixed", "snapshots", "worlds"):
@@ -58,8 +59,9 @@ def run(asked: argparse.Namespace) -> int:
     with walk.quiet():
         commands.inputs(root / "fixed")
     rows = []
-    every = {command.name: command for command in (*commands.COMMANDS, CARELESS)}
-    names = asked.commands or [command.name for command in commands.COMMANDS]
+    known = (*commands.COMMANDS, *PIECES)
+    every = {command.name: command for command in (*known, CARELESS)}
+    names = asked.commands or [command.name for command in known]
     for name in (name for name in names if name != NEIGHBOURS):
         command = every[name]
         on = walk.stage(command, root)

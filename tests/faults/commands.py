@@ -34,10 +34,10 @@ from forge.core import checkout, commandline, hub_session, placing
 from forge.core.store import Result, Store
 from forge.inputs import fetch
 from forge.manifest import document, provenance
-from forge.manifest.names import SIGNATURES
+from forge.manifest.names import MODEL_SIGNATURE, PROVENANCE, SIGNATURES
 from forge.pipeline import Job, Work
 from forge.recipes import recipe
-from forge.release import assemble, keys, signing
+from forge.release import assemble, card, keys, signing
 from forge.release.folder import place
 
 USERS = "notes.txt"  # a file of the user's own, beside what a command makes
@@ -191,6 +191,13 @@ def line(app: Callable[[], None], *words: str | Path) -> None:
     commandline.run(app, remedies.remedy)
 
 
+def run_again(fixed: Path, world: Path) -> None:
+    """Other documents, for which the signatures are given up."""
+    del fixed
+    card.notice = lambda _: "another notice"
+    line(forge, "release", world / "out", "--replace")
+
+
 def run_reproduce(fixed: Path, world: Path) -> None:
     line(
         assay, "reproduce", world / "out", "--base", fixed / "base", "--store", world / "store",
@@ -213,8 +220,17 @@ def check_build(world: Path) -> list[str]:
 
 def check_signed(world: Path) -> list[str]:
     """Verifies the release as a stranger does, by the key that signs in all worlds."""
+    if not (world / "out" / PROVENANCE / MODEL_SIGNATURE).exists():
+        return ["wrong: the model is not signed"]
     demands = steps.Demands(trust=trust.by_key(world.parents[1] / "fixed" / "key.pub"))
     return told(lambda: verify_release.verify(world / "out", demands, lambda _: None))
+
+
+def check_own(world: Path) -> list[str]:
+    """No file of a release shares its bytes with the store."""
+    stored = {path.stat().st_ino for path in (world / "store").rglob("*")}
+    files = [path for path in (world / "out").rglob("*") if path.is_file()]
+    return [f"shared: {path}" for path in files if path.stat().st_ino in stored]
 
 
 def check_statement(world: Path) -> list[str]:
@@ -321,14 +337,18 @@ RELEASE = Command(
     prepare=built,
     run=lambda _, world: line(forge, "release", world / "out"),
     units=("out",),
+    check=check_own,
 )
+AGAIN = replace(RELEASE, name="release-again", prepare=released_, run=run_again)
 SIGN = Command(
     name="sign",
     prepare=prepare_sign,
-    run=lambda fixed, world: line(forge, "sign", world / "out", "--key", fixed / "key"),
+    run=lambda fixed, world: line(
+        forge, "sign", world / "out", "--key", fixed / "key", "--model-signature"
+    ),
     units=("out",),
-    varying=RECORDS + r"|out/provenance/.*\.sigstore\.json",
-    check=check_signed,
+    varying=RECORDS + r"|out/provenance/(.*\.sigstore\.json|model\.sig)",
+    check=lambda world: check_signed(world) + check_own(world),
 )
 REPRODUCE = Command(
     name="reproduce", prepare=prepare_reproduce, run=run_reproduce, units=("report.json",)
@@ -367,6 +387,7 @@ COMMANDS = (
     WITHOUT_EXCHANGE,
     AFTER_KILL,
     RELEASE,
+    AGAIN,
     SIGN,
     REPRODUCE,
     ATTEST,

@@ -1,7 +1,6 @@
 """What a publisher's commands leave when they are killed or refused: the old state or the new one.
 
-The kills and refusals are those of `interrupted`, before every few calls of the hundred or so that
-a command makes.
+Kills and refusals at every call are those of `tests/faults`; here are those of one call.
 """
 
 import errno
@@ -13,17 +12,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from interrupted import MANY, before, killed, names, refusing
+from conftest import names, refusing
 from released import build, local_base
 
 from assay.release import steps, trust, verify
 from forge.core import console, disk, placing
 from forge.core.errors import FileSystemError, HallmarkError, SigningError, SpaceError
-from forge.manifest import schemas
-from forge.release import assemble, card, keys, signing
-
-CODES = [errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EMFILE]
-STEP = 17
+from forge.release import assemble, signing
 
 
 @pytest.fixture(scope="module")
@@ -50,120 +45,6 @@ def is_own(folder):
 def verified(folder, key):
     demands = steps.Demands(trust=trust.by_key(key.with_name(f"{key.name}.pub")))
     verify.verify(folder, demands, lambda _: None)
-
-
-class Release:
-    """A build becomes a release; its files are shared with the store before, and not after."""
-
-    def __init__(self, finished, good, folder):
-        del good
-        self.folder, self.finished = folder, finished
-        self.before = content(finished)
-        self.prepare()
-        self.work()
-        self.after = content(folder)
-
-    def prepare(self):
-        shutil.rmtree(self.folder, ignore_errors=True)
-        shutil.copytree(self.finished, self.folder, copy_function=os.link)
-
-    def work(self):
-        assemble.assemble(self.folder)
-
-    def check(self):
-        now = content(self.folder)
-        assert now in (self.before, self.after)
-        assert is_own(self.folder) == (now == self.after)
-
-    def check_done(self):
-        assert content(self.folder) == self.after
-        assert is_own(self.folder)
-
-
-class Again(Release):
-    """A signed release is replaced by one with other documents; one with links is verified."""
-
-    def __init__(self, finished, good, folder):
-        self.good = good
-        super().__init__(finished, good, folder)
-        self.before = content(good.folder)
-
-    def prepare(self):
-        shutil.rmtree(self.folder, ignore_errors=True)
-        shutil.copytree(self.good.folder, self.folder)
-
-    def work(self):
-        assemble.assemble(self.folder, replace=True)
-
-    def check(self):
-        now = content(self.folder)
-        assert now in (self.before, self.after)
-        if now == self.before:
-            verified(self.folder, self.good.key)
-
-
-class Sign(Again):
-    """A release is signed by another key: both bundles are by one of them."""
-
-    def work(self):
-        signing.sign(self.folder, self.good.other_key, model_signature=True)
-
-    def check(self):
-        new = (self.folder / "provenance/model.sig").exists()
-        verified(self.folder, self.good.other_key if new else self.good.key)
-
-    def check_done(self):
-        self.check()
-        assert is_own(self.folder)
-        assert (self.folder / "provenance/model.sig").exists()
-
-
-@pytest.fixture(params=[Release, Again, Sign])
-def command(request, finished, good, tmp_path, monkeypatch):
-    if request.param is not Release:
-        monkeypatch.setattr(card, "notice", lambda _: "another notice")
-    return request.param(finished, good, tmp_path / "out")
-
-
-def test_killed(command, monkeypatch):
-    """One state or the other at once; the next run ends in the new one, with nothing beside."""
-    number = 0
-    command.prepare()
-    while killed(monkeypatch, number, command.work):
-        command.check()
-        command.work()
-        command.check_done()
-        assert names(command.folder.parent) == ["out"]
-        command.prepare()
-        number += STEP
-    command.check_done()
-    assert number > 3 * STEP
-
-
-def test_refused(command, monkeypatch):
-    """An error of ours in one line, or what was asked for; then as after a kill."""
-    said, reached = [], [0]
-
-    def refuse(*arguments):
-        reached.append(number)
-        refusing(CODES[len(reached) % len(CODES)])(*arguments)
-
-    for number in range(0, MANY, STEP):
-        command.prepare()
-        try:
-            with before(monkeypatch, number, refuse):
-                command.work()
-        except HallmarkError as error:
-            said.append(str(error))
-        command.check()
-        command.work()
-        command.check_done()
-        assert names(command.folder.parent) == ["out"]
-        if reached[-1] != number:
-            break
-    assert len(said) > 1
-    assert all("\n" not in line for line in said)
-    assert len(reached) > 3
 
 
 def test_refused_by_a_key(good, bench):
@@ -285,58 +166,13 @@ def test_where_nothing_can_be_put_beside(bench, good, monkeypatch):
     assert str(told.value) == f"{bench.folder} is not signed: {lock}: Permission denied"
 
 
-def test_a_key_killed_anywhere(tmp_path, monkeypatch):
-    """Its public half is made good by the next run; a whole key is never replaced."""
-    path, number = tmp_path / "key", 0
-    while killed(monkeypatch, number, lambda: keys.generate(path)):
-        private = path.read_bytes() if path.exists() else None
-        if private is None or not (tmp_path / "key.pub").exists():
-            name = keys.generate(path)
-            assert name == keys.signer(path).public_key.keyid
-        assert private in {None, path.read_bytes()}
-        assert path.stat().st_mode & 0o777 == 0o600
-        assert keys.public(tmp_path / "key.pub").keyid == keys.signer(path).public_key.keyid
-        with pytest.raises(SigningError, match="a key is never replaced"):
-            keys.generate(path)
-        assert names(tmp_path) == ["key", "key.pub"]
-        for one in tmp_path.iterdir():
-            one.unlink()
-        number += 1
-    assert number > 12
-
-
-@pytest.mark.parametrize("code", CODES)
-def test_a_key_refused(tmp_path, monkeypatch, code):
-    monkeypatch.setattr(os, "fsync", refusing(code))
-    with pytest.raises(FileSystemError, match="key is not written: "):
-        keys.generate(tmp_path / "key")
-    assert names(tmp_path) == []
-
-
-def test_schemas_killed_anywhere(tmp_path, monkeypatch):
-    """Each is the old or the new one; a schema that is gone goes last."""
-    folder, number = tmp_path / "schemas", 0
-    schemas.write(folder)
-    whole = content(folder)
-    gone = folder / f"gone{schemas.SUFFIX}"
-    gone.touch()
-    while killed(monkeypatch, number, lambda: schemas.write(folder)):
-        there = content(folder)
-        assert all(there[name] == data for name, data in whole.items())
-        schemas.write(folder)
-        assert whole == content(folder)
-        gone.touch()
-        number += STEP
-    assert number > 3 * STEP
-
-
 def test_a_report_is_whole(good, tmp_path):
     """A disk that is full as it is written leaves the old one, in a real process."""
     path = tmp_path / "report.json"
     path.write_bytes(b"old")
     words = ["compare", good.folder, good.folder, "--report", path]
     full = (
-        "import errno, os; from interrupted import refusing; from assay.__main__ import main; "
+        "import errno, os; from conftest import refusing; from assay.__main__ import main; "
         "os.fsync = refusing(errno.ENOSPC); main()"
     )
     done = subprocess.run(
@@ -345,7 +181,8 @@ def test_a_report_is_whole(good, tmp_path):
         stderr=subprocess.PIPE, encoding="utf-8", check=False,
     )  # fmt: skip
     assert done.returncode == 17, done.stderr
-    assert f"error: {path} is not written: No space left on device" in done.stderr
+    fresh = path.with_name(".report.json.hallmark-new")
+    assert f"error: {path} is not written: {fresh}: No space left on device" in done.stderr
     assert "GB are needed." in done.stderr
     assert "Traceback" not in done.stderr
     assert (path.read_bytes(), names(tmp_path)) == (b"old", ["report.json"])

@@ -63,8 +63,8 @@ def write(folder: Path) -> list[Path]:
     paths = {folder / f"{name}{SUFFIX}": text(name) for name in MODELS}
     for path, content in paths.items():
         placing.write(path, content.encode())
-    for old in folder.glob(f"*{SUFFIX}"):
-        if old not in paths:
+    for old in sorted(folder.iterdir()):  # a glob passes over a folder that may not be read
+        if old.name.endswith(SUFFIX) and old not in paths:
             old.unlink()
     return sorted(paths)
 

@@ -8,7 +8,6 @@ import socket
 from pathlib import Path
 
 import pytest
-from interrupted import killed
 
 from forge.core.filesystem import CANNOT_LINK, NO_FILE, link, read, replace
 from forge.core.store import stamp
@@ -76,17 +75,6 @@ def test_a_copy_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
-
-
-def test_replaced_as_a_whole_wherever_it_is_killed(tmp_path, monkeypatch):
-    path, number = tmp_path / "file", 0
-    path.write_bytes(b"old")
-    while killed(monkeypatch, number, lambda: replace(path, b"new" * 50_000)):
-        assert path.read_bytes() in {b"old", b"new" * 50_000}
-        number += 1
-    assert path.read_bytes() == b"new" * 50_000
-    assert [one.name for one in tmp_path.iterdir()] == ["file"]
-    assert number > 3
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder"])

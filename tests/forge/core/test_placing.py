@@ -1,6 +1,6 @@
 """A folder is placed whole: after kills, refusals and beside others, the old or the new is there.
 
-A file is, too. Kills and refusals are those of `interrupted`, before each call in turn.
+A file is, too. Kills and refusals at every call are those of `tests/faults/pieces.py`.
 """
 
 import errno
@@ -13,14 +13,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from interrupted import before, killed, names, refusing
+from conftest import names, refusing
 from mounting import mount, with_mounted
 
 from forge.core import console, placing
 from forge.core.errors import FileSystemError
 from forge.core.placing import exchange, keep, locked, names_of, put, scratch
 
-MANY = 200
 REFUSALS = ("ENOSPC", "EIO", "EACCES", "EROFS", "EMFILE")
 
 
@@ -65,57 +64,6 @@ def test_placed_and_replaced(tmp_path):
         place(tmp_path / "below" / "out", text)
         assert content(tmp_path / "below" / "out") == text
         assert names(tmp_path / "below") == ["out"]
-
-
-def test_killed_anywhere(tmp_path, monkeypatch, way):
-    """The old or the new one is there, after the next run always; it leaves nothing beside."""
-    target = tmp_path / "out"
-    place(target, "old")
-    number = 0
-    while killed(monkeypatch, number, lambda: place(target, "new")):
-        if way == "exchanged":
-            assert content(target) in {"old", "new"}
-        with locked(target):
-            assert content(target) in {"old", "new"}
-        assert names(tmp_path) == ["out"]
-        place(target, "old")
-        number += 1
-    assert content(target) == "new"
-    assert 15 < number < MANY
-
-
-@pytest.mark.usefixtures("way")
-def test_killed_anywhere_while_there_is_none(tmp_path, monkeypatch):
-    target = tmp_path / "out"
-    number = 0
-    while killed(monkeypatch, number, lambda: place(target, "new")):
-        with locked(target):
-            assert not target.exists() or content(target) == "new"
-        assert set(names(tmp_path)) <= {"out"}
-        if target.exists():
-            subprocess.run(["rm", "-r", target], check=True)
-        number += 1
-    assert content(target) == "new"
-    assert 10 < number < MANY
-
-
-@pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("name", REFUSALS)
-def test_refused_anywhere(tmp_path, monkeypatch, name):
-    """One refusal, before each call: what was there stays or is replaced, and nothing is beside."""
-    target, code = tmp_path / "out", getattr(errno, name)
-    refusals = 0
-    for number in range(60):
-        place(target, "old")
-        try:
-            with before(monkeypatch, number, refusing(code)):
-                place(target, "new")
-        except OSError as error:
-            refusals += error.errno == code
-        with locked(target):
-            assert content(target) in {"old", "new"}
-        assert names(tmp_path) == ["out"]
-    assert refusals > 10
 
 
 def test_exchange(tmp_path):
@@ -219,16 +167,13 @@ def test_a_file_has_no_old_one_beside_it(tmp_path):
 
 
 @pytest.fixture
-def aside(tmp_path, monkeypatch):
+def aside(tmp_path):
     """A folder `out` that a killed process put aside, between the two renames that replace it."""
     target = tmp_path / "out"
     place(target, "old")
-    monkeypatch.setattr(placing, "exchange", lambda *_: False)
-    number = 0
-    while target.exists():
-        assert killed(monkeypatch, number, lambda: place(target, "new"))
-        number += 1
-    assert names(tmp_path) == [".out.hallmark-lock", ".out.hallmark-new", ".out.hallmark-old"]
+    place(tmp_path / ".out.hallmark-new", "new")
+    target.rename(tmp_path / ".out.hallmark-old")
+    (tmp_path / ".out.hallmark-lock").touch()
     return target
 
 
@@ -426,42 +371,17 @@ def test_files_that_are_kept(tmp_path, monkeypatch):
 OLD, NEW = b"old" * 5, b"new" * 50_000
 
 
-@pytest.mark.parametrize("old", [OLD, None])
-def test_a_file_killed_anywhere(tmp_path, monkeypatch, old):
-    path = tmp_path / "below" / "file"
-    number = 0
-    while True:
-        path.unlink(missing_ok=True)
-        if old is not None:
-            placing.write(path, old)
-        if not killed(monkeypatch, number, lambda: placing.write(path, NEW)):
-            break
-        assert (path.read_bytes() if path.exists() else None) in {old, NEW}
-        placing.write(path, NEW)
-        assert (path.read_bytes(), names(path.parent)) == (NEW, ["file"])
-        number += 1
-    assert number > 6
-
-
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_file_refused_anywhere(tmp_path, monkeypatch, name):
+def test_a_file_refused(tmp_path, monkeypatch, name):
     """One line says which file is not written, and on a full disk how much is needed."""
-    path, said = tmp_path / "file", []
-    for number in range(10):
-        placing.write(path, OLD)
-        try:
-            with before(monkeypatch, number, refusing(getattr(errno, name))):
-                placing.write(path, NEW)
-        except FileSystemError as error:
-            said.append(str(error))
-        placing.write(tmp_path / "other", OLD)
-        with locked(path):
-            assert path.read_bytes() in {OLD, NEW}
-        assert names(tmp_path) == ["file", "other"]
-    assert len(said) > 3
-    for line in said:
-        assert line.startswith(f"{path} is not written: ")
-        assert ("GB are needed" in line) == (name == "ENOSPC")
+    path, code = tmp_path / "file", getattr(errno, name)
+    placing.write(path, OLD)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", refusing(code))
+        with pytest.raises(FileSystemError, match=f"^{path} is not written: ") as refused:
+            placing.write(path, NEW)
+    assert ("GB are needed" in str(refused.value)) == (name == "ENOSPC")
+    assert (path.read_bytes(), names(tmp_path)) == (OLD, ["file"])
 
 
 def test_a_file_keeps_its_permissions_and_links_to_it(tmp_path):
@@ -502,19 +422,3 @@ def test_what_is_no_file(tmp_path):
     assert (tmp_path / "pipe").is_fifo()
     with pytest.raises(FileSystemError, match="Is a directory"):
         placing.write(tmp_path, NEW)
-
-
-def test_a_scratch_folder_is_removed_at_once_or_by_the_next(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-
-    def work():
-        with scratch(path) as folder:
-            (folder / "a").write_bytes(NEW)
-        placing.write(path, NEW)
-
-    number = 0
-    while killed(monkeypatch, number, work):
-        work()
-        assert names(tmp_path) == ["file"]
-        number += 1
-    assert number > 10
