@@ -245,7 +245,7 @@ def list_variants(
         print(catalogue.table(), end="")  # noqa: T201
         return
     for name in recipe.names():
-        print(catalogue.line(recipe.find(name)))  # noqa: T201
+        console.out(catalogue.line(recipe.find(name)))
 
 
 @app.command()
@@ -279,14 +279,14 @@ def list_results(
 ) -> None:
     """Prints the results, one a line: step, key, time, size, shared with dist or not, variants."""
     for line in survey.lines(Store(store), full=full):
-        print(line)  # noqa: T201
+        console.out(line)
 
 
 @store_app.command()
 def size(*, store: Kept = checkout.STORE) -> None:
     """Prints the bytes by step, and those of leftovers and downloads; shared bytes count once."""
     for line in survey.sizes(Store(store)):
-        print(line)  # noqa: T201
+        console.out(line)
 
 
 @store_app.command(name="gc")

@@ -321,3 +321,12 @@ def test_report_in_a_browser(measured, tmp_path):
     # The first title is the page's; the charts have titles as well.
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title[1] == "[[true,true,true,true],true]"
+
+
+def test_card_escapes_what_it_is_told():
+    """Neither Markdown nor HTML, and no character that hides, in what others named."""
+    environment = card.environment()
+    environment.autoescape = False  # as for README.md
+    made = environment.from_string("| {{ name | cell }} | {{ other }} |")
+    told = made.render(name="a|b\n<script>`*_[x](y)\u202e", other="\x1b[2J\n")
+    assert told == "| a\\|b\\\\n\\<script\\>\\`\\*\\_\\[x\\](y)\\\\u202e | \\x1b[2J\n |"

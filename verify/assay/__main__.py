@@ -55,7 +55,7 @@ def check(
     for one in checks:
         console.say(f"{'pass' if one.passed else 'FAIL'}  {one.name}: {one.detail}")
     report = verification.report(job.recipe.name, job.level, checks)
-    print(report.encoded().decode(), end="")  # noqa: T201
+    console.out_json(report.encoded().decode())
     if not report.passed:
         raise VerificationError(f"{folder}: failed the assay.")
 

@@ -2,9 +2,10 @@
 
 import errno
 import os
+import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,13 +20,31 @@ from rich.progress import (
     TimeElapsedColumn,
     TransferSpeedColumn,
 )
+from rich.segment import Segment
+from rich.text import Text
+
+from forge.core.portable import shown
 
 
 class Plain(Console):
-    """Shows text as it is; whoever writes learns when nobody reads."""
+    """Shows text as it is, and no character that acts on a terminal or hides in it.
+
+    Whoever writes learns when nobody reads.
+    """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(highlight=False, emoji=False, **options)
+        super().__init__(highlight=False, emoji=False, markup=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A text, from which rich would take some control characters without a trace."""
+        return super().render_str(shown(text, keep="\n\t"), **options)
+
+    def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+        """All that is printed comes through here: text as segments, colours as their styles."""
+        return super()._render_buffer(
+            segment if segment.control else segment._replace(text=shown(segment.text, keep="\n"))
+            for segment in buffer
+        )
 
     def on_broken_pipe(self) -> None:
         """Is called for an error of writing, which rich would turn into an exit code of its own."""
@@ -44,6 +63,23 @@ def bind() -> None:
 def say(text: str) -> None:
     """Prints one line of progress."""
     _console.print(text, markup=False, soft_wrap=True)
+
+
+def out(text: str) -> None:
+    """Prints a line of a result on standard output."""
+    Plain(file=sys.stdout).print(text, markup=False, soft_wrap=True)
+
+
+def out_json(text: str) -> None:
+    """Prints JSON on standard output; it stays JSON, since only texts in it can need an escape."""
+    escaped = (
+        "".join(f"\\u{unit:04x}" for unit in struct.unpack(f">{len(raw) // 2}H", raw))
+        if shown(character, keep="\n") != character
+        else character
+        for character in text
+        for raw in [character.encode("utf-16-be", "surrogatepass")]
+    )
+    print("".join(escaped), end="")  # noqa: T201
 
 
 def is_terminal() -> bool:

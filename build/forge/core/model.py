@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from forge.core import canonical
-from forge.core.portable import LONGEST_PART, LONGEST_PATH
+from forge.core.portable import LONGEST_PART, LONGEST_PATH, shown
 
 T = TypeVar("T")
 
@@ -106,5 +106,5 @@ class Model(BaseModel):
 def mistake(error: ValidationError) -> str:
     """The first mistake in a document: its key, what is wrong, and the value, cut if it is long."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the whole document"
+    key = shown(".".join(str(part) for part in first["loc"]))[:200] or "the whole document"
     return f"{key}: {first['msg']}; the value is {first['input']!r:.200}"

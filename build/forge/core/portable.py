@@ -1,4 +1,4 @@
-"""Names of files that all systems read as one and the same file, and people as what they see."""
+"""Text of strangers: how it is shown, and which names all systems and people read as the same."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -21,6 +21,22 @@ _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
     *map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
 }
+
+
+def shown(text: str, keep: str = "") -> str:
+    """A stranger's text as a terminal, a log or a page may have it: what acts or hides is escaped.
+
+    That is every control character, mark of direction, invisible or unassigned character, and half
+    of a character, such as a name of bytes that are no text has; but for those in `keep`.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(character) in _UNSEEN and character not in keep
+        else character
+        for character in text
+    )
 
 
 def quoted(text: str) -> str:

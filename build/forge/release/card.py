@@ -5,6 +5,7 @@ that was not measured has no line.
 """
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from typing import Any
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from forge.core.portable import shown
 from forge.recipes.recipe import Profile
 from forge.release.facts import Facts
 from forge.release.summary import size
 
+# What Markdown, or HTML in it, takes for more than a character.
+_MARKDOWN = re.compile(r"[\\`*_\[\]<>&|~]")
 LIBRARY = "vllm"  # what the result was tested with, and the only library that is promised
 
 
@@ -28,9 +32,23 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_seen,
     )
     made.filters["size"] = size
+    made.filters["cell"] = _cell
     return made
+
+
+def _seen(value: object) -> object:
+    """What a template puts in, without a character that acts or hides; markup stays markup."""
+    if not isinstance(value, str):
+        return value
+    return type(value)(shown(value, keep="\n"))
+
+
+def _cell(text: object) -> str:
+    """A text that others wrote, as the cell of a table in Markdown."""
+    return _MARKDOWN.sub(r"\\\g<0>", shown(str(text)))
 
 
 def card(facts: Facts) -> str:

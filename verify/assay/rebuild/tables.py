@@ -8,6 +8,7 @@ from rich.text import Text
 from assay.rebuild.compare import Comparison
 from assay.rebuild.difference import Difference
 from forge.core.console import Plain
+from forge.core.portable import shown
 from forge.release.summary import size
 
 # A wrong base makes every tensor differ; the first of them tell as much as all.
@@ -40,8 +41,9 @@ def table(titles: Iterable[str], rows: Sequence[Sequence[str]]) -> None:
         return
     printed = Table(*titles)
     for row in rows[:ROWS]:
-        # Names come out of files that may be hostile: they are text, never markup.
-        printed.add_row(*(Text(cell, overflow="fold") for cell in row))
+        # Names come out of files that may be hostile: they are text, never markup. Escaped here,
+        # they are as wide as they will be shown.
+        printed.add_row(*(Text(shown(cell), overflow="fold") for cell in row))
     _console().print(printed)
     if len(rows) > ROWS:
         say(f"... and {len(rows) - ROWS} more")
