@@ -1,5 +1,6 @@
 """Signing: all statements or none, of what lies there, by a key that goes nowhere else."""
 
+import base64
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from assets.verify.bench import without_errors
 from forge.core import console
 from forge.core.errors import ReleaseError, SigningError
 from forge.manifest.names import BUNDLES, SIGNATURES
-from forge.release import assemble, bundle, card, signing
+from forge.release import assemble, bundle, card, keys, signing
 
 COMMAND = (sys.executable, "-m", "forge", "sign")
 
@@ -214,3 +215,14 @@ def test_what_is_no_file_of_the_build_is_not_released(bench, name):
         signing.sign(bench.folder, bench.key)
     with pytest.raises(ReleaseError, match="is no file of this build. Move it elsewhere"):
         assemble.assemble(bench.folder)
+
+
+def test_signatures_are_made_in_the_one_form_that_counts(good):
+    """With the lower value of s; half of the signatures that the library makes have the other."""
+    signer = keys.signer(good.key)
+    for number in range(20):
+        made = json.loads(bundle.by_key(str(number).encode(), signer))
+        (signature,) = made["dsseEnvelope"]["signatures"]
+        assert keys.is_lower(base64.b64decode(signature["sig"]))
+    assert not keys.is_lower(b"")
+    assert not keys.is_lower(b"\x30\x06\x02\x01\x01\x02\x01\x01x")

@@ -5,6 +5,7 @@ must be spelled as Hallmark spells it, canonical JSON and a newline, so that no 
 changed without being noticed.
 """
 
+import base64
 import json
 
 from pydantic import ValidationError
@@ -15,6 +16,7 @@ from sigstore_models.bundle.v1 import Bundle
 from forge.core import canonical
 from forge.core.errors import ReleaseError
 from forge.manifest.statement import MEDIA_TYPE
+from forge.release import keys
 
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
@@ -23,6 +25,8 @@ def by_key(payload: bytes, signer: CryptoSigner) -> bytes:
     """The bundle of a statement, signed with a key; the verifier is told the key's name."""
     envelope = Envelope(payload, MEDIA_TYPE, {})
     envelope.sign(signer)
+    for one in envelope.signatures.values():
+        one.signature = keys.lower(bytes.fromhex(one.signature)).hex()
     return spell(
         {
             "mediaType": BUNDLE_TYPE,
@@ -79,3 +83,14 @@ def payload(bundle: Bundle) -> bytes:
 def from_library(text: str) -> bytes:
     """A bundle as sigstore writes it, in our spelling."""
     return spell(json.loads(text))
+
+
+def of_model(text: str) -> bytes:
+    """A bundle as model_signing writes it, in our spelling, its signature in the form that counts.
+
+    That library checks signatures in both forms.
+    """
+    made = Bundle.from_json(text).to_dict()
+    for one in made["dsseEnvelope"]["signatures"]:
+        one["sig"] = base64.b64encode(keys.lower(base64.b64decode(one["sig"]))).decode()
+    return spell(made)

@@ -15,6 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     EllipticCurvePublicKey,
     generate_private_key,
 )
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -32,6 +36,8 @@ from forge.core.errors import SigningError
 PASSWORD = "HALLMARK_KEY_PASSWORD"  # noqa: S105 - the variable's name
 OTHERS = 0o077
 MOST = 1 << 16  # bytes of a key's file
+# The order of P-256. Where (r, s) is a signature, (r, ORDER - s) is another one of the same bytes.
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 def generate(path: Path) -> str:
@@ -110,6 +116,20 @@ def public(path: Path) -> SSlibKey:
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
         raise SigningError(f"{path}: is no key of ECDSA P-256.")
     return _key(key)
+
+
+def lower(signature: bytes) -> bytes:
+    """The one form of a signature that counts: in DER, with the lower value of s."""
+    r, s = decode_dss_signature(signature)
+    return encode_dss_signature(r, min(s, ORDER - s))
+
+
+def is_lower(signature: bytes) -> bool:
+    """Whether a signature is in that form, so that no byte of it can be changed unnoticed."""
+    try:
+        return lower(signature) == signature
+    except ValueError:
+        return False
 
 
 def password() -> bytes | None:

@@ -102,3 +102,4 @@ def _sign_model(folder: Path, key: Path, signature: Path) -> None:
         config.use_elliptic_key_signer(
             private_key=key, password=secret.decode() if secret else None
         ).sign(folder, signature)
+        signature.write_bytes(bundle.of_model(signature.read_text(encoding="utf-8")))

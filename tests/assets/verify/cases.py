@@ -354,7 +354,7 @@ def bundle_with_a_certificate(bench):
     bench.rebundle(change)
 
 
-@case("the model signature fails")
+@case("model.sig: names key")
 def model_signature_forged(bench):
     shutil.copy(bench / SIGNED_LIST, bench / "provenance/model.sig")
 

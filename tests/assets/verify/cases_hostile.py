@@ -1,13 +1,28 @@
 """Folders that are hostile by their form: work without bound, names, links, spellings."""
 
+import base64
 import json
 import os
 import socket
 
-from assets.verify.bench import BODY, LIST, MANIFEST, SIGNED_LIST, dependency
+from assets.verify.bench import (
+    BODY,
+    LIST,
+    MANIFEST,
+    SIGNED_LIST,
+    SIGNED_MANIFEST,
+    dependency,
+    encoded,
+    envelope,
+)
 from assets.verify.table import RECORD, TENSORS, VERIFICATION, add, case, edited, reported
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
 
 from forge.core import canonical
+from forge.release import bundle, keys, signing
 from forge.tensors import tensorfile
 
 GIB, TIB = 1 << 30, 1 << 40
@@ -410,3 +425,163 @@ def resigned_shard_in_a_folder(bench):
     (bench / "sub").mkdir()
     (bench / "sub/extra.safetensors").write_bytes((8).to_bytes(8, "little") + b"{}      ")
     bench.rebuilt(tensors=False)
+
+
+# Spellings of signatures.
+MODEL = "provenance/model.sig"
+
+
+def other_form(signature):
+    """The second signature that whoever has a first one can make of it."""
+    r, s = decode_dss_signature(base64.b64decode(signature))
+    return encoded(encode_dss_signature(r, keys.ORDER - s))
+
+
+def second_form(value):
+    (signature,) = envelope(value)["signatures"]
+    signature["sig"] = other_form(signature["sig"])
+
+
+def padded(value):
+    """The same two numbers, the first with a zero before it, which is no DER."""
+    (signature,) = envelope(value)["signatures"]
+    data = base64.b64decode(signature["sig"])
+    data = data[:1] + bytes([data[1] + 1]) + data[2:3] + bytes([data[3] + 1, 0]) + data[4:]
+    signature["sig"] = encoded(data)
+
+
+for bundled in (SIGNED_MANIFEST, SIGNED_LIST):
+    short = bundled.partition("/")[2].partition(".")[0]
+    add(
+        f"signature_of_{short}_in_its_second_form",
+        lambda bench, bundled=bundled: bench.rebundle(second_form, bundled),
+        "the signature is a second form of the one that was made",
+    )
+    add(
+        f"signature_of_{short}_that_is_no_der",
+        lambda bench, bundled=bundled: bench.rebundle(padded, bundled),
+        "the signature is not by key",
+    )
+
+
+def modelled(reason):
+    """A case of a release with a model signature, which `change` is given."""
+
+    def register(change):
+        def spoil(bench):
+            signing.sign(bench.folder, bench.key, model_signature=True)
+            change(bench)
+
+        add(change.__name__, spoil, reason)
+        return change
+
+    return register
+
+
+def reversed_keys(value):
+    return json.dumps(dict(reversed(value.items())), separators=(",", ":")).encode() + b"\n"
+
+
+def respelled(name, change):
+    def spoil(bench):
+        signing.sign(bench.folder, bench.key, model_signature=True)
+        (bench / MODEL).write_bytes(change((bench / MODEL).read_bytes()))
+
+    add(f"model_signature_{name}", spoil, "model.sig: is not in canonical JSON")
+
+
+respelled("with_a_blank", lambda data: data.replace(b":", b": ", 1))
+respelled("with_a_blank_at_its_end", lambda data: data + b" ")
+respelled("without_its_last_byte", lambda data: data[:-1])
+respelled("indented", lambda data: json.dumps(json.loads(data), indent=2).encode())
+respelled("with_a_media_type_twice", lambda data: data.replace(b"{", b'{"mediaType":"x",', 1))
+respelled("in_another_order", lambda data: reversed_keys(json.loads(data)))
+respelled("with_an_escape", lambda data: data.replace(b'"sig"', b'"\\u0073ig"', 1))
+
+
+@modelled("model.sig: is no Sigstore bundle")
+def model_signature_of_control_bytes(bench):
+    (bench / MODEL).write_bytes(b"\x1b[2J\x07" * 20)
+
+
+@modelled("model.sig: the signature is a second form of the one that was made")
+def model_signature_in_its_second_form(bench):
+    bench.rebundle(second_form, MODEL)
+
+
+@modelled("model.sig: is a bundle of type application/vnd.dev.sigstore.bundle+json;version=0.3")
+def model_signature_of_another_type(bench):
+    kind = "application/vnd.dev.sigstore.bundle+json;version=0.3"
+    bench.rebundle(lambda value: value.update(mediaType=kind), MODEL)
+
+
+@modelled("model.sig: names key x, the key given is")
+def model_signature_with_another_hint(bench):
+    bench.rebundle(lambda v: v["verificationMaterial"]["publicKey"].update(hint="x"), MODEL)
+
+
+@modelled("model.sig: names key x, the key given is")
+def model_signature_with_a_keyid(bench):
+    bench.rebundle(lambda value: envelope(value)["signatures"][0].update(keyid="x"), MODEL)
+
+
+@modelled("model.sig: the signature is not by key")
+def model_signature_of_another_payload(bench):
+    bench.rebundle(lambda value: envelope(value).update(payload=encoded(b"{}")), MODEL)
+
+
+@modelled("model.sig: names key")
+def model_signature_by_another_key(bench):
+    before = {name: (bench / name).read_bytes() for name in (SIGNED_MANIFEST, SIGNED_LIST)}
+    signing.sign(bench.folder, bench.other_key, model_signature=True)
+    for name, data in before.items():
+        (bench / name).write_bytes(data)
+
+
+@modelled("README.md: model.sig is over sha256")
+def resigned_model_signature_of_before(bench):
+    bench.flip("README.md", 100)
+    bench.relist()
+
+
+@modelled("config-2.json: model.sig is over sha256 nothing")
+def resigned_model_signature_without_a_file(bench):
+    (bench / "config-2.json").write_text("{}", encoding="utf-8")
+    bench.rebuilt()
+
+
+def resigned_model(name, change, reason):
+    def spoil(bench):
+        signing.sign(bench.folder, bench.key, model_signature=True)
+        value = json.loads((bench / MODEL).read_bytes())
+        payload = change(json.loads(base64.b64decode(envelope(value)["payload"])))
+        made = json.loads(bundle.by_key(payload.encode(), keys.signer(bench.key)))
+        (signature,) = envelope(made)["signatures"]
+        envelope(value).update(payload=envelope(made)["payload"])
+        envelope(value)["signatures"][0].update(sig=signature["sig"])
+        (bench / MODEL).write_bytes(bundle.spell(value))
+
+    add(f"resigned_model_signature_{name}", spoil, reason)
+
+
+def first_resource(**values):
+    def change(statement):
+        statement["predicate"]["resources"][0] |= values
+        return json.dumps(statement)
+
+    return change
+
+
+def doubled(statement):
+    statement["predicate"]["resources"] *= 2
+    return json.dumps(statement)
+
+
+resigned_model("of_nothing", lambda _: "{}", "model.sig: is no statement of a model")
+resigned_model("of_a_list", lambda _: "[]", "model.sig: is no statement of a model")
+resigned_model("nested", lambda _: DEEP_JSON, NESTED)
+resigned_model("of_another_statement", lambda s: json.dumps(s | {"predicateType": "x"}), "'x'")
+resigned_model("by_blake2", first_resource(algorithm="blake2b"), "not by its sha256")
+resigned_model("of_a_file_twice", doubled, "names a file twice")
+resigned_model("of_lists", first_resource(name=[]), "model.sig: is no statement of a model")
+resigned_model("of_another_digest", first_resource(digest="0" * 64), "model.sig is over sha256 000")

@@ -40,6 +40,8 @@ from forge.tensors import tensor_list, tensorfile
 
 MANIFEST = f"{PROVENANCE}/{STATEMENT}"
 LIST = f"{PROVENANCE}/{CONTENTS}"
+# What OpenSSF's model signing leaves out by itself.
+_OF_GIT = frozenset({".gitattributes", ".gitignore"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,8 @@ class Demands:
 class Case:
     """A release under verification, and what the steps before have established about it.
 
-    What `stack` holds open is what is verified. `files` are those that were read so far.
+    What `stack` holds open is what is verified. `files` are those that were read so far, `model`
+    those that the OpenSSF model signature is over, if there is one.
     """
 
     folder: Path
@@ -64,6 +67,7 @@ class Case:
     stack: ExitStack
     opened: foreign.Folder = field(init=False)
     reader: Reader = field(init=False)
+    model: Mapping[str, str] | None = None
     release: Release = field(init=False)
     manifest: Manifest = field(init=False)
 
@@ -124,7 +128,7 @@ def check_signatures(case: Case) -> str:
             raise ReleaseError(f"{path}: the signature is over another {name} than the one here.")
     model = f"{PROVENANCE}/{MODEL_SIGNATURE}"
     if model in case.opened.files:
-        trust.check_model(case.folder, case.folder / model)
+        case.model = trust.check_model(case.data(model), model)
     return f"by {trust.who}, over the very bytes that are read from here on"
 
 
@@ -148,6 +152,8 @@ def check_subjects(case: Case) -> str:
     listed = {f"{PROVENANCE}/{name}" for name in (SUMS, TENSORS)}
     built = case.checkpoint | {name: here[name] for name in listed & here.keys()}
     _require_same(MANIFEST, case.manifest.subject, built)
+    if case.model is not None:
+        _require_model(case.model, here)
     results = case.manifest.results
     errors = f"{PROVENANCE}/{ERRORS}"  # there are none of a build that was not verified
     for name in (*BESIDE, *{errors}.intersection(results.keys() | here.keys())):
@@ -240,6 +246,17 @@ def check_reproductions(case: Case) -> str:
             f"{len(counted)} of {demands.policy.reproductions} rebuilders demanded{told}"
         )
     return f"{len(counted)} rebuilders, {demands.policy.reproductions} demanded{told}"
+
+
+def _require_model(signed: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """Holds the files outside the provenance to the model signature, which passes over git's."""
+    files = {name: one for name, one in here.items() if name.partition("/")[0] != PROVENANCE}
+    for name in sorted(files.keys() | signed.keys()):
+        if files.get(name) != signed.get(name, files.get(name) if name in _OF_GIT else None):
+            raise ReleaseError(
+                f"{name}: {MODEL_SIGNATURE} is over sha256 {signed.get(name, 'nothing')}, it is "
+                f"{files.get(name, 'not there')}."
+            )
 
 
 def _require_sizes(case: Case, apart: set[str]) -> None:

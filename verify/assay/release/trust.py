@@ -1,5 +1,6 @@
 """Whom a verifier trusts: the holder of a key, or an identity that sigstore has certified."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,11 +10,14 @@ from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import Signature, SSlibKey
 from sigstore_models.bundle.v1 import Bundle
 
+from forge.core import canonical
 from forge.core.errors import ReleaseError
 from forge.core.libraries import library
-from forge.manifest.names import PROVENANCE
 from forge.release import bundle as bundles
 from forge.release import keys
+
+# What OpenSSF's model signing states (https://github.com/sigstore/model-transparency).
+MODEL_TYPE = "https://model_signing/signature/v1.0"
 
 
 class Trust(Protocol):
@@ -30,11 +34,11 @@ class Trust(Protocol):
             ReleaseError: it has not; the message begins with `where`.
         """
 
-    def check_model(self, folder: Path, signature: Path) -> None:
-        """Holds a folder to an OpenSSF model signature.
+    def check_model(self, data: bytes, where: str) -> Mapping[str, str]:
+        """The files of an OpenSSF model signature that it has signed: sha256 by path.
 
         Raises:
-            ReleaseError: it is not what was signed.
+            ReleaseError: it has not; the message begins with `where`.
         """
 
 
@@ -53,17 +57,25 @@ class Key:
     def check(self, data: bytes, where: str) -> bytes:
         """As `Trust.check`; the bundle must name this key in both places, and no log."""
         bundle = bundles.read(data, where)
+        return self._signed(bundle, where, self.key.keyid, self.key.keyid)
+
+    def check_model(self, data: bytes, where: str) -> Mapping[str, str]:
+        """As `Trust.check_model`; model_signing names a key by its PEM form, and only once."""
+        bundle = bundles.read(data, where)
+        named = canonical.sha256_text(self.key.keyval["public"])
+        return _resources(self._signed(bundle, where, named, ""), where)
+
+    def _signed(self, bundle: Bundle, where: str, hint: str, keyid: str) -> bytes:
+        """What a bundle has signed, by this key, which it must name so."""
         envelope, material = bundle.dsse_envelope, bundle.verification_material
         if envelope is None or material.public_key is None:
             raise ReleaseError(f"{where}: was not signed with a key.", remedy="signed-by-identity")
         if material.tlog_entries or material.timestamp_verification_data:
             raise ReleaseError(f"{where}: has log entries or timestamps, which no key vouches for.")
         (signature,) = envelope.signatures
-        for named in (material.public_key.hint, signature.keyid):
-            if named != self.key.keyid:
-                raise ReleaseError(
-                    f"{where}: names key {named}, the key given is {self.key.keyid}."
-                )
+        for named, expected in ((material.public_key.hint, hint), (signature.keyid, keyid)):
+            if named != expected:
+                raise ReleaseError(f"{where}: names key {named}, the key given is {expected}.")
         signed = Envelope(
             envelope.payload,
             envelope.payload_type,
@@ -75,21 +87,12 @@ class Key:
             raise ReleaseError(
                 f"{where}: the signature is not by key {self.key.keyid} over this statement."
             ) from error
-        return envelope.payload
-
-    def check_model(self, folder: Path, signature: Path) -> None:
-        """As `Trust.check_model`."""
-        from model_signing import verifying
-
-        try:
-            config = verifying.Config().use_elliptic_key_verifier(public_key=self.path)
-            config.verify(folder, signature)
-        # The library raises whatever reading a forged signature leads to.
-        except Exception as error:
-            why = " ".join(str(error).split())[:200]
+        if not keys.is_lower(signature.sig):
             raise ReleaseError(
-                f"{PROVENANCE}/{signature.name}: the model signature fails: {why}."
-            ) from error
+                f"{where}: the signature is a second form of the one that was made (its s is not "
+                "the lower one), so it was changed since."
+            )
+        return envelope.payload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +122,27 @@ class Identity:
             )
             return payload
 
-    def check_model(self, folder: Path, signature: Path) -> None:
+    def check_model(self, data: bytes, where: str) -> Mapping[str, str]:
         """A model signature is made with a key, so there is none of an identity."""
-        del folder
+        del data
         raise ReleaseError(
-            f"{PROVENANCE}/{signature.name}: is made with a key, so no identity can vouch for it.",
-            remedy="signed-by-key",
+            f"{where}: is made with a key, so no identity can vouch for it.", remedy="signed-by-key"
         )
+
+
+def _resources(statement: bytes, where: str) -> Mapping[str, str]:
+    """The sha256 of files by path, as a statement of OpenSSF's model signing has them."""
+    try:
+        value = canonical.loads(statement)
+        if value["predicateType"] != MODEL_TYPE:
+            raise ReleaseError(f"{where}: is a statement of {value['predicateType']!r:.100}.")
+        resources = value["predicate"]["resources"]
+        found = {one["name"]: one["digest"] for one in resources if one["algorithm"] == "sha256"}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(f"{where}: is no statement of a model: {error!r:.200}.") from error
+    if len(found) != len(resources):
+        raise ReleaseError(f"{where}: names a file twice, or not by its sha256.")
+    return found
 
 
 def by_key(path: Path) -> Key:
