@@ -45,7 +45,7 @@ def test_structure(small, variant):
     checks = structure.run(
         built.made, built.checkpoint, built.results["fetch"], listed(built.checkpoint)
     ).checks
-    assert [check.detail for check in checks if not check.passed] == []
+    assert [check.problem for check in checks if not check.passed] == []
     assert all(check.measured for check in checks)
 
 
@@ -194,7 +194,9 @@ modules = ["model.language_model.layers.*.self_attn.*"]
             '  "model.language_model.layers.*.self_attn.q_norm.weight",\n'
             '  "model.language_model.layers.*.self_attn.k_norm.weight",\n',
             "",
-        ).replace('self_attn.*"]', 'self_attn.o_proj"]')
+        )
+        .replace('self_attn.*"]', 'self_attn.o_proj"]')
+        .replace("{ nvfp4 = 0.2 }", "{ nvfp4 = 0.2, fp8 = 0.07 }")
         + """
 [[keep]]
 why = "a test"
@@ -216,7 +218,7 @@ tensors = [
     checks = structure.run(
         built.made, built.checkpoint, built.results["fetch"], listed(built.checkpoint)
     ).checks
-    assert [check.detail for check in checks if not check.passed] == []
+    assert [check.problem for check in checks if not check.passed] == []
     tensors = tensorfile.read_checkpoint(built.checkpoint)
     prefix = "model.language_model.layers.1"
     assert tensors[f"{prefix}.self_attn.o_proj.weight"].dtype == "F8_E4M3"

@@ -14,19 +14,27 @@ from huggingface_hub import ModelCard
 
 from forge.core.errors import RecipeError, ReleaseError
 from forge.core.store import Store
+from forge.manifest.served_figures import Drafts, Perplexity, Seconds, Settings
 from forge.release import assemble, card, charts, facts, report
 from forge.tensors import quantization_error, tensorfile
 from forge.tensors.small_floats import widen_bf16
 
 MEASURED = {
-    "perplexity": {
-        "base": 8.0481, "result": 8.1853, "ratio": 1.017, "max_ratio": 1.1,
-        "text": "some text", "windows": 581, "scored": 296472,
-    },
-    "acceptance": {
-        "acceptance": [0.872, 0.721, 0.613], "floor": [0.6, 0.4, 0.3], "drafts": 400,
-    },
-}  # fmt: skip
+    "perplexity": Perplexity(
+        text="some text",
+        settings=Settings(window=512, max_windows=None, base={}, result={}),
+        windows=581,
+        tokens=297053,
+        scored=296472,
+        base=8.0481,
+        result=8.1853,
+        ratio=8.1853 / 8.0481,
+        seconds=Seconds(base=1.0, result=1.0),
+    ),
+    "acceptance": Drafts(
+        drafts=1000, drafted=3000, accepted=(872, 721, 613), acceptance=(0.872, 0.721, 0.613)
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +45,11 @@ def found(good):
 @pytest.fixture(scope="module")
 def measured(found):
     """The same release, had an engine measured it."""
-    return dataclasses.replace(found, **MEASURED, level="all")
+    serve = found.recipe.serve.model_copy(
+        update={"speculative_tokens": 3, "acceptance_floor": (0.6, 0.4, 0.3)}
+    )
+    served = found.recipe.model_copy(update={"serve": serve})
+    return dataclasses.replace(found, **MEASURED, recipe=served, level="all")
 
 
 def test_metadata_are_the_hubs(good):
@@ -274,7 +286,7 @@ def test_report_is_one_file(measured):
 
 
 def test_report_escapes_what_it_is_told(found):
-    hostile = {**MEASURED["perplexity"], "text": "<script>alert(1)</script>"}
+    hostile = MEASURED["perplexity"].model_copy(update={"text": "<script>alert(1)</script>"})
     page = report.report(dataclasses.replace(found, perplexity=hostile))
     assert "<script" not in page
     assert "&lt;script&gt;" in page

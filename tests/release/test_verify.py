@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from assets.verify.bench import SIGNED_LIST, SIGNED_MANIFEST, encoded, envelope
+from assets.verify.cases_report import checked
 
 from assay.release import policy, verify
 from assay.release.steps import Demands
@@ -146,30 +147,41 @@ def test_policy_of_committed_builds(bench, demands):
 
 
 @pytest.mark.parametrize(
-    ("measured", "wanted", "passes"),
+    ("wanted", "reason"),
     [
-        ({"base": 8.0, "result": 8.4, "ratio": 1.05}, {"max_perplexity_ratio": 1.1}, True),
-        ({"base": 8.0, "result": 8.4, "ratio": 1.0}, {"max_perplexity_ratio": 1.01}, False),
-        ({"base": 8.0, "result": 0, "ratio": 1.0}, {"max_perplexity_ratio": 1.1}, False),
-        ({"acceptance": [0.9, 0.8]}, {"min_acceptance": (0.9, 0.8)}, True),
-        ({"acceptance": [0.9, 0.8]}, {"min_acceptance": (0.9, 0.85)}, False),
-        ({"acceptance": [0.9]}, {"min_acceptance": (0.9, 0.8)}, False),
-        ({"acceptance": "all"}, {"min_acceptance": (0.9,)}, False),
+        ({}, None),
+        ({"max_perplexity_ratio": 1.06}, None),
+        ({"max_perplexity_ratio": 5.0}, None),  # the recipe's own is the smaller one
+        ({"max_perplexity_ratio": 1.01}, "perplexity is 1.0500 times the base's, the policy takes"),
+        ({"min_acceptance": (0.8,)}, None),
+        ({"min_acceptance": (0.0,)}, None),
+        ({"min_acceptance": (0.85,)}, "at position 1, 0.8000 were accepted, the policy demands"),
+        ({"min_acceptance": (0.8, 0.1)}, "has 1 positions of drafts, the policy demands 2"),
     ],
 )
-def test_gates_of_the_policy(bench, demands, measured, wanted, passes):
-    def change(report):
-        check = {"name": "one more", "passed": True, "detail": "", "measured": measured}
-        report["checks"].append(check)
-
-    path = "provenance/verification.json"
-    bench.edit(path, change)
-    bench.admit(path)
-    if passes:
+def test_a_policy_demands_more_than_the_recipe(bench, demands, wanted, reason):
+    """The report of an engine that passes the recipe's own gates."""
+    bench.assayed(lambda _: None)
+    if reason is None:
         assert len(verdict(bench, with_policy(demands, **wanted))) == len(verify.STEPS)
     else:
-        with pytest.raises(ReleaseError, match="verification"):
+        with pytest.raises(ReleaseError, match=reason):
             verdict(bench, with_policy(demands, **wanted))
+
+
+@pytest.mark.parametrize(
+    ("figures", "wanted"),
+    [
+        ({"result": 12.0, "ratio": 1.5}, {"max_perplexity_ratio": 2.0}),
+        ({"drafts": 400, "accepted": [200], "acceptance": [0.5]}, {"min_acceptance": (0.4,)}),
+    ],
+)
+def test_a_policy_demands_no_less_than_the_recipe(bench, demands, figures, wanted):
+    """It does not take the place of the recipe's thresholds."""
+    name = "perplexity" if "ratio" in figures else "smoke.mtp"
+    bench.assayed(lambda report: checked(report, name)["measured"].update(figures))
+    with pytest.raises(ReleaseError, match=f"{name} did not pass"):
+        verdict(bench, with_policy(demands, **wanted))
 
 
 @pytest.mark.parametrize("name", ["release", "rehearsal"])

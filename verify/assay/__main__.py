@@ -53,8 +53,8 @@ def check(
         found = verify.assay(job, made, filesystem.real(folder), fetched, listed, logs)
     checks = found.checks
     for one in checks:
-        console.say(f"{'pass' if one.passed else 'FAIL'}  {one.name}: {one.detail}")
-    report = verification.report(job.recipe.name, job.level, checks)
+        console.say(f"{'pass' if one.passed else 'FAIL'}  {one.name}: {one.told}")
+    report = verification.report(job.recipe, job.level, checks)
     console.out_json(report.encoded().decode())
     if not report.passed:
         raise VerificationError(f"{folder}: failed the assay.")

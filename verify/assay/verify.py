@@ -18,7 +18,7 @@ from forge.core.errors import VerificationError
 from forge.core.filesystem import delete
 from forge.manifest import document
 from forge.manifest.names import ERRORS, VERIFICATION
-from forge.manifest.verification import passed, report
+from forge.manifest.verification import expected, passed, report
 from forge.tensors import quantization_error, tensor_list
 
 if TYPE_CHECKING:
@@ -52,19 +52,24 @@ def run(work: "Work", out: Path) -> None:
     fetched, logs = work.needed["fetch"], out
     found = assay(job, work.checkpoint, dress.files, fetched, _written(work), logs)
     checks = found.checks
-    document.write(out / VERIFICATION, report(job.recipe.name, job.level, checks))
+    made = report(job.recipe, job.level, checks)
+    document.write(out / VERIFICATION, made)
     if found.errors:
         errors = quantization_error.lines(found.errors)
         (out / ERRORS).write_text(errors, encoding="utf-8")
-    failed = [check for check in checks if not check.passed]
+    failed = job.level != "none" and not made.passed
     kept = job.store.root / "failed" / job.recipe.name
-    _keep(out, kept, failed=bool(failed))
+    _keep(out, kept, failed=failed)
     if failed:
+        problems = [f"  {check.name}: {check.problem}" for check in checks if not check.passed]
+        wanted = len(expected(job.recipe, job.level))
         raise VerificationError(
             "\n".join(
-                [f"{len(failed)} of {len(checks)} checks failed:"]
-                + [f"  {check.name}: {check.detail}" for check in failed]
-                + [f"Report and logs are in {kept}; the checkpoint in {dress.files}."]
+                [
+                    f"{len(problems)} of {wanted} checks failed, {len(checks)} were made:",
+                    *problems,
+                    f"Report and logs are in {kept}; the checkpoint in {dress.files}.",
+                ]
             )
         )
 

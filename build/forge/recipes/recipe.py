@@ -22,6 +22,7 @@ from forge.recipes.sections import (
     CalibrationSet,
     Donor,
     Fused,
+    Gates,
     Keep,
     Layout,
     Mtp,
@@ -39,6 +40,7 @@ __all__ = [
     "CalibrationSet",
     "Donor",
     "Fused",
+    "Gates",
     "Keep",
     "Layout",
     "Mtp",
@@ -81,6 +83,7 @@ class Recipe(Model):
     layout: Layout
     strip: dict[RelativePath, tuple[str, ...]] = Field(default_factory=dict)
     perplexity: Perplexity
+    gates: Gates
     serve: Serve
     published: tuple[Published, ...] = ()
 
@@ -112,6 +115,18 @@ class Recipe(Model):
                     f"mtp.donor.lends names {path!r}, which {found[0]!r} of base.files takes from "
                     "the base; take it from one of the two"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _a_gate_for_all_that_is_measured(self) -> Self:
+        if self.gates.max_error.keys() != {rule.format for rule in self.quantize}:
+            raise ValueError("`gates.max_error` must name exactly the formats of [[quantize]]")
+        if (self.gates.mtp is None) != (self.serve.speculative_tokens is None):
+            raise ValueError("`gates.mtp` must be given exactly when a head is served")
+        if (self.gates.min_picture_shift is None) != self.serve.text_only:
+            raise ValueError(
+                "`gates.min_picture_shift` must be given unless --language-model-only is served"
+            )
         return self
 
     @field_validator("strip")
@@ -188,6 +203,15 @@ def load(path: Path) -> Recipe:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror}).") from error
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Recipe:
+    """Validates the text of a recipe file; `path` gives its name, and stands in messages.
+
+    Raises:
+        RecipeError: naming the file, the key and the value at fault.
+    """
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -7,6 +7,8 @@ from pydantic import Field, StringConstraints, model_validator
 from forge.core.model import Model, RelativePath, Sha256
 from forge.recipes.sources import Checkpoint, Dataset
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
 
 class CalibrationSet(Dataset):
     """Samples of one data set, in its order; each row is used at most once.
@@ -167,7 +169,50 @@ class Perplexity(Dataset):
 
     text_sha256: Sha256
     window: int = Field(gt=1)
-    max_ratio: float = Field(gt=1)
+    max_ratio: Finite = Field(gt=1)
+
+
+class MtpGates(Model):
+    """What the drafts of the MTP head must show.
+
+    A rate of acceptance is judged from `min_drafted` tokens on: with 200, its standard error is
+    below 0.036.
+
+    MTP changes no greedy text, but it runs the model over several tokens at once, which adds in
+    another order. Where activations are rounded to FP4, that moves logits by tenths. The engine
+    does the same without MTP when it reads at once a text that it wrote token by token: how far its
+    own greedy tokens are from the top then is its noise. Two runs are two samples of it, so texts
+    may part where the gap between the two tokens is at most twice the largest noise that was seen.
+    A gap of `near_tie` is always granted: 0.25 is two steps of a BF16 logit between 16 and 32. One
+    wider than `widest_tie` never is, whatever the noise: a token e times as likely is no tie.
+    """
+
+    min_drafted: int = Field(gt=0)
+    near_tie: Finite = Field(ge=0)
+    widest_tie: Finite = Field(gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _near_is_nearer(self) -> Self:
+        if self.near_tie > self.widest_tie:
+            raise ValueError("`near_tie` must not be above `widest_tie`")
+        return self
+
+
+class Gates(Model):
+    """What the assay demands beside perplexity and acceptance; no threshold is in its code.
+
+    `max_error` is by format the largest relative error |Q - W| / |W| of a linear, in the Frobenius
+    norm. Rounding explains 0.2 for `nvfp4`: a block's largest magnitude is 5.6 to 6.4 steps, as its
+    scale is off by up to 1/16, and the others lose most, one step, at five, which makes
+    (0.1 + 15 * 1) / (32 + 15 * 25) of the square, 0.193. It explains 0.07 for `fp8`: three bits of
+    mantissa, 1/16 of each weight, and a little for the rounding to BF16 before. Only blocks far
+    smaller than the rest may be off by more. `min_picture_shift` is how far at least a picture of
+    another colour moves the log-probability of a first token.
+    """
+
+    max_error: dict[Literal["nvfp4", "fp8"], Annotated[Finite, Field(gt=0, lt=1)]]
+    min_picture_shift: Annotated[Finite, Field(gt=0)] | None = None
+    mtp: MtpGates | None = None
 
 
 class Profile(Model):
@@ -186,6 +231,11 @@ class Serve(Profile):
     speculative_tokens: Annotated[int, Field(gt=0)] | None = None
     acceptance_floor: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     profiles: dict[str, Profile] = Field(default_factory=dict)
+
+    @property
+    def text_only(self) -> bool:
+        """Whether it is served without a vision tower."""
+        return self.args.get("language-model-only", False) is True
 
     @model_validator(mode="after")
     def _a_floor_for_each_position(self) -> Self:

@@ -18,6 +18,7 @@ from forge.manifest import document
 from forge.manifest import provenance as manifests
 from forge.manifest.names import ERRORS, TENSORS, VERIFICATION
 from forge.manifest.provenance import Manifest
+from forge.manifest.served_figures import Drafts, Perplexity
 from forge.manifest.verification import Check, Report
 from forge.recipes import recipe
 from forge.recipes.recipe import Recipe
@@ -59,13 +60,13 @@ class Facts:
     commit: str | None
     level: str
     passed: bool
-    checks: tuple[Check, ...]
+    checks: tuple[Check[Any, Any], ...]
     parts: tuple[Part, ...]
     inputs: tuple[Input, ...]
     base_nbytes: int
     calibrated: Mapping[str, Any]
-    perplexity: Mapping[str, Any] | None
-    acceptance: Mapping[str, Any] | None
+    perplexity: Perplexity | None
+    acceptance: Drafts | None
     errors: tuple[Error, ...]
     licence: str | None
 
@@ -107,8 +108,8 @@ def read(folder: Path) -> Facts:
         inputs=_inputs(stated),
         base_nbytes=stated.base_bytes,
         calibrated=record.origin(provenance / record.FILE),
-        perplexity=report.measured("base", "result", "ratio"),
-        acceptance=report.measured("acceptance", "drafts"),
+        perplexity=report.figures(Perplexity),
+        acceptance=report.figures(Drafts),
         errors=tuple(parse(errors.read_text(encoding="utf-8"))) if errors.is_file() else (),
         licence=_licence(folder / "LICENSE"),
     )

@@ -92,13 +92,13 @@ def _perplexity(facts: Facts) -> Markup | None:
     if found is None:
         return None
     rows = [
-        Bar(label="base", value=found["base"], text=f"{found['base']:.3f}"),
+        Bar(label="base", value=found.base, text=f"{found.base:.3f}"),
         Bar(
             label="this",
-            value=found["result"],
-            text=f"{found['result']:.3f}",
+            value=found.result,
+            text=f"{found.result:.3f}",
             kind="nvfp4",
-            limit=found["base"] * found["max_ratio"],
+            limit=found.base * facts.recipe.perplexity.max_ratio,
         ),
     ]
     return charts.bars(rows, title="Perplexity")
@@ -108,6 +108,7 @@ def _acceptance(facts: Facts) -> Markup | None:
     found = facts.acceptance
     if found is None:
         return None
+    floors = facts.recipe.serve.acceptance_floor
     rows = [
         Bar(
             label=f"position {number}",
@@ -116,8 +117,6 @@ def _acceptance(facts: Facts) -> Markup | None:
             kind="nvfp4",
             limit=floor,
         )
-        for number, (rate, floor) in enumerate(
-            zip(found["acceptance"], found["floor"], strict=True), start=1
-        )
+        for number, (rate, floor) in enumerate(zip(found.acceptance, floors, strict=True), start=1)
     ]
     return charts.bars(rows, title="Accepted drafts by position", full=1)

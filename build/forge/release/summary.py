@@ -9,6 +9,7 @@ from forge.core.console import Plain
 from forge.manifest import document, provenance
 from forge.manifest.names import PROVENANCE, VERIFICATION
 from forge.manifest.provenance import Manifest
+from forge.manifest.served_figures import Drafts, Perplexity
 from forge.manifest.verification import Report
 
 
@@ -41,17 +42,15 @@ def size(count: int) -> str:
 
 
 def _figures(report: Report) -> list[tuple[str, str]]:
-    checks = {check.name: check for check in report.checks}
     rows = []
-    if "perplexity" in checks:
-        found = checks["perplexity"].measured
+    if scored := report.figures(Perplexity):
         rows += [
-            ("perplexity scored on", f"{found['text']}, {found['windows']} windows"),
-            ("perplexity of the base", f"{found['base']:.4f}"),
-            ("perplexity of the result", f"{found['result']:.4f} (x {found['ratio']:.4f})"),
+            ("perplexity scored on", f"{scored.text}, {scored.windows} windows"),
+            ("perplexity of the base", f"{scored.base:.4f}"),
+            ("perplexity of the result", f"{scored.result:.4f} (x {scored.ratio:.4f})"),
         ]
-    if "smoke.mtp" in checks:
-        for position, rate in enumerate(checks["smoke.mtp"].measured["acceptance"], start=1):
+    if drafts := report.figures(Drafts):
+        for position, rate in enumerate(drafts.acceptance, start=1):
             rows.append((f"MTP acceptance, position {position}", f"{rate:.1%}"))
     good = sum(check.passed for check in report.checks)
     rows.append(("verified", f"{report.level}, {good} of {len(report.checks)} checks passed"))

@@ -40,8 +40,6 @@ class Format:
         scales: how the values of the scale tensors are read, by the last part of their name.
         global_scale: what the other two store, of the weight's largest magnitude and of its
             input's; None if each row and each input is scaled by its own.
-        rounding: the largest relative error |Q - W| / |W| of a weight, in the Frobenius norm, that
-            rounding explains; only blocks far smaller than the rest may be off by more.
         scheme: what compressed-tensors' config says of weights and inputs; empty for modelopt.
     """
 
@@ -52,7 +50,6 @@ class Format:
     specs: Callable[[str, Shape], list[Spec]]
     scales: Mapping[str, Callable[[bytes], Floats]]
     global_scale: Callable[[np.float32], np.float32] | None
-    rounding: float
     scheme: Mapping[str, Any]
 
     @property
@@ -132,12 +129,6 @@ def _read_f32(data: bytes) -> Floats:
     return np.frombuffer(data, dtype="<f4")
 
 
-# A block's largest magnitude is 5.6 to 6.4 steps, as its scale is off by up to 1/16; the others
-# lose most, one step, at five. That makes (0.1 + 15 * 1) / (32 + 15 * 25) of the square: 0.193.
-_FLOAT4_ROUNDING = 0.2
-# Three bits of mantissa: 1/16 of each weight, and a little for the rounding to BF16 before.
-_FLOAT8_ROUNDING = 0.07
-
 # As llm-compressor 0.14 writes its presets NVFP4 and FP8_DYNAMIC.
 _WEIGHTS = {"dynamic": False, "observer": "memoryless_minmax"}
 _FLOAT4 = {
@@ -157,7 +148,6 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
             "weight_scale": _read_e4m3, "weight_scale_2": _read_f32, "input_scale": _read_f32,
         },
         global_scale=global_scale,
-        rounding=_FLOAT4_ROUNDING,
         scheme={},
     ),
     ("compressed-tensors", "nvfp4"): Format(
@@ -172,7 +162,6 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
             "input_global_scale": _read_f32,
         },
         global_scale=divisor,
-        rounding=_FLOAT4_ROUNDING,
         scheme={
             "weights": {**_FLOAT4, **_WEIGHTS},
             "input_activations": {**_FLOAT4, "dynamic": "local", "observer": "static_minmax"},
@@ -186,7 +175,6 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
         specs=_fp8_specs,
         scales={"weight_scale": _read_bf16},
         global_scale=None,
-        rounding=_FLOAT8_ROUNDING,
         scheme={
             "weights": {**_FLOAT8, **_WEIGHTS, "strategy": "channel"},
             "input_activations": {**_FLOAT8, "strategy": "token", "dynamic": True},

@@ -80,19 +80,19 @@ def test_health_that_cannot_be_read(answering):
 
 TEXT = Text(name="text", content="a text", window=8)
 BASE = Perplexity(windows=1, tokens=8, scored=7, value=8.5, mean_nll=2.14, seconds=1.0)
-SERVE = recipe.find("qwen36-27b-vlm-mtp").serve
+FLAGSHIP = recipe.find("qwen36-27b-vlm-mtp")
 # Every probe that asks a server for something; what they were told has no part in it.
 PROBES = {
-    "smoke.chat": partial(probes.chat, thinking=True),
+    "smoke.chat.thinking_on": partial(probes.chat, thinking=True),
     "smoke.image": probes.image,
     "smoke.image_refused": probes.image_refused,
     "smoke.tool_call": tools.tool_call,
-    "smoke.mtp": partial(smoke.mtp, serve=SERVE, prompts=("Once",), drafted=smoke.SimpleQueue()),
+    "smoke.mtp": partial(smoke.mtp, prompts=("Once",), drafted=smoke.SimpleQueue()),
     "smoke.greedy_identical": partial(
         smoke.rewrite, prompts=("Once",), drafted=smoke.SimpleQueue()
     ),
     "perplexity": partial(
-        perplexity.compare, base=BASE, text=TEXT, max_ratio=1.1, settings={"result": {}}
+        perplexity.compare, base=BASE, text=TEXT, args={"base": {}, "result": {}}
     ),
 }
 FULL = b'{"error": {"message": "No space left on device", "type": "InternalServerError"}}'
@@ -109,7 +109,8 @@ class Up:
 
 
 def ask(client, name):
-    return sessions.ask(Up(client), Session(server=nullcontext(), probes={name: PROBES[name]}))
+    session = Session(server=nullcontext(), probes={name: PROBES[name]})
+    return sessions.ask(Up(client), session, FLAGSHIP)
 
 
 @pytest.mark.parametrize("status", [500, 503])
@@ -151,7 +152,7 @@ def test_what_a_living_engine_refuses_is_a_verdict(answering, name, status):
         (check,) = ask(client, name)
     assert not check.passed
     assert check.name == name
-    assert f"{status}: the template is broken" in check.detail
+    assert f"{status}: the template is broken" in check.problem
 
 
 @pytest.mark.parametrize(
@@ -174,4 +175,4 @@ def test_health_that_is_lost_is_no_verdict(answering):
     with answering(b"", health=503) as client, pytest.raises(EngineError, match="last words"):
         smoke.health(client, began=0.0, fitted=fitted)
     with answering(b"") as client:
-        assert smoke.health(client, began=0.0, fitted=fitted).passed
+        assert smoke.health(client, began=0.0, fitted=fitted).startup_seconds > 0

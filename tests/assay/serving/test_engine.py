@@ -8,11 +8,12 @@ from queue import SimpleQueue
 
 import pytest
 
-from assay.serving import engine, perplexity, probes, smoke, speculation, tools
+from assay.serving import engine, perplexity, probes, smoke, tools
 from assay.serving.client import Sample, parse_metrics
 from assay.serving.perplexity import Text
 from forge.core import checkout
 from forge.core.errors import EngineError
+from forge.manifest import verification
 from forge.recipes import recipe
 from forge.tensors import tensorfile
 
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.engine
 
 STANDIN = checkout.ROOT / "build/standins/qwen36-dense/checkpoint"
 CORPUS = checkout.ROOT / "build/standins/corpus/evaluation"
-FLAGSHIP = recipe.find("qwen36-27b-vlm-mtp").serve
+RECIPE = recipe.find("qwen36-27b-vlm-mtp")
+FLAGSHIP = RECIPE.serve
 BF16 = FLAGSHIP.model_copy(
     update={
         "args": {name: value for name, value in FLAGSHIP.args.items() if name != "quantization"},
@@ -28,6 +30,18 @@ BF16 = FLAGSHIP.model_copy(
         "acceptance_floor": (0.6, 0.3, 0.1),
     }
 )
+WINDOW = 128
+VARIANT = RECIPE.model_copy(
+    update={
+        "serve": BF16,
+        "perplexity": RECIPE.perplexity.model_copy(update={"window": WINDOW}),
+    }
+)
+
+
+def check(name, probe, *asked, **options):
+    """The check of what a probe measures."""
+    return verification.check(name, VARIANT, partial(probe, *asked, **options))
 
 
 def command_lines():
@@ -99,40 +113,41 @@ def blind(clients):
 
 def test_a_head_of_zeros_fails_where_all_else_passes(drafting):
     """The text stays right without a head, so only its acceptance can tell."""
-    for check in (
-        probes.chat(drafting, thinking=True),
-        probes.chat(drafting, thinking=False),
-        probes.image(drafting),
+    for one in (
+        check("smoke.chat.thinking_on", probes.chat, drafting, thinking=True),
+        check("smoke.chat.thinking_off", probes.chat, drafting, thinking=False),
+        check("smoke.image", probes.image, drafting),
     ):
-        assert check.passed, check
+        assert one.passed, one
     drafted = SimpleQueue()
-    mtp = smoke.mtp(drafting, serve=BF16, prompts=smoke.PROMPTS, drafted=drafted)
+    mtp = check("smoke.mtp", smoke.mtp, drafting, prompts=smoke.PROMPTS, drafted=drafted)
     assert len(drafted.get()) == len(smoke.PROMPTS)
     assert not mtp.passed
-    assert mtp.measured["drafted"] >= speculation.MIN_DRAFTED
-    assert len(mtp.measured["acceptance"]) == 3
-    assert mtp.measured["acceptance"][0] < 0.3
+    assert mtp.measured.drafted >= RECIPE.gates.mtp.min_drafted
+    assert len(mtp.measured.acceptance) == 3
+    assert mtp.measured.acceptance[0] < 0.3
 
 
 def test_a_shuffled_layer_fails(drafting, blind):
     content = "\n".join(path.read_text(encoding="utf-8") for path in sorted(CORPUS.glob("*.txt")))
-    text = Text(name="corpus", content=content, window=128, max_windows=16)
-    check = perplexity.compare(
-        blind, base=perplexity.score(drafting, text), text=text, max_ratio=1.1, settings={}
-    )
-    assert not check.passed, check
-    assert check.measured["ratio"] > 1.1
-    assert (check.measured["tokens"], check.measured["scored"]) == (16 * 128, 16 * 127)
-    assert check.measured["settings"]["max_windows"] == 16
+    text = Text(name="corpus", content=content, window=WINDOW, max_windows=16)
+    base = perplexity.score(drafting, text)
+    args = {"base": {}, "result": {}}
+    made = check("perplexity", perplexity.compare, blind, base=base, text=text, args=args)
+    assert not made.passed, made
+    assert made.problem.endswith("times the base's, above 1.1")
+    assert made.measured.ratio > 1.1
+    assert (made.measured.tokens, made.measured.scored) == (16 * 128, 16 * 127)
+    assert made.measured.settings.max_windows == 16
 
 
 def test_a_picture_is_refused_without_a_vision_tower(drafting, blind):
-    assert probes.image_refused(blind).passed
-    assert not probes.image_refused(drafting).passed
+    assert check("smoke.image_refused", probes.image_refused, blind).passed
+    assert not check("smoke.image_refused", probes.image_refused, drafting).passed
 
 
 def test_a_tool_is_called(blind):
-    assert tools.tool_call(blind).passed
+    assert check("smoke.tool_call", tools.tool_call, blind).passed
 
 
 def test_a_refused_request_is_an_engine_error(blind):

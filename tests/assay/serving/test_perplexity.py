@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.serving import perplexity
-from assay.serving.perplexity import Perplexity, Text, split, verdict
+from assay.serving.perplexity import Perplexity, Text, split
 from forge.core import canonical
+from forge.manifest import verification
+from forge.manifest.served_figures import Settings
 
 
 def figures(value, *, windows=2, tokens=600):
@@ -18,8 +20,16 @@ def figures(value, *, windows=2, tokens=600):
     )  # fmt: skip
 
 
-def judge(base, result, max_ratio=1.1):
-    return verdict(base, result, max_ratio=max_ratio, asked={"text": "a text"})
+SETTINGS = Settings(window=512, max_windows=None, base={}, result={})
+
+
+def judge(flagship, base, result):
+    """The check of two measurements under the flagship's largest ratio, 1.1."""
+    return verification.check(
+        "perplexity",
+        flagship,
+        lambda: perplexity.figures(base, result, text="a text", settings=SETTINGS),
+    )
 
 
 @given(st.lists(st.integers(), max_size=300), st.integers(min_value=2, max_value=70))
@@ -39,30 +49,28 @@ def test_figures_of_the_published_protocol():
     assert sum(len(window) - 1 for window in windows) == 296_472
 
 
-def test_ratio_decides():
-    assert judge(figures(8.0), figures(8.8)).passed
-    failed = judge(figures(8.0), figures(8.81))
+def test_ratio_decides(flagship):
+    assert judge(flagship, figures(8.0), figures(8.8)).passed
+    failed = judge(flagship, figures(8.0), figures(9.0))
     assert not failed.passed
-    assert failed.measured["ratio"] == pytest.approx(8.81 / 8)
-    assert failed.measured["difference"] == pytest.approx(0.81)
+    assert failed.problem == "perplexity is 1.1250 times the base's, above 1.1"
+    assert failed.measured.ratio == 9.0 / 8
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("broken", ["base", "result"])
-def test_a_figure_that_is_no_number_fails_and_can_be_written(value, broken):
+def test_a_figure_that_is_no_number_fails_and_can_be_written(flagship, value, broken):
     """A NaN compares false with everything and an infinite base makes any ratio small."""
     values = {"base": figures(8.0), "result": figures(8.0), broken: figures(value)}
-    check = judge(values["base"], values["result"])
+    check = judge(flagship, values["base"], values["result"])
     assert not check.passed
-    assert check.measured[broken] is None
+    assert f"{broken} {value}" in check.problem
     canonical.dumps(check.as_json())
 
 
-def test_other_tokens_are_not_compared():
-    check = judge(figures(8.0), figures(8.0, tokens=601))
-    assert not check.passed
-    assert "600" in check.detail
-    assert "601" in check.detail
+def test_other_tokens_are_not_compared(flagship):
+    check = judge(flagship, figures(8.0), figures(8.0, tokens=601))
+    assert check.problem == "the tokenizers differ: 600 tokens in the base, 601 here"
 
 
 class Reader:
@@ -100,9 +108,12 @@ def test_every_window_is_read_once(length, most, windows, tokens, scored):
     assert math.isnan(found.value) if scored == 0 else found.mean_nll == 1.0
 
 
-def test_a_text_without_tokens_fails():
+def test_a_text_without_tokens_fails(flagship):
     text = Text(name="t", content="", window=6)
-    check = perplexity.compare(
-        Reader(), base=figures(8.0), text=text, max_ratio=1.1, settings={"result": {}}
+    base = figures(8.0, windows=0, tokens=0)
+    check = verification.check(
+        "perplexity",
+        flagship,
+        lambda: perplexity.compare(Reader(), base=base, text=text, args={"base": {}, "result": {}}),
     )
-    assert not check.passed
+    assert check.problem == "no finite number: base 8.0, result nan"

@@ -5,6 +5,14 @@ import zlib
 import pytest
 
 from assay.serving import probes
+from forge.manifest import verification
+from forge.recipes import recipe
+
+FLAGSHIP = recipe.find("qwen36-27b-vlm-mtp")
+
+
+def passes(name, measure):
+    return verification.check(name, FLAGSHIP, measure).passed
 
 
 class Answers:
@@ -38,16 +46,15 @@ CANDIDATES = {"top_logprobs": [{"token": "a", "logprob": -0.1}, {"token": "b", "
     ],
 )
 def test_an_empty_answer_fails(thinking, message, passed):
-    check = probes.chat(Answers(message), thinking=thinking)
-    assert check.passed is passed
-    assert check.name == f"smoke.chat.thinking_{'on' if thinking else 'off'}"
+    name = f"smoke.chat.thinking_{'on' if thinking else 'off'}"
+    assert passes(name, lambda: probes.chat(Answers(message), thinking=thinking)) is passed
 
 
 def test_a_picture_that_changes_nothing_fails():
     """The same probabilities for red and for blue: the tower's output does not reach the model."""
-    check = probes.image(Answers({"content": "Red."}, {"content": "Red."}, {"content": "Red."}))
-    assert not check.passed
-    assert check.measured["logprob_shift"] == 0
+    found = probes.image(Answers({"content": "Red."}, {"content": "Red."}, {"content": "Red."}))
+    assert found.logprob_shift == 0
+    assert not passes("smoke.image", lambda: found)
 
 
 def test_the_picture_is_a_png():
@@ -72,4 +79,4 @@ def test_a_picture_is_refused_cleanly(status, text, passed):
             assert messages[0]["content"][0]["type"] == "image_url"
             return status, text
 
-    assert probes.image_refused(Refusing()).passed is passed
+    assert passes("smoke.image_refused", lambda: probes.image_refused(Refusing())) is passed

@@ -3,12 +3,14 @@
 import pytest
 
 from assay.serving import profiles
+from forge.manifest import verification
 from forge.recipes import recipe
 from forge.recipes.recipe import Profile
 
 pytestmark = pytest.mark.engine
 
-FLAGSHIP = recipe.find("qwen36-27b-vlm-mtp").serve
+RECIPE = recipe.find("qwen36-27b-vlm-mtp")
+FLAGSHIP = RECIPE.serve
 GB10 = Profile(
     args={
         "quantization": "modelopt_fp4", "max-model-len": 131072, "gpu-memory-utilization": 0.7,
@@ -20,17 +22,27 @@ GB10 = Profile(
 )  # fmt: skip
 
 
+def check(published):
+    """The check of the flagship, had it published these profiles as well."""
+    serve = FLAGSHIP.model_copy(update={"profiles": published})
+    return verification.check(
+        "smoke.profiles",
+        RECIPE.model_copy(update={"serve": serve}),
+        lambda: profiles.taken(serve, published),
+    )
+
+
 def test_published_profiles_are_taken_on_a_machine_without_a_gpu():
-    check = profiles.check(FLAGSHIP, {"gb10": GB10})
-    assert check.passed, check
-    assert check.measured["profiles"]["gb10"]["args"] == GB10.args
+    made = check({"gb10": GB10})
+    assert made.passed, made
+    assert made.measured.profiles["gb10"].args == GB10.args
 
 
 def test_a_variable_that_does_nothing_is_named():
     """This vLLM has `--linear-backend` in its place."""
-    check = profiles.check(FLAGSHIP, {"gb10": GB10})
-    assert check.measured["unknown_variables"] == {"gb10": ["VLLM_NVFP4_GEMM_BACKEND"]}
-    assert "VLLM_NVFP4_GEMM_BACKEND" in check.detail
+    made = check({"gb10": GB10})
+    assert made.measured.unknown_variables == {"gb10": ("VLLM_NVFP4_GEMM_BACKEND",)}
+    assert "VLLM_NVFP4_GEMM_BACKEND" in made.told
 
 
 @pytest.mark.parametrize(
@@ -48,7 +60,7 @@ def test_a_variable_that_does_nothing_is_named():
     ],
 )
 def test_a_wrong_flag_fails_and_the_profile_is_named(args, told):
-    check = profiles.check(FLAGSHIP, {"other": Profile(args=args)})
-    assert not check.passed
-    assert check.detail.startswith("other: ")
-    assert told in check.detail
+    made = check({"other": Profile(args=args)})
+    assert not made.passed
+    assert made.problem.startswith("1 profiles are not taken: other: ")
+    assert told in made.problem

@@ -10,15 +10,29 @@ from assay.serving.client import Client, RefusedError
 from assay.serving.sessions import Session
 from forge.core import checkout
 from forge.core.errors import EngineError
-from forge.manifest.verification import Check
+from forge.manifest import verification
+from forge.manifest.served_figures import Health
+from forge.manifest.verification import UnmeasuredError
 from forge.recipes import recipe
 
 STANDIN = checkout.ROOT / "build/standins/qwen36-dense/checkpoint"
-FLAGSHIP = recipe.find("qwen36-27b-vlm-mtp").serve
-PLAIN = FLAGSHIP.model_copy(update={"speculative_tokens": None, "acceptance_floor": ()})
-TEXT_ONLY = PLAIN.model_copy(update={"args": {**PLAIN.args, "language-model-only": True}})
+FLAGSHIP = recipe.find("qwen36-27b-vlm-mtp")
+
+
+def serving(**changes):
+    """The flagship, served otherwise."""
+    return FLAGSHIP.model_copy(update={"serve": FLAGSHIP.serve.model_copy(update=changes)})
+
+
+PLAIN = serving(speculative_tokens=None, acceptance_floor=())
+TEXT_ONLY = serving(
+    speculative_tokens=None,
+    acceptance_floor=(),
+    args={**FLAGSHIP.serve.args, "language-model-only": True},
+)
 
 BOTH = {
+    "smoke.profiles", "smoke.tool_parser",
     "smoke.health", "smoke.chat.thinking_on", "smoke.chat.thinking_off", "smoke.image",
     "smoke.tool_call", "perplexity",
 }  # fmt: skip
@@ -54,7 +68,7 @@ class Refusing:
 
 
 def good(_):
-    return Check(name="a", passed=True, detail="", measured={"x": 1})
+    return Health(startup_seconds=1.0, args=FLAGSHIP.serve.args, env={}, adaptations=())
 
 
 def test_a_server_that_is_gone_is_an_engine_error(tmp_path):
@@ -69,15 +83,18 @@ def test_a_server_that_is_gone_is_an_engine_error(tmp_path):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize(
-    ("serve", "expected"),
+    ("variant", "expected"),
     [
         (FLAGSHIP, BOTH | MTP),
         (PLAIN, BOTH),
         (TEXT_ONLY, BOTH - {"smoke.image"} | {"smoke.image_refused"}),
     ],
 )
-def test_every_check_is_made(tmp_path, monkeypatch, device, serve, expected):
+def test_every_check_is_made(tmp_path, monkeypatch, device, variant, expected):
     """Of servers that refuse whatever they are asked, each with the reason."""
+
+    def refuse(*_):
+        raise UnmeasuredError(REFUSED)
 
     @contextmanager
     def start(*_, **__):
@@ -85,21 +102,21 @@ def test_every_check_is_made(tmp_path, monkeypatch, device, serve, expected):
 
     monkeypatch.setattr(engine, "device", lambda: device)
     monkeypatch.setattr(engine, "serve", start)
-    ok = Check(name="ok", passed=True, detail="", measured={"x": 1})
-    monkeypatch.setattr(profiles, "check", lambda *_: ok)
-    monkeypatch.setattr(smoke, "tool_parser", lambda *_: ok)
+    monkeypatch.setattr(profiles, "taken", refuse)
+    monkeypatch.setattr(smoke, "tool_parser", refuse)
     checks = smoke.run(
         STANDIN,
-        serve,
-        smoke.fit(STANDIN, serve),
+        variant,
+        smoke.fit(STANDIN, variant.serve),
         workdir=tmp_path,
         scoring={"perplexity": lambda client: client.chat()},
     )
-    served = [check for check in checks if check is not ok]
-    assert not any(check.passed for check in served)
-    assert expected == {check.name for check in served}
-    assert len(served) == len(expected)
-    assert {check.detail for check in served} == {REFUSED}
+    assert not any(check.passed for check in checks)
+    assert expected == {check.name for check in checks}
+    assert len(checks) == len(expected)
+    assert {check.problem for check in checks} == {REFUSED}
+    made = set(verification.expected(variant, "all")) - set(verification.STRUCTURE)
+    assert expected == made
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -116,11 +133,11 @@ def test_a_server_that_does_not_start_ends_the_trial(together, dying):
 
     done = []
     asked = [
-        Session(server=server(n), probes={"a": good}, done=lambda n=n: done.append(n))
+        Session(server=server(n), probes={"smoke.health": good}, done=lambda n=n: done.append(n))
         for n in range(2)
     ]
     with pytest.raises(EngineError, match="exit code 1"):
-        sessions.ask_all(asked, together=together, meanwhile=list)
+        sessions.ask_all(asked, FLAGSHIP, together=together, meanwhile=list)
     assert dying in done
 
 
@@ -128,9 +145,10 @@ def test_a_server_that_dies_while_it_is_asked_ends_the_trial():
     def die(_):
         raise EngineError("POST: the server did not answer")
 
-    session = Session(server=nullcontext(), probes={"a": good, "b": die, "c": good})
+    probes = {"smoke.health": good, "smoke.mtp": die, "smoke.image": good}
+    session = Session(server=nullcontext(), probes=probes)
     with pytest.raises(EngineError, match="did not answer"):
-        sessions.ask(Up(), session)
+        sessions.ask(Up(), session, FLAGSHIP)
 
 
 def test_a_text_that_mtp_never_wrote_fails_the_comparison(monkeypatch, tmp_path):
@@ -144,13 +162,17 @@ def test_a_text_that_mtp_never_wrote_fails_the_comparison(monkeypatch, tmp_path)
     monkeypatch.setattr(engine, "serve", serve)
     monkeypatch.setattr(smoke, "complete", lambda *_: None)
     monkeypatch.setattr(smoke, "own_noise", lambda *_: 0.0)
-    monkeypatch.setattr(smoke, "tool_call", lambda _: sessions.failed("smoke.tool_call", ""))
-    monkeypatch.setattr(profiles, "check", lambda *_: sessions.failed("smoke.profiles", ""))
-    monkeypatch.setattr(smoke, "tool_parser", lambda *_: sessions.failed("smoke.tool_parser", ""))
-    fitted = smoke.fit(STANDIN, FLAGSHIP)
+
+    def refuse(*_):
+        raise UnmeasuredError(REFUSED)
+
+    monkeypatch.setattr(smoke, "tool_call", refuse)
+    monkeypatch.setattr(profiles, "taken", refuse)
+    monkeypatch.setattr(smoke, "tool_parser", refuse)
+    fitted = smoke.fit(STANDIN, FLAGSHIP.serve)
     checks = smoke.run(STANDIN, FLAGSHIP, fitted, workdir=tmp_path, scoring={})
     (compared,) = [check for check in checks if check.name == "smoke.greedy_identical"]
-    assert compared.detail == "there is no text with MTP to compare with"
+    assert compared.problem == "there is no text with MTP to compare with"
 
 
 def test_an_interruption_stops_the_servers_before_it_waits_for_their_answers():
@@ -171,11 +193,11 @@ def test_an_interruption_stops_the_servers_before_it_waits_for_their_answers():
     def interrupt():
         raise KeyboardInterrupt
 
-    session = Session(server=server(), probes={"a": print})
+    session = Session(server=server(), probes={"smoke.health": print})
     with pytest.raises(KeyboardInterrupt):
-        sessions.ask_all([session], together=True, meanwhile=interrupt)
+        sessions.ask_all([session], FLAGSHIP, together=True, meanwhile=interrupt)
     assert stopped.is_set()
 
 
 def test_names_of_the_tool_probe_and_its_check_agree():
-    assert tools.WEATHER["function"]["name"] == tools.WEATHER_CALL["name"]
+    assert tools.WEATHER["function"]["name"] == tools.WEATHER_CALL.name

@@ -8,10 +8,21 @@ from assay.serving.client import Sample
 from assay.serving.speculation import (
     Completion,
     Speculation,
-    acceptance,
-    greedy_identical,
+    greedy,
     speculation,
 )
+from forge.manifest import verification
+from forge.recipes import recipe
+
+THREE = recipe.find("qwen36-27b-text-mtp")
+
+
+def with_floor(*floor):
+    """A recipe that demands these rates of as many positions."""
+    serve = THREE.serve.model_copy(
+        update={"speculative_tokens": len(floor), "acceptance_floor": floor}
+    )
+    return THREE.model_copy(update={"serve": serve})
 
 
 def test_counters_are_summed_over_engines_and_differ_from_before():
@@ -38,20 +49,31 @@ def test_counters_are_summed_over_engines_and_differ_from_before():
         (Speculation(drafts=200, drafted=400, accepted=(120, 80)), True),
         (Speculation(drafts=200, drafted=400, accepted=(119, 80)), False),
         (Speculation(drafts=200, drafted=400, accepted=(120, 79)), False),
-        (Speculation(drafts=200, drafted=400, accepted=(120,)), False),
+        (Speculation(drafts=400, drafted=400, accepted=(390,)), False),
+        (Speculation(drafts=200, drafted=400, accepted=(120, 130)), False),  # after what was not
+        (Speculation(drafts=200, drafted=400, accepted=(201, 80)), False),
+        (Speculation(drafts=200, drafted=100, accepted=(120, 80)), False),
+        (Speculation(drafts=200, drafted=401, accepted=(120, 80)), False),
         (Speculation(drafts=99, drafted=198, accepted=(99, 99)), False),
         (Speculation(drafts=0, drafted=0, accepted=(0, 0)), False),
         (Speculation(drafts=0, drafted=0, accepted=()), False),
     ],
 )
 def test_each_position_has_its_floor(counted, passed):
-    assert acceptance(counted, (0.6, 0.4)).passed is passed
+    check = verification.check("smoke.mtp", with_floor(0.6, 0.4), lambda: counted.figures)
+    assert check.passed is passed
 
 
 def text(*tokens, gap=0.1):
     """A greedy text; at every position token 9 is `gap` behind, all others are out of sight."""
     return Completion(
         prompt=(1,), tokens=tokens, logprobs=tuple({t: -1.0, 9: -1 - gap} for t in tokens)
+    )
+
+
+def compared(drafted, plain, noise):
+    return verification.check(
+        "smoke.greedy_identical", THREE, lambda: greedy(drafted, plain, noise=noise)
     )
 
 
@@ -70,13 +92,13 @@ def text(*tokens, gap=0.1):
     ],
 )
 def test_texts_differ_only_at_ties(drafted, plain, noise, passed):
-    check = greedy_identical(drafted, plain, noise=noise)
+    check = compared(drafted, plain, noise)
     assert check.passed is passed
     json.dumps(check.as_json(), allow_nan=False)
 
 
 def test_the_first_difference_is_where_the_gap_is_taken():
-    check = greedy_identical([text(1, 9, 5)], [text(1, 2, 3, gap=0.2)], noise=0.0)
-    assert check.measured["differences"] == [{"prompt": 0, "position": 1, "gap": 0.2}]
-    assert check.measured["identical"] == 0
-    assert check.measured["tokens_before_difference"] == 1
+    found = greedy([text(1, 9, 5)], [text(1, 2, 3, gap=0.2)], noise=0.0)
+    assert found.as_json()["differences"] == ({"prompt": 0, "position": 1, "gap": 0.2},)
+    assert found.identical == 0
+    assert found.tokens_before_difference == 1

@@ -6,8 +6,19 @@ import pytest
 
 from assay.serving import tools
 from forge.core import checkout
+from forge.manifest import verification
+from forge.recipes import recipe
 
 STANDIN = checkout.ROOT / "build/standins/qwen36-dense/checkpoint"
+
+
+FLAGSHIP = recipe.find("qwen36-27b-vlm-mtp")
+
+
+def parsed(parser):
+    return verification.check(
+        "smoke.tool_parser", FLAGSHIP, lambda: tools.tool_parser(STANDIN, parser)
+    )
 
 
 class Answers:
@@ -34,23 +45,23 @@ class Answers:
 )
 def test_a_call_must_satisfy_the_schema(calls, passed):
     functions = [{"function": {"name": name, "arguments": text}} for name, text in calls]
-    check = tools.tool_call(Answers({"content": None, "tool_calls": functions}))
+    answers = Answers({"content": None, "tool_calls": functions})
+    check = verification.check("smoke.tool_call", FLAGSHIP, lambda: tools.tool_call(answers))
     assert check.passed is passed
 
 
 @pytest.mark.engine
 def test_tool_parser_and_template_agree():
-    check = tools.tool_parser(STANDIN, "qwen3_coder")
+    check = parsed("qwen3_coder")
     assert check.passed, check
-    assert (
-        "<function=get_weather>\n<parameter=city>\nParis\n</parameter>" in check.measured["written"]
-    )
+    written = "<function=get_weather>\n<parameter=city>\nParis\n</parameter>"
+    assert written in check.measured.written
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize("parser", ["hermes", "no_such_parser", ""])
 def test_a_parser_of_another_form_fails(parser):
-    assert not tools.tool_parser(STANDIN, parser).passed
+    assert not parsed(parser).passed
 
 
 @pytest.mark.parametrize(
@@ -58,14 +69,14 @@ def test_a_parser_of_another_form_fails(parser):
 )
 def test_a_tokenizer_that_cannot_be_read_fails(monkeypatch, error):
     monkeypatch.setattr(tools, "_written_and_read", raising(error))
-    assert not tools.tool_parser(STANDIN, "qwen3_coder").passed
+    assert "do not work" in parsed("qwen3_coder").problem
 
 
 def test_a_full_disk_is_no_verdict(monkeypatch):
     full = OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(tools, "_written_and_read", raising(full))
     with pytest.raises(OSError, match="No space left"):
-        tools.tool_parser(STANDIN, "qwen3_coder")
+        parsed("qwen3_coder")
 
 
 def raising(error):

@@ -10,6 +10,7 @@ from forge.recipes import recipe
 GOOD = (recipe.VARIANTS / "qwen36-27b-vlm-mtp.toml").read_text(encoding="utf-8")
 UNSHARED = 'format = "nvfp4"\nmodules = ["model.language_model.layers.*.self_attn.o_proj"]'
 MODELOPT = 'engine = "modelopt"\nattention = "sdpa"'
+MTP_GATES = "mtp = { min_drafted = 200, near_tie = 0.25, widest_tie = 1.0 }"
 LLM_COMPRESSOR = 'engine = "llm-compressor"\nattention = "eager"'
 COMMIT = "6a9e13bd6fc8f0983b9b99948120bc37f49c13e9"
 
@@ -36,6 +37,15 @@ def test_every_variant_loads():
         ('format = "nvfp4"', 'format = "fp4"', "quantize.0.format", "fp4"),
         ('format = "nvfp4"', 'format = "fp8"', "quantize.0", "shared_input"),
         (UNSHARED, UNSHARED.replace("nvfp4", "fp8"), "whole file", "use 'compressed-tensors'"),
+        ("{ nvfp4 = 0.2 }", "{ fp8 = 0.07 }", "whole file", "exactly the formats of [[quantize]]"),
+        ("{ nvfp4 = 0.2 }", "{ nvfp4 = nan }", "gates.max_error.nvfp4", "finite"),
+        ("{ nvfp4 = 0.2 }", "{ nvfp4 = 1.0 }", "gates.max_error.nvfp4", "less than 1"),
+        ("max_ratio = 1.1", "max_ratio = inf", "perplexity.max_ratio", "finite"),
+        ("min_picture_shift = 0.05", "", "whole file", "`gates.min_picture_shift` must be given"),
+        (MTP_GATES, "", "whole file", "`gates.mtp` must be given exactly when a head is served"),
+        ("near_tie = 0.25", "near_tie = 1.5", "gates.mtp", "`near_tie` must not be above"),
+        ("widest_tie = 1.0", "widest_tie = 5.0", "gates.mtp.widest_tie", "less than or equal to 1"),
+        ("min_drafted = 200", "min_drafted = 0", "gates.mtp.min_drafted", "greater than 0"),
         (
             "[layout]",
             '[[fused]]\ntensors = ["x"]\nlinears = []\n\n[layout]',

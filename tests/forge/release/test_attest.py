@@ -22,7 +22,7 @@ def attested(built):
     verified = built.job.store.make(
         "verify",
         "key",
-        lambda out: document.write(out / "verification.json", report("x", "none", [])),
+        lambda out: document.write(out / "verification.json", report(built.job.recipe, "none", [])),
         FACTS,
     )
     results = {**built.results, "verify": verified}

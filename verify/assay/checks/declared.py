@@ -10,7 +10,7 @@ from typing import Any
 from forge.core import canonical, walking
 from forge.core.store import Result
 from forge.manifest.names import DOCUMENTS, PROVENANCE
-from forge.manifest.verification import Check
+from forge.manifest.stored_figures import Declared, Files, Ignore
 from forge.recipes.recipe import Recipe
 from forge.tensors import configs, vllm_names
 from forge.tensors.configs import CONFIG, QUANT_CONFIG, TEMPLATE
@@ -22,12 +22,10 @@ FORBIDDEN = {".py", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".so"}
 QUANTIZATION = "quantization_config"
 
 
-def check_ignore(
-    recipe: Recipe, plan: Plan, checkpoint: Path, stored: Mapping[str, Tensor]
-) -> Check:
+def ignore(recipe: Recipe, plan: Plan, checkpoint: Path, stored: Mapping[str, Tensor]) -> Ignore:
     """Every ignore list is the expected one, and the engine understands it as what is stored."""
-    config = json_object(checkpoint / CONFIG, QUANTIZATION)
-    lists = {CONFIG: config.get("ignore", [])}
+    declared = json_object(checkpoint / CONFIG, QUANTIZATION)
+    lists = {CONFIG: declared.get("ignore", [])}
     if QUANT_CONFIG in configs.made_files(recipe):
         outer = json_object(checkpoint / QUANT_CONFIG, "quantization")
         lists[QUANT_CONFIG] = outer.get("exclude_modules", [])
@@ -39,23 +37,19 @@ def check_ignore(
         if sorted(listed) != sorted(expected)
     ]
     kinds = configs.linears(stored.values(), plan)
-    taken = vllm_names.mistaken(config, kinds) if "ignore" in config else []
+    taken = vllm_names.mistaken(declared, kinds) if "ignore" in declared else []
     if taken:
         wrong.append(f"vLLM takes {len(taken)} layers for something else{first(taken)}")
     plain = sum(kind is None for kind in kinds.values())
-    return Check(
-        name="structure.ignore",
-        passed=not wrong,
-        detail="; ".join(wrong) or f"vLLM finds the {plain} linears that are not quantized",
-        measured={
-            "not_quantized": plain,
-            "quantized": len(kinds) - plain,
-            **{file: len(listed) for file, listed in lists.items()},
-        },
+    return Ignore(
+        quantized=len(kinds) - plain,
+        not_quantized=plain,
+        entries={file: len(listed) for file, listed in lists.items()},
+        wrong=tuple(wrong),
     )
 
 
-def check_config(recipe: Recipe, checkpoint: Path) -> Check:
+def config(recipe: Recipe, checkpoint: Path) -> Declared:
     """The configs declare the recipe's formats and KV cache, their ignore lists aside."""
     expected = {CONFIG: configs.quantization_config(recipe, [])}
     found = {CONFIG: {**json_object(checkpoint / CONFIG, QUANTIZATION), "ignore": []}}
@@ -70,12 +64,7 @@ def check_config(recipe: Recipe, checkpoint: Path) -> Check:
         for key in sorted(expected[file].keys() | found[file].keys())
         if found[file].get(key) != expected[file].get(key)
     ]
-    return Check(
-        name="structure.config",
-        passed=not wrong,
-        detail="; ".join(wrong) or f"{' and '.join(expected)} declare what the recipe says",
-        measured={"files": len(expected), "kv_cache": recipe.layout.kv_cache},
-    )
+    return Declared(files=len(expected), kv_cache=recipe.layout.kv_cache, wrong=tuple(wrong))
 
 
 def files_of(checkpoint: Path) -> list[str]:
@@ -84,9 +73,7 @@ def files_of(checkpoint: Path) -> list[str]:
     return [name for name in names if name.partition("/")[0] != PROVENANCE]
 
 
-def check_files(
-    recipe: Recipe, checkpoint: Path, fetched: Result, digests: Mapping[str, str]
-) -> Check:
+def files(recipe: Recipe, checkpoint: Path, fetched: Result, digests: Mapping[str, str]) -> Files:
     """The files beside the weights are the base's, edited as the recipe says and no further.
 
     Args:
@@ -118,13 +105,7 @@ def check_files(
     for path in sorted(sources.keys() & stored):
         if digests[path] != fetched.digests[sources[path]]:
             wrong.append(f"{path} is not {'the recipe' if path in made else 'the base'}'s")
-    template = "the recipe's template" if TEMPLATE in made else "its template"
-    return Check(
-        name="structure.files",
-        passed=not wrong,
-        detail="; ".join(wrong) or f"the base's files, {template}, no code",
-        measured={"files": len(stored), "compared": len(sources) + len(edits)},
-    )
+    return Files(files=len(stored), compared=len(sources) + len(edits), wrong=tuple(wrong))
 
 
 def json_object(path: Path, key: str | None = None) -> dict[str, Any]:

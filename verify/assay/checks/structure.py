@@ -6,18 +6,34 @@ declare is checked in :mod:`assay.checks.declared`.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from assay.checks import declared, reading
-from assay.checks.declared import first, json_object
+from assay.checks.declared import json_object
 from assay.checks.reading import Reading
 from forge.core.errors import TensorFileError
 from forge.core.store import Result
+from forge.manifest import verification
+from forge.manifest.measured import Figures
 from forge.manifest.names import DOCUMENTS
-from forge.manifest.verification import Check
+from forge.manifest.stored_figures import (
+    Digests,
+    Head,
+    Index,
+    Kept,
+    Names,
+    Quantized,
+    Scales,
+    Siblings,
+    Sources,
+    Weights,
+    Worst,
+)
+from forge.manifest.verification import Check, UnmeasuredError
 from forge.recipes.recipe import Recipe
 from forge.tensors import tensorfile, vllm_names
 from forge.tensors.checkpoint import Checkpoint
@@ -40,7 +56,7 @@ class Listed:
 class Found:
     """Every structural check, in order, and the error of each linear, if they got so far."""
 
-    checks: list[Check]
+    checks: list[Check[Any, Any]]
     errors: Sequence[Error] = ()
 
 
@@ -57,60 +73,57 @@ def run(made: Checkpoint, folder: Path, fetched: Result, listed: Listed) -> Foun
     try:
         stored = tensorfile.read_checkpoint(folder)
     except TensorFileError as error:
-        return Found(checks=[Check(name="structure.index", passed=False, detail=str(error))])
+        return Found(checks=[verification.failed("structure.index", str(error))])
     files = declared.files_of(folder)
     weights = {tensor.file.name for tensor in stored.values()}
     seen = reading.read(made, folder, stored, [name for name in files if name not in weights])
-    checks = [
-        check_index(folder, stored),
-        check_names(plan, recipe.mtp.tensors if made.head_source else (), stored),
-        check_digests(seen, listed),
-        check_sources(seen),
-        check_mtp(recipe, made.head_source, seen, stored),
-        check_kept(plan, seen, stored),
-        check_quantized(plan, stored),
-        check_scales(seen),
-        check_siblings(plan, seen),
-        declared.check_ignore(recipe, plan, folder, stored),
-        declared.check_config(recipe, folder),
-        declared.check_files(recipe, folder, fetched, seen.files),
-    ]
+    looks: dict[str, Callable[[], Figures]] = {
+        "structure.index": lambda: index(folder, stored),
+        "structure.names": lambda: names(
+            plan, recipe.mtp.tensors if made.head_source else (), stored
+        ),
+        "structure.digests": lambda: digests(seen, listed),
+        "structure.sources": lambda: Sources(tensors=seen.sources, wrong=tuple(seen.moved)),
+        "structure.mtp": lambda: head(recipe, made.head_source, seen, stored),
+        "structure.kept": lambda: kept(plan, seen, stored),
+        "structure.quantized": lambda: quantized(plan, stored),
+        "structure.scales": lambda: Scales(scales=seen.scales, wrong=tuple(seen.bad)),
+        "structure.siblings": lambda: siblings(plan, seen),
+        "structure.ignore": lambda: declared.ignore(recipe, plan, folder, stored),
+        "structure.config": lambda: declared.config(recipe, folder),
+        "structure.files": lambda: declared.files(recipe, folder, fetched, seen.files),
+    }
+    checks = [verification.check(name, recipe, look) for name, look in looks.items()]
     if all(check.passed for check in checks):  # then there are weights to look at
-        checks.append(check_weights(plan, seen))
+        checks.append(verification.check("structure.weights", recipe, lambda: errors(plan, seen)))
     return Found(checks=checks, errors=seen.errors)
 
 
-def check_index(checkpoint: Path, stored: Tensors) -> Check:
+def index(checkpoint: Path, stored: Tensors) -> Index:
     """Index and files agree, `total_size` included (read_checkpoint has compared the names)."""
-    index = checkpoint / tensorfile.INDEX
+    path = checkpoint / tensorfile.INDEX
     actual = sum(tensor.nbytes for tensor in stored.values())
-    listed = json_object(index, "metadata").get("total_size") if index.is_file() else actual
-    return Check(
-        name="structure.index",
-        passed=listed == actual,
-        detail=f"index declares {listed} bytes of tensors, the files hold {actual}",
-        measured={"tensors": len(stored), "bytes": actual, "declared": listed},
+    declared = json_object(path, "metadata").get("total_size") if path.is_file() else actual
+    return Index(
+        tensors=len(stored), bytes=actual, declared=declared if type(declared) is int else None
     )
 
 
-def check_names(plan: Plan, head: Collection[str], stored: Tensors) -> Check:
+def names(plan: Plan, head: Collection[str], stored: Tensors) -> Names:
     """Exactly the expected tensors are stored: none missing, none extra, none that is removed."""
     expected = {*plan.keep, *head}
     for linear in plan.linears.values():
         expected |= {spec.name for spec in linear.format.specs(linear.module, linear.place.shape)}
-    missing, extra = sorted(expected - stored.keys()), sorted(stored.keys() - expected)
-    return Check(
-        name="structure.names",
-        passed=not missing and not extra,
-        detail=f"{len(missing)} missing{first(missing)}, {len(extra)} extra{first(extra)}; "
-        f"{len(plan.removed)} of the base removed",
-        measured={
-            "expected": len(expected), "stored": len(stored), "removed": len(plan.removed)
-        },
-    )  # fmt: skip
+    return Names(
+        expected=len(expected),
+        stored=len(stored),
+        removed=len(plan.removed),
+        missing=tuple(sorted(expected - stored.keys())),
+        extra=tuple(sorted(stored.keys() - expected)),
+    )
 
 
-def check_digests(seen: Reading, listed: Listed) -> Check:
+def digests(seen: Reading, listed: Listed) -> Digests:
     """Files and tensors have the digests that were taken while they were written."""
     # A release has documents beside what was written.
     files = {name: digest for name, digest in seen.files.items() if name not in DOCUMENTS}
@@ -121,44 +134,39 @@ def check_digests(seen: Reading, listed: Listed) -> Check:
         for name in sorted(found.keys() | written.keys())
         if found.get(name) != written.get(name)
     ]
-    return Check(
-        name="structure.digests",
-        passed=not wrong,
-        detail=f"{len(wrong)} files and tensors are not what was written{first(wrong)}",
-        measured={"files": len(files), "tensors": len(seen.tensors)},
-    )
+    return Digests(files=len(files), tensors=len(seen.tensors), wrong=tuple(wrong))
 
 
-def check_sources(seen: Reading) -> Check:
-    """What the result is compared with is what was fetched."""
-    return Check(
-        name="structure.sources",
-        passed=not seen.moved,
-        detail=f"{len(seen.moved)} of {seen.sources} tensors of base and donor changed since they "
-        f"were fetched{first([*seen.moved])}",
-        measured={"tensors": seen.sources},
-    )
-
-
-def check_mtp(recipe: Recipe, source: str | None, seen: Reading, stored: Tensors) -> Check:
+def head(recipe: Recipe, source: str | None, seen: Reading, stored: Tensors) -> Head:
     """The MTP head is there, whole, and byte-equal to its source, or nowhere if it is dropped."""
-    if source is not None:
-        return _check_equal("structure.mtp", recipe.mtp.tensors, seen, stored)
-    left = sorted(name for name in stored if name.startswith(MTP))
-    return Check(
-        name="structure.mtp",
-        passed=not left,
-        detail=f"dropped on purpose; {len(left)} of its tensors stored{first(left)}",
-        measured={"dropped": len(recipe.mtp.tensors), "stored": len(left)},
+    if source is None:
+        there = wrong = sorted(name for name in stored if name.startswith(MTP))
+        equal = 0
+    else:
+        there = [name for name in recipe.mtp.tensors if name in stored]
+        wrong = sorted(seen.unequal.intersection(recipe.mtp.tensors))
+        equal = len(recipe.mtp.tensors) - len(wrong)
+    return Head(
+        tensors=len(recipe.mtp.tensors),
+        stored=len(there),
+        equal=equal,
+        bytes=sum(stored[name].nbytes for name in there),
+        wrong=tuple(wrong),
     )
 
 
-def check_kept(plan: Plan, seen: Reading, stored: Tensors) -> Check:
+def kept(plan: Plan, seen: Reading, stored: Tensors) -> Kept:
     """Vision tower, head, embeddings, norms, convolutions: byte-equal to the base."""
-    return _check_equal("structure.kept", plan.keep, seen, stored)
+    wrong = tuple(name for name in plan.keep if name in seen.unequal)
+    return Kept(
+        tensors=len(plan.keep),
+        equal=len(plan.keep) - len(wrong),
+        bytes=sum(stored[name].nbytes for name in plan.keep if name in stored),
+        wrong=wrong,
+    )
 
 
-def check_quantized(plan: Plan, stored: Tensors) -> Check:
+def quantized(plan: Plan, stored: Tensors) -> Quantized:
     """Every quantized linear has the tensors of its format with the right dtypes and shapes."""
     wrong = []
     count = 0
@@ -168,26 +176,10 @@ def check_quantized(plan: Plan, stored: Tensors) -> Check:
             found = stored.get(spec.name)
             if found is None or (found.dtype, found.shape) != (spec.dtype, spec.shape):
                 wrong.append(spec.name)
-    return Check(
-        name="structure.quantized",
-        passed=not wrong,
-        detail=f"{len(wrong)} of {count} tensors with a wrong dtype or shape{first(wrong)}",
-        measured={"linears": len(plan.linears), "tensors": count},
-    )
+    return Quantized(linears=len(plan.linears), tensors=count, wrong=tuple(wrong))
 
 
-def check_scales(seen: Reading) -> Check:
-    """Every scale is finite and positive; one zero or NaN silences or poisons a block."""
-    return Check(
-        name="structure.scales",
-        passed=not seen.bad,
-        detail=f"{len(seen.bad)} scale tensors that are missing, or not finite and positive"
-        f"{first([*seen.bad])}",
-        measured={"scales": seen.scales},
-    )
-
-
-def check_siblings(plan: Plan, seen: Reading) -> Check:
+def siblings(plan: Plan, seen: Reading) -> Siblings:
     """Linears that engines fuse have equal global scales: an engine takes one of them for all."""
     fused: dict[str, list[str]] = defaultdict(list)
     for module, linear in plan.linears.items():
@@ -199,52 +191,30 @@ def check_siblings(plan: Plan, seen: Reading) -> Check:
         for scale, names in several.items()
         if len({seen.global_scales.get(name) for name in names}) > 1
     ]
-    return Check(
-        name="structure.siblings",
-        passed=not wrong,
-        detail=f"{len(wrong)} of {len(several)} global scales differ among the linears that "
-        f"engines fuse{first(wrong)}",
-        measured={"fused": len(several), "differing": len(wrong)},
-    )
+    return Siblings(fused=len(several), wrong=tuple(wrong))
 
 
-def check_weights(plan: Plan, seen: Reading) -> Check:
+def errors(plan: Plan, seen: Reading) -> Weights:
     """Every quantized linear stands for the base's weight, but for what its format rounds.
 
     Codes in another order, scales of another block, linears or experts that changed places: all of
     them are off by as much as the weight itself, however little a perplexity shows of it.
     """
-    errors = seen.errors
-    wrong = [
-        f"{error.module} by {error.relative:.2g}"
-        for error in errors
-        if error.relative > plan.linears[error.module].format.rounding
-    ]
-    worst = max(errors, key=lambda error: error.relative)
-    zeros = [error.module for error in errors if error.squared_norm == 0]
-    told = f"; {len(zeros)} are zero in the base{first(zeros)}" if zeros else ""
-    return Check(
-        name="structure.weights",
-        passed=not wrong and len(errors) == len(plan.linears),
-        detail=f"{len(wrong)} of {len(errors)} linears off by more than rounding explains"
-        f"{first(wrong)}; the worst by {worst.relative:.2g} of its norm{told}",
-        measured={
-            "linears": len(errors),
-            "worst": worst.module,
-            # JSON has no infinity.
-            "relative": round(worst.relative, 4) if isfinite(worst.relative) else None,
+    by_format: dict[str, list[Error]] = defaultdict(list)
+    for error in seen.errors:
+        by_format[error.format].append(error)
+    if len(seen.errors) != len(plan.linears):
+        raise UnmeasuredError(f"{len(seen.errors)} of {len(plan.linears)} linears have an error")
+    worst = {name: max(some, key=lambda one: one.relative) for name, some in by_format.items()}
+    return Weights(
+        formats={
+            name: Worst(
+                linears=len(by_format[name]),
+                module=one.module,
+                # JSON has no infinity.
+                relative=one.relative if isfinite(one.relative) else None,
+            )
+            for name, one in worst.items()
         },
-    )
-
-
-def _check_equal(name: str, names: Iterable[str], seen: Reading, stored: Tensors) -> Check:
-    names = list(names)
-    wrong = [tensor for tensor in names if tensor in seen.unequal]
-    size = sum(stored[tensor].nbytes for tensor in names if tensor in stored)
-    return Check(
-        name=name,
-        passed=not wrong,
-        detail=f"{len(names) - len(wrong)} of {len(names)} tensors equal the source byte for byte"
-        f"{first(wrong)}",
-        measured={"tensors": len(names), "equal": len(names) - len(wrong), "bytes": size},
+        zeros=tuple(error.module for error in seen.errors if error.squared_norm == 0),
     )

@@ -1,22 +1,24 @@
 """What a verifier demands of a release beyond that it is whole: a TOML file, or the default.
 
 The default takes any builder of Hallmark, and a build whose structure at least was verified. What
-the assay found, `verification.json`, must meet it; what was not measured fails.
+the assay found, `verification.json`, must meet the recipe first and then the policy, which may ask
+for more than the recipe, never for less.
 """
 
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
+from assay.release import stated_recipe
 from forge.core import filesystem
 from forge.core.errors import ReleaseError
 from forge.core.model import mistake
-from forge.manifest import document, limits
+from forge.manifest import document, limits, verification
 from forge.manifest.policy import Policy
 from forge.manifest.provenance import Manifest
+from forge.manifest.served_figures import Drafts, Perplexity
 from forge.manifest.verification import LEVELS, Report
 
 
@@ -37,68 +39,74 @@ def read(path: Path) -> Policy:
         raise ReleaseError(f"{path}: cannot be read: {error}.") from error
 
 
-def check(data: bytes, where: str, stated: Manifest, policy: Policy) -> str:
-    """Checks a report by the policy, and by the manifest that it comes with.
+def check(data: bytes, where: str, stated: Manifest, policy: Policy) -> Report:
+    """Checks a report by recipe and policy, and by the manifest that it comes with.
 
-    Returns:
-        What it says, in a few words.
+    The recipe decides which checks there must be, and under which thresholds they pass. A policy
+    only adds to that.
 
     Raises:
-        ManifestError: it is malformed.
+        ManifestError: it is malformed, or its figures contradict each other.
+        RecipeError: the recipe cannot be read.
         ReleaseError: naming the first demand that it does not meet.
     """
     report = document.parse(Report, data, where)
+    recipe = stated_recipe.read(stated)
     if report.variant != stated.asked.target:
         raise ReleaseError(f"{where}: is of variant {report.variant}, not {stated.asked.target}.")
+    said = stated.predicate.build_definition.internal_parameters.verified
+    if report.level != said:
+        raise ReleaseError(
+            f"{where}: is of the level {report.level!r}, the manifest says {said!r}."
+        )
     if LEVELS.index(report.level) < LEVELS.index(policy.level):
         raise ReleaseError(
             f"{where}: was verified to the level {report.level!r}, the policy demands "
             f"{policy.level!r}."
         )
-    failed = [one.name for one in report.checks if not one.passed]
-    if failed or not report.passed or not report.checks:
-        raise ReleaseError(f"{where}: {failed[0] if failed else 'the assay'} did not pass.")
-    told = [f"level {report.level}, {len(report.checks)} checks"]
-    told += [*_perplexity(report, where, policy), *_acceptance(report, where, policy)]
-    return ", ".join(told)
+    reason = verification.refutation(report, recipe, rehearsal=stated.rehearsal)
+    if reason is None:
+        reason = _unmet(report, policy)
+    if reason is not None:
+        raise ReleaseError(f"{where}: {reason}.")
+    return report
 
 
-def _perplexity(report: Report, where: str, policy: Policy) -> list[str]:
-    found = report.measured("base", "result", "ratio")
-    if found is None:
-        if policy.max_perplexity_ratio is not None:
-            raise ReleaseError(f"{where}: has no perplexity, the policy demands one.")
-        return []
-    ratio = _number(found["result"], where) / _number(found["base"], where)
-    most = policy.max_perplexity_ratio
-    if most is None:
-        most = _number(found.get("max_ratio"), where)
-    if not ratio <= most:
-        raise ReleaseError(f"{where}: perplexity is {ratio:.4f} times the base's, above {most}.")
-    return [f"perplexity x {ratio:.4f}"]
+def told(report: Report) -> str:
+    """What a report says, in a few words."""
+    words = [f"level {report.level}, {len(report.checks)} checks"]
+    if scored := report.figures(Perplexity):
+        words.append(f"perplexity x {scored.ratio:.4f}")
+    if drafts := report.figures(Drafts):
+        words.append(f"acceptance {list(drafts.acceptance)}")
+    return ", ".join(words)
 
 
-def _acceptance(report: Report, where: str, policy: Policy) -> list[str]:
-    found = report.measured("acceptance")
-    if found is None:
-        if policy.min_acceptance:
-            raise ReleaseError(f"{where}: has no acceptance of drafts, the policy demands it.")
-        return []
-    rates, floor = found["acceptance"], policy.min_acceptance or found.get("floor")
-    if not isinstance(rates, list) or not isinstance(floor, list | tuple):
-        raise ReleaseError(f"{where}: the acceptance of drafts is no list.")
-    if len(rates) < len(floor):
-        raise ReleaseError(f"{where}: has {len(rates)} positions of drafts, wanted {len(floor)}.")
-    for position, (rate, least) in enumerate(zip(rates, floor, strict=False), start=1):
-        if not _number(rate, where) >= _number(least, where):
-            raise ReleaseError(
-                f"{where}: of the drafts at position {position}, {rate} were accepted, below "
-                f"{least}."
+def _unmet(report: Report, policy: Policy) -> str | None:
+    """The first demand of a policy beyond the recipe's that a report does not meet."""
+    if policy.max_perplexity_ratio is not None:
+        scored = report.figures(Perplexity)
+        if scored is None:
+            return "has no perplexity, the policy demands one"
+        if scored.ratio > policy.max_perplexity_ratio:
+            return (
+                f"perplexity is {scored.ratio:.4f} times the base's, the policy takes "
+                f"{policy.max_perplexity_ratio}"
             )
-    return [f"acceptance {rates}"]
-
-
-def _number(value: Any, where: str) -> float:
-    if type(value) not in {int, float} or value <= 0:
-        raise ReleaseError(f"{where}: {value!r:.100} stands where a positive number should.")
-    return float(value)
+    if policy.min_acceptance:
+        drafts = report.figures(Drafts)
+        if drafts is None:
+            return "has no acceptance of drafts, the policy demands it"
+        if len(drafts.accepted) < len(policy.min_acceptance):
+            return (
+                f"has {len(drafts.accepted)} positions of drafts, the policy demands "
+                f"{len(policy.min_acceptance)}"
+            )
+        pairs = zip(drafts.accepted, policy.min_acceptance, strict=False)
+        for position, (accepted, least) in enumerate(pairs, start=1):
+            if accepted / drafts.drafts < least:
+                return (
+                    f"of the drafts at position {position}, {accepted / drafts.drafts:.4f} were "
+                    f"accepted, the policy demands {least}"
+                )
+    return None

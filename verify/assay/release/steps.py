@@ -226,7 +226,8 @@ def check_builder(case: Case) -> str:
 def check_verification(case: Case) -> str:
     """11."""
     path = f"{PROVENANCE}/{VERIFICATION}"
-    return policy.check(case.data(path), path, case.manifest, case.demands.policy)
+    report = policy.check(case.data(path), path, case.manifest, case.demands.policy)
+    return policy.told(report)
 
 
 def check_reproductions(case: Case) -> str:

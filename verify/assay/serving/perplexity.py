@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from assay.serving.client import Client
-from forge.manifest.verification import Check
+from forge.manifest.served_figures import Perplexity as Figures
+from forge.manifest.served_figures import Seconds, Settings
+from forge.manifest.verification import UnmeasuredError
 
 WINDOWS_AT_ONCE = 16  # in one request, for the engine to batch; no more than a few MB of answer
 
@@ -73,51 +75,43 @@ def score(client: Client, text: Text) -> Perplexity:
 
 
 def compare(
-    client: Client, *, base: Perplexity, text: Text, max_ratio: float, settings: Mapping[str, Any]
-) -> Check:
-    """Check `perplexity`: what `client` serves has at most `max_ratio` times the base's.
+    client: Client, *, base: Perplexity, text: Text, args: Mapping[str, Mapping[str, Any]]
+) -> Figures:
+    """The figures of check `perplexity`: of the base, and of what `client` serves.
 
-    `settings` tells with which flags either was served; it is recorded beside the figures.
+    `args` has the flags with which `base` and `result` were served.
     """
-    asked = {
-        "text": text.name,
-        "max_ratio": max_ratio,
-        "settings": {"window": text.window, "max_windows": text.max_windows, **settings},
-    }
-    return verdict(base, score(client, text), max_ratio=max_ratio, asked=asked)
+    settings = Settings(
+        window=text.window,
+        max_windows=text.max_windows,
+        base=dict(args["base"]),
+        result=dict(args["result"]),
+    )
+    return figures(base, score(client, text), text=text.name, settings=settings)
 
 
-def verdict(
-    base: Perplexity, result: Perplexity, *, max_ratio: float, asked: dict[str, Any]
-) -> Check:
-    """Judges two measurements of the same tokens; `asked` is recorded beside the figures.
+def figures(base: Perplexity, result: Perplexity, *, text: str, settings: Settings) -> Figures:
+    """Puts together two measurements of the same tokens.
 
-    A figure that is not finite is recorded as null: it has no spelling in JSON, and fails.
+    Raises:
+        UnmeasuredError: they are not of the same tokens, or no finite number came of one.
     """
-    ratio = result.value / base.value
-    figures = {
-        "base": base.value,
-        "result": result.value,
-        "difference": result.value - base.value,
-        "ratio": ratio,
-    }
-    finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-    same = (base.windows, base.tokens) == (result.windows, result.tokens)
-    detail = f"base {base.value:.4f}, result {result.value:.4f}, ratio {ratio:.4f} of {max_ratio}"
-    if not same:
-        detail = f"the tokenizers differ: {base.tokens} tokens in the base, {result.tokens} here"
-    return Check(
-        name="perplexity",
-        passed=same and None not in finite.values() and ratio <= max_ratio,
-        detail=detail,
-        measured={
-            **asked,
-            **finite,
-            "windows": result.windows,
-            "tokens": result.tokens,
-            "scored": result.scored,
-            "seconds": {"base": base.seconds, "result": result.seconds},
-        },
+    if (base.windows, base.tokens) != (result.windows, result.tokens):
+        raise UnmeasuredError(
+            f"the tokenizers differ: {base.tokens} tokens in the base, {result.tokens} here"
+        )
+    if not (math.isfinite(base.value) and math.isfinite(result.value)):
+        raise UnmeasuredError(f"no finite number: base {base.value}, result {result.value}")
+    return Figures(
+        text=text,
+        settings=settings,
+        windows=result.windows,
+        tokens=result.tokens,
+        scored=result.scored,
+        base=base.value,
+        result=result.value,
+        ratio=result.value / base.value,
+        seconds=Seconds(base=base.seconds, result=result.seconds),
     )
 
 

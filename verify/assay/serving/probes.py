@@ -7,65 +7,48 @@ from collections.abc import Mapping
 from typing import Any
 
 from assay.serving.client import Client
-from forge.manifest.verification import Check
+from forge.manifest.served_figures import Chat, Image, ImageRefused, NoThinking, Thinking
 
 CHAT_TOKENS = 512
+ANSWER = 2000  # characters of a refusal that are recorded
 
 # Two pictures of one colour each must not give the same first token with the same probabilities.
-MIN_PICTURE_SHIFT = 0.05
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
-def chat(client: Client, *, thinking: bool) -> Check:
+def chat(client: Client, *, thinking: bool) -> Chat:
     """The chat template switches thinking, and the reasoning parser tells it from the answer."""
     answer = client.chat(
         [{"role": "user", "content": "Tell me about the sea."}],
         max_tokens=CHAT_TOKENS,
         chat_template_kwargs={"enable_thinking": thinking},
     )
-    reasoning, content = _reasoning(answer), _content(answer)
-    return Check(
-        name=f"smoke.chat.thinking_{'on' if thinking else 'off'}",
-        passed=bool(reasoning or content) if thinking else bool(content) and not reasoning,
-        detail=f"{len(reasoning)} characters of reasoning, {len(content)} of answer",
-        measured={
-            "reasoning_characters": len(reasoning),
-            "content_characters": len(content),
-            "finish_reason": answer["choices"][0]["finish_reason"],
-            "tokens": answer["usage"]["completion_tokens"],
-        },
+    kind = Thinking if thinking else NoThinking
+    return kind(
+        reasoning_characters=len(_reasoning(answer)),
+        content_characters=len(_content(answer)),
+        finish_reason=answer["choices"][0]["finish_reason"],
+        tokens=answer["usage"]["completion_tokens"],
     )
 
 
-def image(client: Client) -> Check:
+def image(client: Client) -> Image:
     """A picture is taken in, and what it shows changes the answer."""
     red, blue = (_look(client, colour) for colour in (RED, BLUE))
     blind = client.chat([_question()], max_tokens=1)
-    tokens = red["usage"]["prompt_tokens"] - blind["usage"]["prompt_tokens"]
-    answers = [_content(red), _content(blue)]
+    answers = _content(red), _content(blue)
     shift = _shift(_first_logprobs(red), _first_logprobs(blue)) if all(answers) else 0.0
-    return Check(
-        name="smoke.image",
-        passed=tokens > 0 and shift >= MIN_PICTURE_SHIFT,
-        detail=f"{tokens} tokens a picture; red: {answers[0]!r}, blue: {answers[1]!r}",
-        measured={
-            "image_tokens": tokens,
-            "answers": answers,
-            "logprob_shift": round(shift, 4),
-            "min_logprob_shift": MIN_PICTURE_SHIFT,
-        },
+    return Image(
+        image_tokens=red["usage"]["prompt_tokens"] - blind["usage"]["prompt_tokens"],
+        answers=answers,
+        logprob_shift=shift,
     )
 
 
-def image_refused(client: Client) -> Check:
+def image_refused(client: Client) -> ImageRefused:
     """A picture, for a checkpoint that has no vision tower, is refused, and the server lives on."""
     status, text = client.refused_chat([_question(RED)])
-    return Check(
-        name="smoke.image_refused",
-        passed=400 <= status < 500 and "image" in text,
-        detail=f"answered {status}: {text[:200]}; then healthy",
-        measured={"status": status, "answer": text[:500], "healthy": True},
-    )
+    return ImageRefused(status=status, answer=text[:ANSWER], healthy=True)
 
 
 def png(colour: tuple[int, int, int], side: int = 128) -> bytes:

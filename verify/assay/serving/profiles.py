@@ -8,39 +8,24 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from assay.serving.flags import arguments
-from forge.manifest.verification import Check
+from forge.manifest.served_figures import DEFAULT, Profiles
 from forge.recipes.recipe import Profile
 
-DEFAULT = "default"
 
-
-def check(serve: Profile, profiles: Mapping[str, Profile]) -> Check:
-    """Check `smoke.profiles`: vLLM takes every flag of every profile, as published.
+def taken(serve: Profile, profiles: Mapping[str, Profile]) -> Profiles:
+    """The figures of check `smoke.profiles`: vLLM takes every flag of every profile, as published.
 
     Variables of vLLM's that this release does not know do nothing; they are named.
     """
     problems: list[str] = []
-    unknown: dict[str, list[str]] = {}
-    named = {DEFAULT: serve, **profiles}
+    unknown: dict[str, tuple[str, ...]] = {}
+    named = {DEFAULT: Profile(args=serve.args, env=serve.env), **profiles}
     for name, profile in named.items():
         problem = _problem(profile)
         if problem is not None:
             problems.append(f"{name}: {problem}")
-        unknown |= {name: ignored} if (ignored := _unknown_variables(profile)) else {}
-    detail = "; ".join(problems) or f"vLLM takes {', '.join(named)}"
-    if unknown:
-        detail += f"; unknown to this vLLM, so without effect: {unknown}"
-    return Check(
-        name="smoke.profiles",
-        passed=not problems,
-        detail=detail,
-        measured={
-            "profiles": {
-                name: {"args": profile.args, "env": profile.env} for name, profile in named.items()
-            },
-            "unknown_variables": unknown,
-        },
-    )
+        unknown |= {name: tuple(ignored)} if (ignored := _unknown_variables(profile)) else {}
+    return Profiles(profiles=named, unknown_variables=unknown, wrong=tuple(problems))
 
 
 def _problem(profile: Profile) -> str | None:

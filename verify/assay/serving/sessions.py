@@ -9,12 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from assay.serving.client import Client, RefusedError
 from assay.serving.engine import Server
+from forge.manifest import verification
+from forge.manifest.measured import Figures
 from forge.manifest.verification import Check
+from forge.recipes.recipe import Recipe
 
-Probe = Callable[[Client], Check]
+Probe = Callable[[Client], Figures]
+Checks = list[Check[Any, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +35,12 @@ class Session:
 
 
 def ask_all(
-    sessions: Sequence[Session], *, together: bool, meanwhile: Callable[[], list[Check]]
-) -> list[Check]:
+    sessions: Sequence[Session],
+    recipe: Recipe,
+    *,
+    together: bool,
+    meanwhile: Callable[[], Checks],
+) -> Checks:
     """Asks every session, each server alone or all of them together; the checks in order.
 
     A GPU's memory is given to one server. A CPU has cores for two, and starting one takes one.
@@ -44,17 +53,18 @@ def ask_all(
         checks = meanwhile()
         for session in sessions:
             with session.server as server:
-                checks += ask(server, session)
+                checks += ask(server, session, recipe)
         return checks
     # The servers are the inner block, so an interruption stops them before it waits for threads.
     with ThreadPoolExecutor(len(sessions)) as pool, ExitStack() as stack:
         servers = [stack.enter_context(session.server) for session in sessions]
-        asked = [pool.submit(ask, *pair) for pair in zip(servers, sessions, strict=True)]
+        pairs = zip(servers, sessions, strict=True)
+        asked = [pool.submit(ask, server, session, recipe) for server, session in pairs]
         checks = meanwhile()
         return checks + [check for future in asked for check in future.result()]
 
 
-def ask(server: Server, session: Session) -> list[Check]:
+def ask(server: Server, session: Session, recipe: Recipe) -> Checks:
     """One check a probe, from one server.
 
     Raises:
@@ -62,19 +72,16 @@ def ask(server: Server, session: Session) -> list[Check]:
     """
     try:
         client = server.ready()
-        return [attempt(name, partial(probe, client)) for name, probe in session.probes.items()]
+        return [
+            attempt(name, recipe, partial(probe, client)) for name, probe in session.probes.items()
+        ]
     finally:
         session.done()
 
 
-def attempt(name: str, probe: Callable[[], Check]) -> Check:
-    """The check that a probe makes; failed if the server refuses what the probe asks."""
+def attempt(name: str, recipe: Recipe, probe: Callable[[], Figures]) -> Check[Any, Any]:
+    """The check of what a probe measures; failed if the server refuses what the probe asks."""
     try:
-        return probe()
+        return verification.check(name, recipe, probe)
     except RefusedError as error:
-        return failed(name, str(error))
-
-
-def failed(name: str, detail: str) -> Check:
-    """A check that could not be made."""
-    return Check(name=name, passed=False, detail=detail)
+        return verification.failed(name, str(error))

@@ -13,7 +13,7 @@ server refuses is reported as failed; none is left out.
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,18 +22,20 @@ from queue import SimpleQueue
 from assay.serving import engine, flags, profiles
 from assay.serving.client import Client
 from assay.serving.probes import chat, image, image_refused
-from assay.serving.sessions import Probe, Session, ask_all, failed
+from assay.serving.sessions import Checks, Probe, Session, ask_all
 from assay.serving.speculation import (
     Completion,
-    acceptance,
     complete,
-    greedy_identical,
+    greedy,
     own_noise,
     speculation,
 )
 from assay.serving.tools import tool_call, tool_parser
-from forge.manifest.verification import Check
-from forge.recipes.recipe import Serve
+from forge.manifest import verification
+from forge.manifest.measured import Figures
+from forge.manifest.served_figures import Drafts, Greedy, Health
+from forge.manifest.verification import UnmeasuredError
+from forge.recipes.recipe import Recipe, Serve
 
 PROMPTS = (
     "The lighthouse stands at the entrance of the harbour and was built in",
@@ -89,18 +91,18 @@ def fit(checkpoint: Path, serve: Serve) -> Fitted:
 
 def run(
     checkpoint: Path,
-    serve: Serve,
+    recipe: Recipe,
     fitted: Fitted,
     *,
     workdir: Path,
     scoring: Mapping[str, Probe],
     prompts: Sequence[str] = PROMPTS,
-) -> list[Check]:
+) -> Checks:
     """Makes every check of this module; the servers' logs are kept in `workdir`.
 
     Args:
         checkpoint: the folder to serve.
-        serve: the published profiles, the MTP settings and their floor.
+        recipe: has the published profiles, the MTP settings and the thresholds.
         fitted: the default profile as :func:`fit` has it.
         workdir: where the logs go.
         scoring: further probes, asked of the server without MTP.
@@ -109,15 +111,14 @@ def run(
     Raises:
         EngineError: a server did not start, or died while it was asked.
     """
-    began = time.monotonic()
+    began, serve = time.monotonic(), recipe.serve
     start = partial(engine.serve, checkpoint, fitted.args, env=fitted.env)
     plain = start(speculative_tokens=None, log=workdir / "serve-plain.log")
-    text_only = serve.args.get("language-model-only", False) is True
     asked: dict[str, Probe] = {
         "smoke.health": partial(health, began=began, fitted=fitted),
         "smoke.chat.thinking_on": partial(chat, thinking=True),
         "smoke.chat.thinking_off": partial(chat, thinking=False),
-        **({"smoke.image_refused": image_refused} if text_only else {"smoke.image": image}),
+        **({"smoke.image_refused": image_refused} if serve.text_only else {"smoke.image": image}),
     }
     constrained: dict[str, Probe] = {"smoke.tool_call": tool_call}
     if serve.speculative_tokens is None:
@@ -126,7 +127,7 @@ def run(
         drafted: Drafted = SimpleQueue()
         first: dict[str, Probe] = {
             **asked,
-            "smoke.mtp": partial(mtp, serve=serve, prompts=prompts, drafted=drafted),
+            "smoke.mtp": partial(mtp, prompts=prompts, drafted=drafted),
         }
         second: dict[str, Probe] = {
             **scoring,
@@ -142,48 +143,47 @@ def run(
             Session(server=plain, probes=second),
         ]
 
-    def meanwhile() -> list[Check]:
+    def meanwhile() -> Checks:
         parser = str(serve.args.get("tool-call-parser", ""))
-        return [profiles.check(serve, serve.profiles), tool_parser(checkpoint, parser)]
+        looks: dict[str, Callable[[], Figures]] = {
+            "smoke.profiles": partial(profiles.taken, serve, serve.profiles),
+            "smoke.tool_parser": partial(tool_parser, checkpoint, parser),
+        }
+        return [verification.check(name, recipe, look) for name, look in looks.items()]
 
-    return ask_all(sessions, together=fitted.device == "cpu", meanwhile=meanwhile)
+    return ask_all(sessions, recipe, together=fitted.device == "cpu", meanwhile=meanwhile)
 
 
-def health(client: Client, *, began: float, fitted: Fitted) -> Check:
+def health(client: Client, *, began: float, fitted: Fitted) -> Health:
     """The server is up; since `began`, with which flags, and what differs from the published."""
     seconds = round(time.monotonic() - began, 1)
     client.require_health()
-    return Check(
-        name="smoke.health",
-        passed=True,
-        detail=f"up after {seconds} s; {len(fitted.adaptations)} adaptations to this machine",
-        measured={
-            "startup_seconds": seconds,
-            "args": dict(fitted.args),
-            "env": dict(fitted.env),
-            "adaptations": list(fitted.adaptations),
-        },
+    return Health(
+        startup_seconds=seconds,
+        args=dict(fitted.args),
+        env=dict(fitted.env),
+        adaptations=fitted.adaptations,
     )
 
 
-def mtp(client: Client, *, serve: Serve, prompts: Sequence[str], drafted: Drafted) -> Check:
-    """The head drafts, and each position is accepted as often as the recipe demands.
+def mtp(client: Client, *, prompts: Sequence[str], drafted: Drafted) -> Drafts:
+    """What the head drafts, and how much of it is accepted at each position.
 
     The greedy texts that were measured go into `drafted`, to be compared.
     """
     before = speculation(client.metrics())
     drafted.put([complete(client, prompt) for prompt in prompts])
-    return acceptance(speculation(client.metrics()).since(before), serve.acceptance_floor)
+    return speculation(client.metrics()).since(before).figures
 
 
-def rewrite(client: Client, *, prompts: Sequence[str], drafted: Drafted) -> Check:
+def rewrite(client: Client, *, prompts: Sequence[str], drafted: Drafted) -> Greedy:
     """Writes the texts of :func:`mtp` once more, without MTP, and compares."""
     plain = [complete(client, prompt) for prompt in prompts]
     noise = max(own_noise(client, completion) for completion in plain)
     with_mtp = drafted.get()  # both servers may be writing
     if with_mtp is None:
-        return failed("smoke.greedy_identical", "there is no text with MTP to compare with")
-    return greedy_identical(with_mtp, plain, noise=noise)
+        raise UnmeasuredError("there is no text with MTP to compare with")
+    return greedy(with_mtp, plain, noise=noise)
 
 
 def longest_context(checkpoint: Path, device: flags.Device) -> int:

@@ -7,20 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from assay.serving.client import Client, Sample
-from forge.manifest.verification import Check
+from forge.manifest.served_figures import Difference, Drafts, Greedy, rates
 
 COMPLETION_TOKENS = 64
 CANDIDATES = 20  # the most that vLLM gives by default
-
-MIN_DRAFTED = 200  # the standard error of a rate is then below 0.036
-
-# MTP changes no greedy text, but it runs the model over several tokens at once, which adds in
-# another order; where activations are rounded to FP4, that moves logits by tenths. The engine does
-# the same without MTP when it reads at once a text that it wrote token by token: how far its own
-# greedy tokens are from the top then is its noise. Two runs are two samples of it, so texts may
-# part where the gap between the two tokens is at most twice the largest that was seen.
-NEAR_TIE = 0.25  # always granted: two steps of a BF16 logit between 16 and 32
-WIDEST_TIE = 1.0  # never more, whatever the noise: a token e times as likely is no tie
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,38 +39,25 @@ class Speculation:
             accepted=tuple(now - then for now, then in pairs),
         )
 
-
-def acceptance(counted: Speculation, floor: Sequence[float]) -> Check:
-    """Judges what was counted against the floor of each position."""
-    rates = [accepted / max(counted.drafts, 1) for accepted in counted.accepted]
-    enough = counted.drafted >= MIN_DRAFTED
-    high = len(rates) == len(floor) and all(map(float.__ge__, rates, floor))
-    detail = f"acceptance by position {[round(rate, 3) for rate in rates]}, floor {list(floor)}"
-    if not enough:
-        detail = f"{counted.drafted} tokens drafted, {MIN_DRAFTED} needed to judge; {detail}"
-    return Check(
-        name="smoke.mtp",
-        passed=enough and high,
-        detail=detail,
-        measured={
-            "drafts": counted.drafts,
-            "drafted": counted.drafted,
-            "accepted": list(counted.accepted),
-            "acceptance": [round(rate, 4) for rate in rates],
-            "floor": list(floor),
-        },
-    )
+    @property
+    def figures(self) -> Drafts:
+        """These counts, and the rates that they make."""
+        return Drafts(
+            drafts=self.drafts,
+            drafted=self.drafted,
+            accepted=self.accepted,
+            acceptance=rates(self.drafts, self.accepted),
+        )
 
 
-def greedy_identical(
+def greedy(
     with_mtp: Sequence[Completion], without: Sequence[Completion], *, noise: float
-) -> Check:
-    """MTP changes no greedy text, except where two tokens tie (see `NEAR_TIE`).
+) -> Greedy:
+    """Compares texts that were written with MTP and without.
 
     The gap is that between the two tokens in the run without MTP, where both texts still have the
-    same past; null means that the other token is not even among the likeliest.
+    same past.
     """
-    tolerance = min(max(2 * noise, NEAR_TIE), WIDEST_TIE)
     differences = []
     agreed = 0
     for number, (drafted, plain) in enumerate(zip(with_mtp, without, strict=True)):
@@ -88,24 +65,14 @@ def greedy_identical(
         agreed += len(plain.tokens) if position is None else position
         if position is not None:
             gap = _gap(drafted, plain, position)
-            differences.append({"prompt": number, "position": position, "gap": gap})
-    total = sum(len(plain.tokens) for plain in without)
-    beyond = sum(one["gap"] is None or one["gap"] > tolerance for one in differences)
-    identical = len(without) - len(differences)
-    return Check(
-        name="smoke.greedy_identical",
-        passed=total > 0 and beyond == 0,
-        detail=f"{identical} of {len(without)} texts identical; "
-        f"{beyond} part at a gap wider than {tolerance:.4f}, own noise {noise:.4f}",
-        measured={
-            "prompts": len(without),
-            "identical": identical,
-            "tokens": total,
-            "tokens_before_difference": agreed,
-            "differences": differences,
-            "own_noise": round(noise, 4),
-            "tolerance": round(tolerance, 4),
-        },
+            differences.append(Difference(prompt=number, position=position, gap=gap))
+    return Greedy(
+        prompts=len(without),
+        identical=len(without) - len(differences),
+        tokens=sum(len(plain.tokens) for plain in without),
+        tokens_before_difference=agreed,
+        differences=tuple(differences),
+        own_noise=noise,
     )
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from assay.serving import baseline, flags, perplexity, smoke
 from assay.serving.perplexity import Text
+from assay.serving.sessions import Checks, Probe
 from forge.core.store import Result
 from forge.manifest import document
 from forge.manifest.inputs import Inputs
 from forge.manifest.names import INPUTS
-from forge.manifest.verification import Check
 from forge.pipeline import Job
 
 # A stand-in is compared with its own base and with no published figure, so a part of the text is
@@ -17,7 +17,7 @@ from forge.pipeline import Job
 STANDIN_WINDOWS = 128
 
 
-def run(job: Job, checkpoint: Path, fetched: Result, logs: Path) -> list[Check]:
+def run(job: Job, checkpoint: Path, fetched: Result, logs: Path) -> Checks:
     """Scores the base unless that was done, and makes every check of a running checkpoint.
 
     Raises:
@@ -37,7 +37,7 @@ def run(job: Job, checkpoint: Path, fetched: Result, logs: Path) -> list[Check]:
         perplexity.compare,
         base=base,
         text=text,
-        max_ratio=gate.max_ratio,
-        settings={"base": args, "result": dict(fitted.args)},
+        args={"base": args, "result": fitted.args},
     )
-    return smoke.run(checkpoint, serve, fitted, workdir=logs, scoring={"perplexity": compare})
+    scoring: dict[str, Probe] = {"perplexity": compare}
+    return smoke.run(checkpoint, job.recipe, fitted, workdir=logs, scoring=scoring)
