@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from forge.core import checkout
 from forge.core.model import mistake
 from forge.manifest import served_figures as served
 from forge.manifest import stored_figures as stored
@@ -74,6 +75,12 @@ def test_the_list_is_the_recipes():
     assert set(verification.expected(flagship, "structure")) == {
         name for name in full if name.startswith("structure.")
     }
+
+
+def test_the_page_has_every_check():
+    page = (checkout.ROOT / "docs/report.md").read_text(encoding="utf-8")
+    listed = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert listed == list(KINDS)
 
 
 def test_nothing_measured_is_a_failure(flagship):
