@@ -18,8 +18,8 @@ from faults.processes import Actor, Ended, alone, together
 from faults.report import Row
 
 from forge import driver
-from forge.core import filesystem, placing, store
-from forge.core.store import Store
+from forge.core import filesystem, locks, placing
+from forge.core.store import USED, Store
 from forge.release import folder
 
 SAMPLE = 2
@@ -162,7 +162,10 @@ def test_a_collector_that_takes_what_is_in_use(made, root, monkeypatch, step):
     monkeypatch.setitem(KINDS, step, kind)
     assert neighbours.round_of(step, made, 0, SEED, root / "0").wrong == ()
     monkeypatch.setattr(Store, "in_work", lambda *_: [])
-    monkeypatch.setattr(store, "_locked_if_there", lambda _: nullcontext(True))
+    real = locks.alone
+    monkeypatch.setattr(
+        locks, "alone", lambda path: nullcontext(True) if path.name == USED else real(path)
+    )
     assert "untold: builder: exit " in found(step, made, root / "wrong", most=1)
 
 
@@ -274,7 +277,7 @@ def test_what_is_left_is_judged(scene, damage, reasons):
 
 def test_a_lock_that_is_held(scene):
     path = next(scene.store.glob("graft/*/record.json"))
-    use = store.locks.Shared(path)
+    use = locks.Shared(path)
     locked = f"locked, and all have ended: {path.relative_to(scene.store)}"
     assert judged(scene) == [("leftovers", locked)]
     del use

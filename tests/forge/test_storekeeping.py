@@ -13,7 +13,7 @@ import pytest
 from conftest import FLAGSHIP
 
 from forge import ledger as ledgers
-from forge.core import console
+from forge.core import console, locks
 from forge.core.errors import FileSystemError, StoreError
 from forge.core.store import Store
 from forge.pipeline import Job
@@ -314,7 +314,7 @@ def test_fsck_finds_what_is_damaged(store, said):
     assert said[-1] == f"{store.root}: 6 results are what was recorded"
 
 
-@pytest.mark.parametrize("name", ["record.json", "files/quantize"])
+@pytest.mark.parametrize("name", ["record.json", "files/quantize", "used"])
 def test_pipes(store, name):
     """As a real process, which would wait for ever: a result with one is damaged, and goes."""
     line(store, "abcde")
@@ -329,6 +329,49 @@ def test_pipes(store, name):
         assert done.returncode == code, done.stderr
     assert "is no regular file" in done.stderr
     assert len(there(store)) == 4
+
+
+@pytest.fixture(params=["pipe", "link", "link to itself", "folder"])
+def strange(request, store):
+    """A result with something of a stranger in its lock file's place; a link leads to `mine`."""
+    used = make(store, "quantize", "a", {"shard": b"x"}).files.with_name("used")
+    (store.root / "mine").touch()
+    used.unlink()
+    if request.param == "pipe":
+        os.mkfifo(used)
+    elif request.param == "folder":
+        used.mkdir()
+    else:
+        used.symlink_to("used" if request.param == "link to itself" else store.root / "mine")
+    os.utime(used, (1, 1), follow_symlinks=False)
+    return used
+
+
+def test_a_result_that_nobody_can_hold_is_listed(store, said, strange):
+    (found,) = survey.lines(store)
+    assert found.startswith("quantize    aaaaaaaaaaaa  ")
+    assert said == []
+    assert os.path.lexists(strange)
+
+
+@pytest.mark.usefixtures("strange")
+def test_a_result_that_nobody_can_hold_goes_as_any_other(store, said):
+    """Though somebody holds what a link leads to, which stays."""
+    with locks.held(store.root / "mine", "it"):
+        for confirm in (False, True):
+            assert [one.step for one in gc.gc(store, confirm=confirm).results] == ["quantize"]
+        assert locks.is_held(store.root / "mine")
+    assert there(store) == set()
+    assert "  quantize  aaaaaaaaaaaa  removed" in said
+
+
+def test_fsck_sets_a_result_aside_that_nobody_can_hold(store, said, strange):
+    with pytest.raises(StoreError, match="1 of 1 results were damaged and are gone"):
+        fsck.fsck(store)
+    assert said[0].startswith(f"{strange}: is no regular file. It is set aside as ")
+    assert there(store) == set()
+    assert (store.root / "mine").is_file()
+    assert fsck.fsck(store) is None
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder"])

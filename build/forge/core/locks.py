@@ -17,7 +17,7 @@ import stat
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -32,6 +32,10 @@ _UNSIGNED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 _BEGINNING = b"process "  # of what a lock file says
 # A link is not followed, and the other end of a pipe is not waited for.
 _AS_IT_IS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+# What the system says of a folder that is opened for writing, a socket or a device.
+_NOT_REGULAR = filesystem.NO_FILE | {errno.EISDIR}
+# With these, a name is not that of a file which is open: it is gone, or that of something else.
+_OTHERS = _NOT_REGULAR | {errno.ENOENT, errno.ELOOP}
 # Where flock is the machine's own, by type of file system: the options that make it so; none for a
 # type that knows nothing else.
 _LOCAL: Mapping[str, frozenset[str]] = {
@@ -42,6 +46,10 @@ _LOCAL: Mapping[str, frozenset[str]] = {
     "lustre": frozenset({"localflock"}),
     "fuse.sshfs": frozenset(),
 }  # fmt: skip
+
+
+class NoLockFileError(OSError):
+    """What lies in the place of a lock file is none; it is left as it is."""
 
 
 class Lock:
@@ -70,6 +78,7 @@ class Shared:
             touch: note the use in its time.
 
         Raises:
+            NoLockFileError: what is there is a link or no regular file.
             OSError: the file cannot be opened or locked; the folder that it lies in is not there.
         """
         descriptor = _open_shared(path)
@@ -121,14 +130,13 @@ def attempt(path: Path) -> Lock | None:
     naming him.
 
     Raises:
-        OSError: the file cannot be opened or locked, or is no lock file. It is what it was.
+        NoLockFileError: what is there is no lock file. It is what it was.
+        OSError: the file cannot be opened or locked.
     """
     while True:
         descriptor, writable = _open(path)
         kept = False
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _is_no_lock(path, "is no regular file")
             if not _exclusive(path, descriptor, writable=writable):
                 return None
             if names(path, descriptor):
@@ -163,7 +171,9 @@ def names(path: Path, descriptor: int) -> bool:
     """
     try:
         again = os.open(path, os.O_RDONLY | _AS_IT_IS)
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in _OTHERS:
+            raise
         return False
     try:
         return os.path.samestat(os.fstat(again), os.fstat(descriptor))
@@ -174,15 +184,28 @@ def names(path: Path, descriptor: int) -> bool:
 def is_held(path: Path) -> bool:
     """Whether somebody has the lock of a file, alone or in common; False if there is none."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+        with alone(path) as free:
+            return not free
     except PermissionError:
         return True  # it is another user's, who removes it
-    try:
-        return not exclusive(descriptor)
-    finally:
-        os.close(descriptor)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[bool]:
+    """Keeps others from the lock of a file that is there; False if somebody has it.
+
+    Nobody has that of what is no regular file, nor of none.
+
+    Raises:
+        OSError: the file cannot be opened or locked.
+    """
+    with ExitStack() as stack:
+        free = True
+        with suppress(FileNotFoundError, NotADirectoryError, NoLockFileError):
+            descriptor = _open_regular(path, os.O_RDWR)
+            stack.callback(os.close, descriptor)
+            free = exclusive(descriptor)
+        yield free
 
 
 def tell_if_local(path: Path) -> None:
@@ -228,18 +251,14 @@ def _say_once(text: str) -> None:
 def _open(path: Path) -> tuple[int, bool]:
     """Opens a lock file, which is made if it is not there; and whether it can be written."""
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | _AS_IT_IS, 0o666), True
+        return _open_regular(path, os.O_RDWR | os.O_CREAT), True
     except PermissionError:
         if not os.path.lexists(path):
             raise
         try:
-            return os.open(path, os.O_RDONLY | _AS_IT_IS), False
+            return _open_regular(path, os.O_RDONLY), False
         except PermissionError as error:
             raise _is_of_another(path) from error
-    except OSError as error:
-        if error.errno == errno.ELOOP and path.is_symlink():
-            raise _is_no_lock(path, "is a link") from error
-        raise
 
 
 def _exclusive(path: Path, descriptor: int, *, writable: bool) -> bool:
@@ -258,8 +277,8 @@ def _is_a_lock(data: bytes) -> bool:
     return text.startswith(_BEGINNING) or _BEGINNING.startswith(text)
 
 
-def _is_no_lock(path: Path, why: str) -> OSError:
-    return OSError(
+def _is_no_lock(path: Path, why: str) -> NoLockFileError:
+    return NoLockFileError(
         errno.EEXIST, f"{why}, so it is no lock file and is left as it is. Move it away", str(path)
     )
 
@@ -276,9 +295,30 @@ def _is_of_another(path: Path) -> PermissionError:
 def _open_shared(path: Path) -> int:
     """Opens for reading what may lie where nothing can be written; makes it if it is not there."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return _open_regular(path, os.O_RDONLY)
     except FileNotFoundError:
-        return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        return _open_regular(path, os.O_RDONLY | os.O_CREAT)
+
+
+def _open_regular(path: Path, flags: int) -> int:
+    """Opens a regular file, and nothing else.
+
+    Raises:
+        NoLockFileError: it is a link or no regular file.
+        OSError: the system does not open it.
+    """
+    try:
+        descriptor = os.open(path, flags | _AS_IT_IS, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            raise _is_no_lock(path, "is a link") from error
+        if error.errno in _NOT_REGULAR:
+            raise _is_no_lock(path, "is no regular file") from error
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise _is_no_lock(path, "is no regular file")
 
 
 def _sign(descriptor: int) -> None:

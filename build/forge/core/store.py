@@ -14,7 +14,8 @@ Beside the results there are four folders:
 - `tmp/`: what is being made, each folder with a lock that its owner holds. The next that begins to
   work removes those whose owner is gone.
 - `trash/`: what is being removed; the next that begins to work goes on with it.
-- `aside/`: results whose record does not stand for them. Nothing here is read or removed again.
+- `aside/`: results whose record does not stand for them, or that nobody can hold. Nothing here is
+  read or removed again.
 """
 
 import datetime
@@ -157,7 +158,7 @@ class Store:
         """The result under `key`, its files checked, or None if there is none that is intact.
 
         What lies there and is none any more is out of the way then: set aside if its record does
-        not stand for it, removed if a file of it changed.
+        not stand for it or its lock file is none, removed if a file of it changed.
 
         Raises:
             StoreError: the system does not let the record be read, or the store be written.
@@ -331,19 +332,21 @@ class Store:
         """
         with self._writing(), ExitStack() as stack:
             folder = self.root / step / key
+            used = folder / USED
             try:
                 lock = self._with_room(lambda: locks.attempt(self._lock_of(step, key)))
             except OSError as error:
                 # Its own file locks it as well: nobody uses the result without that. It is the one
                 # that is left where the disk has no room for another file.
-                if error.errno not in system_errors.FULL or not (folder / USED).exists():
+                full = error.errno in system_errors.FULL
+                if not full or used.is_symlink() or not used.is_file():
                     raise
             else:
                 if lock is None:
                     return False
                 stack.callback(lock.release)
             # What an earlier version made has no such file until it is used.
-            free = stack.enter_context(_locked_if_there(folder / USED))
+            free = stack.enter_context(locks.alone(used))
             if not free or not folder.is_dir() or unless():
                 return False
             self._to(folder, "trash")
@@ -490,11 +493,17 @@ class Store:
         filesystem.remove_tree(folder)
 
     def _use(self, folder: Path) -> locks.Shared | None:
-        """Holds a result that is there; None if it was removed just now."""
+        """Holds a result that is there; None if it was removed just now, or cannot be held.
+
+        One that cannot be held is set aside: somebody put something else in its lock file's place.
+        """
         with self._writing():
             try:
                 use = locks.Shared(folder / USED)
             except FileNotFoundError:
+                return None
+            except locks.NoLockFileError:
+                self._set_aside(folder, f"{folder / USED}: is no regular file")
                 return None
             return use if locks.names(folder / USED, use.descriptor) else None
 
@@ -673,20 +682,6 @@ def _discard(mine: Path, owner: locks.Lock) -> None:
             shutil.rmtree(mine / "made", ignore_errors=True)
             shutil.rmtree(mine, ignore_errors=True)
         owner.release()
-
-
-@contextmanager
-def _locked_if_there(path: Path) -> Iterator[bool]:
-    """Locks a file, if there is one; False if somebody has its lock."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        yield True
-        return
-    try:
-        yield locks.exclusive(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def record_of(folder: Path) -> Record | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from forge.core import console, locks, system_errors
 from forge.core.errors import FileSystemError, StoreError
-from forge.core.store import SHORT, USED, Record, Store, drop, examined, record_of, result_of
+from forge.core.store import SHORT, USED, Result, Store, drop, examined, record_of, result_of
 from forge.pipeline import STEPS
 
 
@@ -81,27 +81,28 @@ def _is_whole(store: Store, folder: Path) -> bool:
     step, key = folder.parent.name, folder.name
     record = record_of(folder)
     if record is not None and (record.step, record.key) == (step, key):
-        return _is_as_recorded(store, record)
+        try:
+            use = locks.Shared(folder / USED, touch=False)
+        except FileNotFoundError:
+            return True  # a build has removed it
+        except locks.NoLockFileError:
+            pass  # it is set aside
+        else:
+            return _is_as_recorded(result_of(folder, record, use), use)
     # What is set aside is said there; what a build removed meanwhile is not there.
     with store.lock(step, key):
         return not os.path.lexists(folder) or store.get(step, key) is not None
 
 
-def _is_as_recorded(store: Store, record: Record) -> bool:
-    folder = store.root / record.step / record.key
-    try:
-        use = locks.Shared(folder / USED, touch=False)
-    except FileNotFoundError:
-        return True  # a build has removed it
-    result = result_of(folder, record, use)
+def _is_as_recorded(result: Result, use: locks.Shared) -> bool:
     wrong, refused = examined(result.below())
-    if not locks.names(folder / USED, use.descriptor):
+    if not locks.names(result.files.with_name(USED), use.descriptor):
         return True
     if refused and not wrong:
         raise refused[0]
     if not wrong:
         return True
     for damage in wrong.values():
-        console.say(f"{record.step} {record.key[:SHORT]}: {damage.why}")
+        console.say(f"{result.step} {result.key[:SHORT]}: {damage.why}")
     drop(result, wrong)
     return False

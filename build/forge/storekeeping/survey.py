@@ -165,7 +165,7 @@ def _inode(path: Path) -> Iterator[Inode]:
 def last_used(folder: Path, record: Record) -> float:
     """When a build last used a result. Stores of earlier versions noted no use."""
     try:
-        return (folder / USED).stat().st_mtime
+        return (folder / USED).lstat().st_mtime
     except FileNotFoundError:
         return datetime.datetime.fromisoformat(record.finished).timestamp()
 

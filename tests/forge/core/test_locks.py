@@ -165,7 +165,7 @@ def test_a_store_says_for_whom_it_waits(tmp_path):
         (lambda path: path.symlink_to("mine"), "is a link"),
         (lambda path: path.symlink_to("nowhere"), "is a link"),
         (os.mkfifo, "is no regular file"),
-        (Path.mkdir, "Is a directory"),
+        (Path.mkdir, "is no regular file"),
     ],
 )
 def test_what_is_no_lock_file_is_left(lock, make, said):
@@ -180,6 +180,32 @@ def test_what_is_no_lock_file_is_left(lock, make, said):
     assert lock.lstat() == before
     assert sorted(path.name for path in lock.parent.iterdir()) == ["lock", "mine"]
     assert mine.read_text(encoding="utf-8") == "of mine"
+
+
+STRANGE = {
+    "pipe": os.mkfifo,
+    "link": lambda path: path.symlink_to("mine"),
+    "link to nowhere": lambda path: path.symlink_to("nowhere"),
+    "folder": Path.mkdir,
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_what_is_no_lock_file_is_held_by_nobody(lock, kind):
+    """It is refused at once, and so is what it leads to, which somebody holds."""
+    mine = lock.with_name("mine")
+    with locks.held(mine, "it"):
+        STRANGE[kind](lock)
+        before = lock.lstat()
+        with pytest.raises(locks.NoLockFileError, match=f"so it is no lock file.*{lock}"):
+            locks.Shared(lock)
+        assert not locks.is_held(lock)
+        descriptor = os.open(mine, os.O_RDWR)
+        try:
+            assert not locks.names(lock, descriptor)
+        finally:
+            os.close(descriptor)
+        assert lock.lstat() == before
 
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 60, b"proc", b"process 1 on a machine"])

@@ -258,6 +258,31 @@ def test_a_record_that_is_a_pipe(store):
     assert make(store).files.is_dir()
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link", "link to nowhere", "folder"])
+def test_a_result_that_nobody_can_hold(store, monkeypatch, kind):
+    """Somebody put something else in its lock file's place. It is set aside and made again."""
+    used = make(store).files.with_name("used")
+    mine = store.root / "mine"
+    mine.touch()
+    used.unlink()
+    if kind == "pipe":
+        os.mkfifo(used)
+    elif kind == "folder":
+        used.mkdir()
+    else:
+        used.symlink_to(mine if kind == "link" else "nowhere")
+    said: list[str] = []
+    monkeypatch.setattr(console, "say", said.append)
+    assert store.get("step", "key") is None
+    (aside,) = set_aside(store)
+    assert said == [
+        f"{used}: is no regular file. It is set aside as {aside}, and the result is made anew."
+    ]
+    assert mine.is_file()
+    assert make(store).use is not None
+    assert store.get("step", "key") is not None
+
+
 def test_missing_file_is_noticed(store):
     (make(store).files / "file").unlink()
     assert store.get("step", "key") is None
