@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from forge.core import canonical, closure, console, machine
 from forge.core.errors import FileSystemError, HallmarkError, NoEnvironmentError, StoreError
 from forge.core.files import Kind
+from forge.core.integrity import recheck as rechecked
 from forge.core.model import Level
 from forge.core.store import Result, Store
-from forge.core.store import recheck as rechecked
 
 if TYPE_CHECKING:
     from forge.recipes.recipe import Recipe

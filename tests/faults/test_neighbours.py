@@ -21,6 +21,7 @@ from forge import driver
 from forge.core import filesystem, locks, placing
 from forge.core.store import USED, Store
 from forge.release import folder
+from forge.storekeeping import contents
 
 SAMPLE = 2
 TERM = "hallmark: exit 143, stopped by SIGTERM\n"
@@ -161,7 +162,7 @@ def test_a_collector_that_takes_what_is_in_use(made, root, monkeypatch, step):
 
     monkeypatch.setitem(KINDS, step, kind)
     assert neighbours.round_of(step, made, 0, SEED, root / "0").wrong == ()
-    monkeypatch.setattr(Store, "in_work", lambda *_: [])
+    monkeypatch.setattr(contents, "in_work", lambda *_: [])
     real = locks.alone
     monkeypatch.setattr(
         locks, "alone", lambda path: nullcontext(True) if path.name == USED else real(path)

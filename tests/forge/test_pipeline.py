@@ -95,6 +95,8 @@ LEFT = {
     "build/forge/calibration/with_modelopt.py": {"quantize", "graft", "dress", "verify"},
     "build/forge/calibration/with_llmcompressor.py": {"quantize", "graft", "dress", "verify"},
     "build/forge/core/store.py": {"calibrate", "quantize", "graft", "dress"},
+    "build/forge/core/integrity.py": {"calibrate", "quantize", "graft", "dress"},
+    "build/forge/storekeeping/contents.py": REPORTS,
     # What everything stands on.
     "build/forge/core/canonical.py": set(),
     "build/forge/core/errors.py": set(),

@@ -240,7 +240,7 @@ def test_what_the_disk_does_not_give_is_set_aside(found, monkeypatch):
             pipeline.recheck(found, whole=["calibrate"])
     store = Store(files.parents[2])
     assert store.get("calibrate", found["calibrate"].key) is None
-    assert [path.name[:10] for path in store.set_aside()] == ["calibrate-"]
+    assert [path.name[:10] for path in store.entries("aside")] == ["calibrate-"]
 
 
 def test_an_unreadable_file_is_not_taken_for_a_damaged_one(found, monkeypatch):

@@ -18,7 +18,7 @@ from forge.core.errors import FileSystemError, StoreError
 from forge.core.store import Store
 from forge.pipeline import Job
 from forge.recipes import recipe
-from forge.storekeeping import fsck, gc, survey
+from forge.storekeeping import contents, fsck, gc, survey
 
 OLD = 30 * 86400
 HOLDS = """
@@ -115,7 +115,7 @@ def line(store, mark, base="standin", age=OLD, variant=FLAGSHIP):
 
 
 def there(store):
-    return {(folder.parent.name, folder.name) for folder in store.folders()}
+    return {(folder.parent.name, folder.name) for folder in contents.folders(store)}
 
 
 def test_list(store, tmp_path):

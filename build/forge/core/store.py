@@ -21,18 +21,15 @@ Beside the results there are four folders:
 import datetime
 import errno
 import os
-import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -94,11 +91,10 @@ class Record(Model):
 
 
 Made = TypeVar("Made")
-CHUNK = 1 << 22
-_KEY = re.compile("[0-9a-f]{64}")
 SHORT = 12  # characters of a key that stand for it where people read it
 # In a folder under `tmp/`: held by the owner for as long as it is in use.
 OWNER = "owner"
+MADE = "made"  # beside it: what is being made
 # In a result: held by all who use it; its time is that of the last use.
 USED = "used"
 # What lies beside the results of steps; the last three are kept by inputs, verify and reproduce.
@@ -258,7 +254,7 @@ class Store:
                     stack.callback(_discard, mine, locks.take(mine / OWNER, str(mine)))
                 self._empty_trash()
                 self._remove_free_locks()
-                folder = mine / "made"
+                folder = mine / MADE
                 folder.mkdir()
             yield folder
 
@@ -278,46 +274,20 @@ class Store:
         finally:
             lock.release()
 
-    def folders(self, refused: list[OSError] | None = None) -> list[Path]:
-        """The places of all results, `<step>/<key>`; what they hold is not looked at.
+    def lock_of(self, step: str, key: str) -> Path:
+        """The lock file of those who work on a result; neither it nor its folder need be there."""
+        return self.root / "locks" / f"{step}-{key}.lock"
 
-        Args:
-            refused: gets what the system says of a step's folder that it does not let be read.
+    def entries(self, folder: str = "") -> list[Path]:
+        """What is in a folder of the store, sorted; nothing, if it is not there.
 
         Raises:
-            OSError: there is such a folder, and no such list.
+            OSError: the system does not let it be read.
         """
-        return [one for one in self._in_steps(refused) if _is_result(one)]
-
-    def strangers(self) -> list[Path]:
-        """What lies where results lie and is none, such as somebody's notes."""
-        steps = [one for one in _entries(self.root) if one.name not in APART]
-        return [
-            *(one for one in steps if not one.is_dir()),
-            *(one for one in self._in_steps([]) if not _is_result(one)),
-        ]
-
-    def blocked(self, steps: Iterable[str]) -> list[Path]:
-        """What is no folder in a place where the store, or one of these steps, needs one."""
-        needed = [self.root / name for name in (*sorted(APART), *steps)]
-        return [one for one in needed if os.path.lexists(one) and not one.is_dir()]
-
-    def _in_steps(self, refused: list[OSError] | None) -> list[Path]:
-        found = []
-        for step in _entries(self.root):
-            if step.name not in APART:
-                try:
-                    found += _entries(step)
-                except OSError as error:
-                    if refused is None:
-                        raise
-                    refused.append(error)
-        return found
-
-    def in_use(self, step: str, key: str) -> bool:
-        """Whether somebody works on a result or uses it."""
-        used = self.root / step / key / USED
-        return locks.is_held(self._lock_of(step, key)) or locks.is_held(used)
+        try:
+            return sorted((self.root / folder).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def discard(self, step: str, key: str, *, unless: Callable[[], bool]) -> bool:
         """Moves a result to the trash, if nobody works on it or uses it; whether it did.
@@ -334,7 +304,7 @@ class Store:
             folder = self.root / step / key
             used = folder / USED
             try:
-                lock = self._with_room(lambda: locks.attempt(self._lock_of(step, key)))
+                lock = self._with_room(lambda: locks.attempt(self._ready_lock_of(step, key)))
             except OSError as error:
                 # Its own file locks it as well: nobody uses the result without that. It is the one
                 # that is left where the disk has no room for another file.
@@ -352,31 +322,6 @@ class Store:
             self._to(folder, "trash")
             return True
 
-    def in_work(self, name: str) -> list[Path]:
-        """What has this name in scratch folders whose owners live."""
-        return [
-            folder / "made" / name
-            for folder in _entries(self.root / "tmp")
-            if locks.is_held(folder / OWNER) and os.path.lexists(folder / "made" / name)
-        ]
-
-    def leftovers(self) -> list[Path]:
-        """What the killed left, and the rebuilds that nobody works on any more."""
-        return [
-            *(one for one in _entries(self.root / "tmp") if not locks.is_held(one / OWNER)),
-            *_entries(self.root / "trash"),
-            *(one for one in _entries(self.root / "locks") if not locks.is_held(one)),
-            *(
-                one
-                for one in _entries(self.root / "reproduce")
-                if not locks.is_held(self._lock_of("reproduce", one.name))
-            ),
-        ]
-
-    def set_aside(self) -> list[Path]:
-        """What was set aside, since its record did not stand for it."""
-        return _entries(self.root / "aside")
-
     def clear(self, *, aside: bool = False) -> None:
         """Removes the leftovers; with `aside`, also what was set aside.
 
@@ -386,15 +331,15 @@ class Store:
         with self._writing():
             with self._beginning():
                 pass
-            for one in _entries(self.root / "reproduce"):
-                of_rebuild = self._lock_of("reproduce", one.name)
+            for one in self.entries("reproduce"):
+                of_rebuild = self._ready_lock_of("reproduce", one.name)
                 lock = self._with_room(partial(locks.attempt, of_rebuild))
                 if lock is not None:
                     try:
                         self._to(one, "trash")
                     finally:
                         lock.release()
-            for one in self.set_aside() if aside else ():
+            for one in self.entries("aside") if aside else ():
                 self._to(one, "trash")
             self._empty_trash()
             self._remove_free_locks()
@@ -445,7 +390,7 @@ class Store:
 
     def _remove_free_locks(self) -> None:
         """Removes the lock files that the killed left; whoever opened one meanwhile sees that."""
-        for left in _entries(self.root / "locks"):
+        for left in self.entries("locks"):
             if locks.is_held(left):
                 continue
             if (lock := locks.attempt(left)) is not None:
@@ -509,7 +454,7 @@ class Store:
 
     def _take(self, step: str, key: str) -> locks.Lock:
         return self._with_room(
-            lambda: locks.take(self._lock_of(step, key), f"{step} {key[:SHORT]}")
+            lambda: locks.take(self._ready_lock_of(step, key), f"{step} {key[:SHORT]}")
         )
 
     def _with_room(self, make: Callable[[], Made]) -> Made:
@@ -523,8 +468,9 @@ class Store:
         self._remove_free_locks()
         return make()
 
-    def _lock_of(self, step: str, key: str) -> Path:
-        return self._folder("locks") / f"{step}-{key}.lock"
+    def _ready_lock_of(self, step: str, key: str) -> Path:
+        """As :meth:`lock_of`, in a folder that is there."""
+        return self._folder("locks") / self.lock_of(step, key).name
 
     def _folder(self, name: str) -> Path:
         folder = self.root / name
@@ -548,103 +494,6 @@ class Store:
             raise StoreError(
                 f"the store {self.root} cannot be written: {system_errors.told(error, self.root)}"
             ) from error
-
-
-def recheck(files: Mapping[Path, str], results: Iterable[Result]) -> None:
-    """Hashes stored files, whatever their size and time say.
-
-    Args:
-        files: what is to be hashed, each with the digest that was recorded.
-        results: those that the files are of.
-
-    Raises:
-        StoreError: a file is not what was recorded. It is named, and the results that have such
-            files are removed; those that have one that cannot be read are set aside.
-    """
-    wrong = damaged(files)
-    if not wrong:
-        return
-    gone = [one for one in results if drop(one, wrong)]
-    names = ", ".join(f"{one.step} {one.key[:SHORT]}" for one in gone)
-    raise StoreError(
-        f"{next(iter(wrong.values())).why}. The stored file cannot be trusted. Removed from the "
-        f"store: {names}. Run again, which makes that anew."
-    )
-
-
-def drop(result: Result, wrong: Mapping[Path, "Damage"]) -> bool:
-    """Removes a result that has a damaged file, or sets it aside if one cannot be read."""
-    own = [damage for path, damage in wrong.items() if path.is_relative_to(result.files)]
-    unreadable = next((damage.why for damage in own if damage.unreadable), None)
-    if own:
-        Store(result.files.parents[2]).remove(result, unreadable)
-    return bool(own)
-
-
-class Damage(NamedTuple):
-    """What is wrong with a stored file; one that cannot be read may be whole."""
-
-    why: str
-    unreadable: bool = False
-
-
-def damaged(files: Mapping[Path, str]) -> dict[Path, Damage]:
-    """What is wrong with stored files, by path; bytes with several names are read once.
-
-    Args:
-        files: the digest that was recorded, by path.
-
-    Raises:
-        OSError: the system does not let a file be read, which says nothing of its bytes.
-    """
-    wrong, refused = examined(files)
-    if refused:
-        raise refused[0]
-    return wrong
-
-
-def examined(files: Mapping[Path, str]) -> tuple[dict[Path, Damage], list[OSError]]:
-    """As :func:`damaged`, and what the system said of each file that it does not let be read."""
-    stats: dict[Path, tuple[int, int]] = {}
-    found: dict[Path, str | OSError] = {}
-    total = 0
-    for path in files:
-        try:
-            stat = path.stat()
-        except OSError as error:
-            found[path] = error
-            continue
-        if (inode := (stat.st_dev, stat.st_ino)) not in stats.values():
-            total += stat.st_size
-        stats[path] = inode
-    with console.bytes_bar("checking", total) as advance, ThreadPoolExecutor(2) as pool:
-        first = {inode: path for path, inode in reversed(stats.items())}
-        read = pool.map(lambda path: _read_again(path, advance), first.values())
-        by_inode = dict(zip(first, read, strict=True))
-    found |= {path: by_inode[inode] for path, inode in stats.items()}
-    wrong: dict[Path, Damage] = {}
-    refused = []
-    for path, recorded in files.items():
-        one = found[path]
-        if isinstance(one, OSError) and one.errno not in NO_RECORD:
-            refused.append(one)
-        elif isinstance(one, OSError):
-            wrong[path] = Damage(f"{path}: {one.strerror}", unreadable=one.errno == errno.EIO)
-        elif one != recorded:
-            wrong[path] = Damage(f"{path}: has sha256 {one}, recorded was {recorded}")
-    return wrong, refused
-
-
-def _read_again(path: Path, advance: Callable[[int], None]) -> str | OSError:
-    digest = sha256()
-    try:
-        with filesystem.opened(path) as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-                advance(len(chunk))
-    except OSError as error:
-        return error
-    return digest.hexdigest()
 
 
 def _worked(
@@ -679,7 +528,7 @@ def _discard(mine: Path, owner: locks.Lock) -> None:
     with signals.held():
         with suppress(OSError):
             mounts.require_none(mine)
-            shutil.rmtree(mine / "made", ignore_errors=True)
+            shutil.rmtree(mine / MADE, ignore_errors=True)
             shutil.rmtree(mine, ignore_errors=True)
         owner.release()
 
@@ -694,19 +543,6 @@ def record_of(folder: Path) -> Record | None:
         return _read(folder / RECORD)
     except ValueError:
         return None
-
-
-def _is_result(place: Path) -> bool:
-    """Whether it is a result or lies in the place of one, as far as name and kind tell."""
-    return (place.is_dir() and not place.is_symlink()) or _KEY.fullmatch(place.name) is not None
-
-
-def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, sorted; nothing, if it is not there."""
-    try:
-        return sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def _output(file: Path, sha256: str | None) -> Output:

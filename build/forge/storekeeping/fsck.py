@@ -5,8 +5,10 @@ from pathlib import Path
 
 from forge.core import console, locks, system_errors
 from forge.core.errors import FileSystemError, StoreError
-from forge.core.store import SHORT, USED, Result, Store, drop, examined, record_of, result_of
+from forge.core.integrity import drop, examined
+from forge.core.store import SHORT, USED, Result, Store, record_of, result_of
 from forge.pipeline import STEPS
+from forge.storekeeping import contents
 
 
 def fsck(store: Store) -> None:
@@ -21,7 +23,7 @@ def fsck(store: Store) -> None:
     """
     wrong = unchecked = 0
     unread: list[OSError] = []
-    folders = store.folders(unread)
+    folders = contents.folders(store, unread)
     for error in unread:
         console.say(system_errors.told(error))
     for folder in folders:
@@ -31,7 +33,7 @@ def fsck(store: Store) -> None:
             unchecked += 1
             text = system_errors.told(error) if isinstance(error, OSError) else str(error)
             console.say(f"{folder.parent.name} {folder.name[:SHORT]}: {text}")
-    blocked = store.blocked(step.name for step in STEPS)
+    blocked = contents.blocked(store, (step.name for step in STEPS))
     _tell_others(store, blocked)
     if wrong or blocked:
         raise StoreError(f"{store.root}: {_outcome(wrong, len(folders), unchecked, blocked)}")
@@ -62,11 +64,11 @@ def _tell_others(store: Store, blocked: list[Path]) -> None:
     """Says what else lies there: of killed processes, set aside, or of somebody else."""
     for path in blocked:
         console.say(f"{path.relative_to(store.root)}: is no folder, and the store needs one")
-    for path in store.leftovers():
+    for path in contents.leftovers(store):
         console.say(f"{path.relative_to(store.root)}: is left over")
-    for path in store.set_aside():
+    for path in contents.set_aside(store):
         console.say(f"{path.relative_to(store.root)}: was set aside")
-    for path in store.strangers():
+    for path in contents.strangers(store):
         if path not in blocked:
             console.say(f"{path.relative_to(store.root)}: is no result; it is left as it is")
 

@@ -24,6 +24,7 @@ from forge.core.store import SHORT, Store
 from forge.manifest.ledger import Ledger
 from forge.pipeline import STEPS
 from forge.release.summary import size
+from forge.storekeeping import contents
 from forge.storekeeping.survey import Inode, Kept, inodes_of, last_used, needs_of, survey
 
 DAYS = 14
@@ -64,7 +65,7 @@ def gc(
     locks.tell_if_local(store.root)
     results, unread = survey(store)
     since = time.time() - days * _DAY
-    left = [*store.leftovers(), *(store.set_aside() if aside else ())]
+    left = [*contents.leftovers(store), *(contents.set_aside(store) if aside else ())]
     inodes = {path: tuple(inodes_of(path)) for path in left}
     gone = []
     # A result that cannot be read may need any of the others.
@@ -153,7 +154,7 @@ def _goes(store: Store, one: Kept, *, confirm: bool) -> bool:
 
     if confirm:
         return store.discard(one.step, one.key, unless=is_needed)
-    return not store.in_use(one.step, one.key) and not is_needed()
+    return not contents.in_use(store, one.step, one.key) and not is_needed()
 
 
 def _in_ledgers(store: Store) -> set[tuple[str, str]]:
@@ -163,7 +164,7 @@ def _in_ledgers(store: Store) -> set[tuple[str, str]]:
         StoreError: a ledger cannot be read, so nobody knows what its build needs.
     """
     found: set[tuple[str, str]] = set()
-    for path in store.in_work("ledger.json"):
+    for path in contents.in_work(store, "ledger.json"):
         try:
             found |= set(Ledger.parse(filesystem.read(path)).results.items())
         except FileNotFoundError:

@@ -13,6 +13,7 @@ from forge.core.errors import FileSystemError, StoreError
 from forge.core.store import APART, SHORT, USED, Record, Store, record_of
 from forge.pipeline import STEPS
 from forge.release.summary import size
+from forge.storekeeping import contents
 
 _ORDER = {step.name: number for number, step in enumerate(STEPS)}
 
@@ -65,7 +66,7 @@ def survey(store: Store) -> tuple[list[Kept], int]:
     """
     found = []
     unread: list[OSError] = []
-    folders = store.folders(unread)
+    folders = contents.folders(store, unread)
     said = [system_errors.told(error) for error in unread]
     for folder in folders:
         try:
@@ -127,7 +128,7 @@ def lines(store: Store, *, full: bool = False) -> Iterator[str]:
 def sizes(store: Store) -> list[str]:
     """Bytes by step and by what else lies there; what has several names counts at the first."""
     seen: set[tuple[int, int]] = set()
-    steps = {folder.parent.name for folder in store.folders()}
+    steps = {folder.parent.name for folder in contents.folders(store)}
     names = [*sorted(steps, key=_order), *sorted(APART)]
     rows = []
     for name in names:

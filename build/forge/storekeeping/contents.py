@@ -1,0 +1,91 @@
+"""What lies in a store, place by place: results, what is left over or set aside, and strangers."""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from forge.core import locks
+from forge.core.store import APART, MADE, OWNER, USED, Store
+
+_KEY = re.compile("[0-9a-f]{64}")
+
+
+def folders(store: Store, refused: list[OSError] | None = None) -> list[Path]:
+    """The places of all results, `<step>/<key>`; what they hold is not looked at.
+
+    Args:
+        store: the store.
+        refused: gets what the system says of a step's folder that it does not let be read.
+
+    Raises:
+        OSError: there is such a folder, and no such list.
+    """
+    return [one for one in _in_steps(store, refused) if _is_result(one)]
+
+
+def strangers(store: Store) -> list[Path]:
+    """What lies where results lie and is none, such as somebody's notes."""
+    steps = [one for one in store.entries() if one.name not in APART]
+    return [
+        *(one for one in steps if not one.is_dir()),
+        *(one for one in _in_steps(store, []) if not _is_result(one)),
+    ]
+
+
+def blocked(store: Store, steps: Iterable[str]) -> list[Path]:
+    """What is no folder in a place where the store, or one of these steps, needs one."""
+    needed = [store.root / name for name in (*sorted(APART), *steps)]
+    return [one for one in needed if os.path.lexists(one) and not one.is_dir()]
+
+
+def leftovers(store: Store) -> list[Path]:
+    """What the killed left, and the rebuilds that nobody works on any more."""
+    return [
+        *(one for one in store.entries("tmp") if not locks.is_held(one / OWNER)),
+        *store.entries("trash"),
+        *(one for one in store.entries("locks") if not locks.is_held(one)),
+        *(
+            one
+            for one in store.entries("reproduce")
+            if not locks.is_held(store.lock_of("reproduce", one.name))
+        ),
+    ]
+
+
+def set_aside(store: Store) -> list[Path]:
+    """What was set aside, since its record did not stand for it or nobody could hold it."""
+    return store.entries("aside")
+
+
+def in_use(store: Store, step: str, key: str) -> bool:
+    """Whether somebody works on a result or uses it."""
+    used = store.root / step / key / USED
+    return locks.is_held(store.lock_of(step, key)) or locks.is_held(used)
+
+
+def in_work(store: Store, name: str) -> list[Path]:
+    """What has this name in scratch folders whose owners live."""
+    return [
+        folder / MADE / name
+        for folder in store.entries("tmp")
+        if locks.is_held(folder / OWNER) and os.path.lexists(folder / MADE / name)
+    ]
+
+
+def _in_steps(store: Store, refused: list[OSError] | None) -> list[Path]:
+    found = []
+    for step in store.entries():
+        if step.name not in APART:
+            try:
+                found += store.entries(step.name)
+            except OSError as error:
+                if refused is None:
+                    raise
+                refused.append(error)
+    return found
+
+
+def _is_result(place: Path) -> bool:
+    """Whether it is a result or lies in the place of one, as far as name and kind tell."""
+    return (place.is_dir() and not place.is_symlink()) or _KEY.fullmatch(place.name) is not None
