@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from forge.core import canonical, closure, console, machine
 from forge.core.errors import FileSystemError, HallmarkError, NoEnvironmentError, StoreError
 from forge.core.files import Kind
-from forge.core.integrity import recheck as rechecked
+from forge.core.integrity import require_recorded
 from forge.core.model import Level
 from forge.core.store import Result, Store
 
@@ -285,7 +285,7 @@ def recheck(
         for name, paths in [*trusted.items(), *((name, ("",)) for name in found)]
         for path, digest in results[name].below(paths).items()
     }
-    rechecked(files, [results[name] for name in dict.fromkeys([*trusted, *found])])
+    require_recorded(files, [results[name] for name in dict.fromkeys([*trusted, *found])])
     for name in found:
         results[name] = replace(results[name], checked=True)
 

@@ -171,9 +171,9 @@ def test_what_this_build_hashed_is_not_hashed_again(job, tmp_path, monkeypatch):
         "quantize", "graft", "dress", "verify", "attest",
     }  # fmt: skip
     read = []
-    real = pipeline.rechecked
+    real = pipeline.require_recorded
     monkeypatch.setattr(
-        pipeline, "rechecked", lambda files, of: read.append(files) or real(files, of)
+        pipeline, "require_recorded", lambda files, of: read.append(files) or real(files, of)
     )
     place(told, tmp_path / "out")
     assert {path.suffix for files in read for path in files} == {

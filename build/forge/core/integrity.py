@@ -21,8 +21,8 @@ class Damage(NamedTuple):
     unreadable: bool = False
 
 
-def recheck(files: Mapping[Path, str], results: Iterable[Result]) -> None:
-    """Hashes stored files, whatever their size and time say.
+def require_recorded(files: Mapping[Path, str], results: Iterable[Result]) -> None:
+    """Hashes stored files; what is not what was recorded leaves the store.
 
     Args:
         files: what is to be hashed, each with the digest that was recorded.
