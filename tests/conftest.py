@@ -180,13 +180,17 @@ def without_head(checkpoint: Path, folder: Path) -> Path:
     return folder
 
 
-def write_list(path: Path, tensors: Mapping[str, tensorfile.Tensor]) -> None:
+def write_list(
+    path: Path,
+    tensors: Mapping[str, tensorfile.Tensor],
+    order: Callable[[Any], str] = tensor_list.by_name,
+) -> None:
     """Writes the list of tensors as they lie there, each with its digest."""
     lines = [
         tensor_list.line(tensor.spec, sha256(tensor.read()).hexdigest(), tensor.file.name)
         for tensor in tensors.values()
     ]
-    tensor_list.write(path, lines)
+    tensor_list.write(path, lines, order)
 
 
 def list_inputs(inputs: Path) -> None:
@@ -194,7 +198,7 @@ def list_inputs(inputs: Path) -> None:
     for role in ("base", "donor"):
         if (inputs / role).is_dir():
             path = inputs / tensor_list.of_input(role)
-            write_list(path, tensorfile.read_checkpoint(inputs / role))
+            write_list(path, tensorfile.read_checkpoint(inputs / role), tensor_list.by_file)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from conftest import FLAGSHIP, base_arrays, base_config, maxima_by_hand, write_checkpoint
 
 from forge import pipeline
-from forge.calibration import calibrate, record
+from forge.calibration import calibrate, decided, record
 from forge.core import canonical
 from forge.core.store import Store
 from forge.inputs import fetch
@@ -38,6 +38,10 @@ def build(root, base):
     fetched = pipeline.run(job, until="fetch")
     work = pipeline.work_on(job, fetched)
     maxima = maxima_by_hand(work.checkpoint.plan)
+    origin = {
+        "device": "a hand",
+        "calibration_sha256": decided.digest(job.recipe, work.checkpoint.plan),
+    }
     (step,) = (step for step in pipeline.STEPS if step.name == "calibrate")
     facts = {
         **pipeline.code_of(calibrate.__name__),
@@ -48,7 +52,7 @@ def build(root, base):
         job.store,
         step.name,
         facts,
-        lambda out: record.write(out / record.FILE, maxima, {"device": "a hand"}),
+        lambda out: record.write(out / record.FILE, maxima, origin),
     )
     place(pipeline.run(job, given={**fetched, "calibrate": calibrated}), root / "release")
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from hashlib import sha256
 
 import pytest
 from assets.verify.bench import SIGNED_LIST, SIGNED_MANIFEST, encoded, envelope
@@ -219,7 +220,8 @@ def test_release_of_a_commit_is_held_to_that_commit(bench, demands):
         definition["internalParameters"]["source"] = dict(source_tree._source_at(commit))
         for one in definition["resolvedDependencies"]:
             if one["name"].startswith(("build/", "lockfiles/")):
-                one["digest"]["sha256"] = source_tree._at(commit, one["name"])
+                blob = source_tree._at(commit, one["name"])
+                one["digest"]["sha256"] = sha256(blob).hexdigest()
             if one["name"] == "hallmark":
                 one["annotations"]["uncommitted_changes"] = False
 

@@ -29,17 +29,7 @@ if TYPE_CHECKING:
 
 def parameters(work: "Work") -> dict[str, Any]:
     """How far to verify, and the recipe that the result is compared with, but for its prose."""
-    prose = {"why": True}
-    recipe = work.recipe.model_dump(
-        mode="json",
-        exclude={
-            "title": True,
-            "published": True,
-            "keep": {"__all__": prose},
-            "remove": {"__all__": prose},
-        },
-    )
-    return {"level": work.job.level, "recipe": recipe}
+    return {"level": work.job.level, "recipe": work.recipe.without_prose()}
 
 
 def run(work: "Work", out: Path) -> None:

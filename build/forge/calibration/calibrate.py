@@ -19,10 +19,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from forge.calibration import record
+from forge.calibration import decided, record
 from forge.calibration.batches import Batch
 from forge.calibration.batches import read as read_batches
-from forge.core import canonical, files
+from forge.core import files
 from forge.core.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -44,14 +44,7 @@ FOREIGN_KERNELS = ("fla", "causal_conv1d", "flash_attn")
 def parameters(work: "Work") -> dict[str, Any]:
     """The samples, the engine, and of the plan what an engine is told."""
     made = work.checkpoint
-    told: dict[str, Any] = {"linears": _watched(made.plan)}
-    if work.recipe.calibration.engine == "llm-compressor":
-        told["config_groups"] = made.quantization["config_groups"]
-    return _decides(work.recipe) | {
-        "fused": [rule.model_dump(mode="json") for rule in work.recipe.fused],
-        # Tens of thousands of names, in a mixture of experts.
-        "told_sha256": canonical.sha256_text(canonical.dumps(told)),
-    }
+    return decided.parameters(work.recipe, made.plan, made.quantization["config_groups"])
 
 
 def run(work: "Work", out: Path) -> None:
@@ -139,7 +132,7 @@ def merge(plan: "Plan", maxima: Mapping[str, float]) -> dict[str, float]:
     Raises:
         CalibrationError: a linear that no sample reached, or a maximum that cannot be one.
     """
-    groups = _watched(plan)
+    groups = decided.watched(plan)
     for module in (module for group in groups for module in group):
         if module not in maxima:
             raise CalibrationError(
@@ -148,19 +141,6 @@ def merge(plan: "Plan", maxima: Mapping[str, float]) -> dict[str, float]:
             )
         record.check(module, maxima[module])
     return {module: max(maxima[member] for member in group) for group in groups for module in group}
-
-
-def _watched(plan: "Plan") -> list[tuple[str, ...]]:
-    """The groups of linears whose inputs have a scale; linears of one group share their format."""
-    calibrated = set(plan.calibrated)
-    return [group for group in plan.groups if calibrated.issuperset(group)]
-
-
-def _decides(recipe: "Recipe") -> dict[str, Any]:
-    return {
-        "architecture": recipe.architecture,
-        "calibration": recipe.calibration.model_dump(mode="json"),
-    }
 
 
 def _pin_arithmetic() -> None:
@@ -193,9 +173,8 @@ def _origin(recipe: "Recipe", plan: "Plan", batches: Sequence[Batch]) -> dict[st
 
     wanted = recipe.calibration
     _, distribution = ENGINES[wanted.engine]
-    decides = {**_decides(recipe), "groups": _watched(plan)}
     return {
-        "calibration_sha256": canonical.sha256_text(canonical.dumps(decides)),
+        "calibration_sha256": decided.digest(recipe, plan),
         "engine": {"name": wanted.engine, "version": version(distribution)},
         "torch": torch.__version__,
         "transformers": version("transformers"),

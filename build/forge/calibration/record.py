@@ -6,18 +6,18 @@ comes from: engine, versions, device, and each sample with its set, its rows (fi
 counted from 0), its number of tokens and their digest.
 """
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from forge.core import canonical
-from forge.core.errors import CalibrationError
+from forge.core.errors import CalibrationError, TensorFileError
 from forge.tensors import tensorfile
 from forge.tensors.small_floats import SMALLEST_NORMAL, global_scale
+from forge.tensors.tensorfile import Tensor
 
 FILE = "calibration.safetensors"
 
@@ -37,7 +37,17 @@ def read(path: Path, modules: Sequence[str]) -> dict[str, np.float32]:
         CalibrationError: the record is for other modules, or a value is none that
             :func:`check` takes.
     """
-    tensors = {tensor.name: tensor for tensor in tensorfile.read_header(path)}
+    return parse(path, tensorfile.read_header(path), Tensor.read, modules)
+
+
+def parse(
+    path: Path,
+    found: Iterable[Tensor],
+    value: Callable[[Tensor], bytes],
+    modules: Sequence[str],
+) -> dict[str, np.float32]:
+    """As :func:`read`, of the tensors of a record and what gives the bytes of one."""
+    tensors = {tensor.name: tensor for tensor in found}
     if tensors.keys() != set(modules):
         missing = sorted(set(modules) - tensors.keys())
         extra = sorted(tensors.keys() - set(modules))
@@ -51,7 +61,7 @@ def read(path: Path, modules: Sequence[str]) -> dict[str, np.float32]:
             raise CalibrationError(
                 f"{path}: {name!r} is {tensor.dtype} {list(tensor.shape)}, not one F32 value."
             )
-        maxima[name] = np.frombuffer(tensor.read(), dtype="<f4")[0]
+        maxima[name] = np.frombuffer(value(tensor), dtype="<f4")[0]
         check(name, float(maxima[name]))
     return maxima
 
@@ -62,11 +72,22 @@ def origin(path: Path) -> dict[str, Any]:
     Raises:
         TensorFileError: the file is too short for the header that it claims.
     """
-    with path.open("rb") as file:
-        prefix = file.read(tensorfile.LENGTH_BYTES)
-        length = tensorfile.header_length(path, path.stat().st_size, prefix)
-        header = json.loads(file.read(length))
-    return dict(json.loads(header["__metadata__"]["origin"]))
+    return parse_origin(path, path.read_bytes())
+
+
+def parse_origin(path: Path, data: bytes) -> dict[str, Any]:
+    """As :func:`origin`, of the bytes of a record.
+
+    Raises:
+        TensorFileError: it is too short for the header that it claims, or says nothing.
+    """
+    first = tensorfile.LENGTH_BYTES
+    length = tensorfile.header_length(path, len(data), data[:first])
+    try:
+        header = canonical.loads(data[first : first + length])
+        return dict(canonical.loads(header["__metadata__"]["origin"].encode()))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise TensorFileError(f"{path}: does not say where it comes from: {error}.") from error
 
 
 def check(module: str, value: float) -> None:

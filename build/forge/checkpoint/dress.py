@@ -7,7 +7,7 @@ must have the digest that fetch took.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,15 +19,21 @@ from forge.tensors import configs, tensor_list, tensorfile, vllm_names
 from forge.tensors.checkpoint import Checkpoint  # by which what makes it counts in the key
 from forge.tensors.configs import CONFIG, QUANT_CONFIG, TEMPLATE
 from forge.tensors.plan import Plan
-from forge.tensors.tensorfile import Tensor
+from forge.tensors.tensorfile import Spec
 
 if TYPE_CHECKING:
     from forge.pipeline import Work
 
+QUANTIZATION = "quantization_config"
+
 
 def parameters(work: "Work") -> dict[str, Any]:
     """What is edited; the files themselves count through the needed results' digests."""
-    recipe = work.recipe
+    return decided(work.recipe)
+
+
+def decided(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides the files beside the weights."""
     return {
         "architecture": recipe.architecture,
         "layout": recipe.layout.model_dump(mode="json"),
@@ -41,34 +47,75 @@ def parameters(work: "Work") -> dict[str, Any]:
 def run(work: "Work", out: Path) -> Mapping[str, str]:
     """Assembles the checkpoint; the shards are linked, not copied."""
     recipe, fetched = work.recipe, work.needed["fetch"].digests
-    made = configs.made_files(recipe)
     into = _Folder(out)
     for step in ("quantize", "graft"):
         for name, digest in work.needed[step].digests.items():
             if name != tensor_list.FILE:
                 into.link(work.needed[step].files / name, name, digest)
     placed = [
-        (path.name, tensor)
+        (path.name, tensor.spec)
         for path in tensorfile.files_in(out)
         for tensor in tensorfile.read_header(path)
     ]
-    _carry(recipe, work.inputs, fetched, into, made)
-    if recipe.template is not None:
-        path = f"template/{TEMPLATE}"
-        into.write(TEMPLATE, _read(work.inputs / path, fetched.get(path)))
-    ignore = configs.ignore_list(recipe, (tensor for _, tensor in placed))
-    index = tensorfile.index_json((file, tensor.spec) for file, tensor in placed)
-    into.write(tensorfile.INDEX, _json(index))
-    if QUANT_CONFIG in made:
-        into.write(QUANT_CONFIG, _json(configs.quant_config(recipe, ignore)))
-    base = work.inputs / "base" / CONFIG
-    config = _parse(base, _read(base, fetched.get(f"base/{CONFIG}")))
-    config["quantization_config"] = configs.quantization_config(recipe, ignore)
-    stored = [tensor for _, tensor in placed]
+    here = {f"base/{path.name}": path for path in (work.inputs / "base").iterdir()}
+    if absent := sorted({f"base/{path}" for path in recipe.strip} - here.keys()):
+        raise DressError(
+            f"{recipe.name}.toml: strip names {absent[0].removeprefix('base/')}, which the base "
+            "does not have."
+        )
+    for name, source in carried(recipe, here).items():
+        into.write(name, _read(work.inputs / source, fetched.get(source)))
+    originals = {
+        name: _read(work.inputs / "base" / name, fetched.get(f"base/{name}"))
+        for name in configs.edited_files(recipe)
+    }
     made_of: Checkpoint = work.checkpoint
-    _require_understood(recipe, config["quantization_config"], made_of.plan, stored)
-    into.write(CONFIG, _json(config))
+    for name, data in made(recipe, made_of.plan, originals, placed).items():
+        into.write(name, data)
     return into.digests
+
+
+def carried(recipe: Recipe, fetched: Iterable[str]) -> dict[str, str]:
+    """The files of the result that are inputs as they are: where fetch left each, by its name."""
+    others = {*configs.made_files(recipe), *configs.edited_files(recipe)}
+    base = {
+        path.removeprefix("base/"): path
+        for path in sorted(fetched)
+        if path.startswith("base/") and not path.endswith(tensorfile.SUFFIX)
+    }
+    template = {TEMPLATE: f"template/{TEMPLATE}"} if recipe.template is not None else {}
+    return {name: path for name, path in base.items() if name not in others} | template
+
+
+def made(
+    recipe: Recipe,
+    plan: Plan,
+    originals: Mapping[str, bytes],
+    placed: Sequence[tuple[str, Spec]],
+) -> dict[str, bytes]:
+    """The files that differ from the base's: configs, index, and what has keys stripped.
+
+    Args:
+        recipe: says what is edited.
+        plan: which linears are stored in which format.
+        originals: the base's files that are edited, by name.
+        placed: the tensors of the result, each with its file.
+
+    Raises:
+        DressError: a file is no JSON object, or an engine would not find with the config what is
+            stored.
+    """
+    specs = [spec for _, spec in placed]
+    ignore = configs.ignore_list(recipe, specs)
+    files = {name: _parse(name, data) for name, data in originals.items()}
+    for name, keys in recipe.strip.items():
+        files[name] = {key: value for key, value in files[name].items() if key not in keys}
+    config = {**files[CONFIG], QUANTIZATION: configs.quantization_config(recipe, ignore)}
+    _require_understood(recipe, config[QUANTIZATION], plan, specs)
+    files |= {CONFIG: config, tensorfile.INDEX: tensorfile.index_json(placed)}
+    if QUANT_CONFIG in configs.made_files(recipe):
+        files[QUANT_CONFIG] = configs.quant_config(recipe, ignore)
+    return {name: _json(data) for name, data in files.items()}
 
 
 class _Folder:
@@ -92,7 +139,7 @@ class _Folder:
 
 
 def _require_understood(
-    recipe: Recipe, config: Mapping[str, Any], plan: Plan, stored: Sequence[Tensor]
+    recipe: Recipe, config: Mapping[str, Any], plan: Plan, stored: Sequence[Spec]
 ) -> None:
     """Refuses a config with which the engine would not find what is stored."""
     if wrong := vllm_names.mistaken(config, configs.linears(stored, plan)):
@@ -100,31 +147,6 @@ def _require_understood(
             f"{recipe.name}.toml: with the ignore list {config['ignore']}, vLLM takes "
             f"{len(wrong)} layer(s) for something else than is stored, first {wrong[0]!r}. "
             "Correct layout.ignore, or leave it out to list every module by name."
-        )
-
-
-def _carry(
-    recipe: Recipe,
-    inputs: Path,
-    fetched: Mapping[str, str],
-    into: _Folder,
-    made: Collection[str],
-) -> None:
-    """Copies the base's other files, with the recipe's keys stripped."""
-    base = inputs / "base"
-    for path in sorted(base.iterdir()):
-        if path.suffix == ".safetensors" or path.name in made:
-            continue
-        data = _read(path, fetched.get(f"base/{path.name}"))
-        if path.name in recipe.strip:
-            stripped = _parse(path, data)
-            for key in recipe.strip[path.name]:
-                stripped.pop(key, None)
-            data = _json(stripped)
-        into.write(path.name, data)
-    if absent := sorted(recipe.strip.keys() - into.digests.keys()):
-        raise DressError(
-            f"{recipe.name}.toml: strip names {absent[0]}, which the base does not have."
         )
 
 
@@ -142,7 +164,7 @@ def _read(path: Path, expected: str | None) -> bytes:
     return data
 
 
-def _parse(path: Path, data: bytes) -> dict[str, Any]:
+def _parse(path: str, data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except ValueError as error:

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forge.checkpoint.layout import HEAD, head
 from forge.core.errors import GraftError
 from forge.manifest.tensor_list import TensorLine
+from forge.recipes.recipe import Recipe
 from forge.tensors import tensor_list, tensorfile
 from forge.tensors.checkpoint import Checkpoint  # by which what makes it counts in the key
 from forge.tensors.tensorfile import Tensor
@@ -20,13 +22,15 @@ from forge.tensors.tensorfile import Tensor
 if TYPE_CHECKING:
     from forge.pipeline import Work
 
-FILE = "model-mtp.safetensors"
-
 
 def parameters(work: "Work") -> dict[str, Any]:
     """Where the head comes from and its tensors; the bytes count through the fetch's digests."""
-    mtp = work.recipe.mtp
-    return {"source": work.checkpoint.head_source, "tensors": list(mtp.tensors)}
+    return decided(work.recipe, work.checkpoint.head_source)
+
+
+def decided(recipe: Recipe, source: str | None) -> dict[str, Any]:
+    """What decides the head's shard beside the bytes, given where the head comes from."""
+    return {"source": source, "tensors": list(recipe.mtp.tensors)}
 
 
 def run(work: "Work", out: Path) -> Mapping[str, str]:
@@ -34,8 +38,8 @@ def run(work: "Work", out: Path) -> Mapping[str, str]:
     made: Checkpoint = work.checkpoint
     if made.head_source is None:
         return {}
-    digest, lines = graft(made.head, made.head_digests, work.recipe.mtp.tensors, out / FILE)
-    return {FILE: digest, tensor_list.FILE: tensor_list.write(out / tensor_list.FILE, lines)}
+    digest, lines = graft(made.head, made.head_digests, work.recipe.mtp.tensors, out / HEAD)
+    return {HEAD: digest, tensor_list.FILE: tensor_list.write(out / tensor_list.FILE, lines)}
 
 
 def graft(
@@ -68,7 +72,7 @@ def graft(
             "take the head from a donor that has it whole."
         )
     tensors = [source[name] for name in sorted(declared)]
-    header = tensorfile.header_bytes([tensor.spec for tensor in tensors])
+    header = tensorfile.header_bytes(head(tensor.spec for tensor in tensors))
     digest, lines = hashlib.sha256(header), []
     with path.open("xb") as file:
         file.write(header)

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from forge.calibration import record
+from forge.checkpoint import layout
 from forge.core import console, disk
 from forge.tensors import packing, stream, tensor_list, tensorfile
 from forge.tensors.checkpoint import Checkpoint  # by which what makes it counts in the key
-from forge.tensors.plan import Linear, Plan
+from forge.tensors.plan import Plan
 from forge.tensors.stream import Bytes, Conveyor, Reader, Written
 from forge.tensors.tensor_list import NewHash
 from forge.tensors.tensorfile import Spec, Tensor
@@ -32,20 +33,7 @@ if TYPE_CHECKING:
 
 def parameters(work: "Work") -> dict[str, Any]:
     """The rules and the layout; base and record count through their digests."""
-    recipe = work.recipe
-    rules = {
-        "fused": recipe.fused, "quantize": recipe.quantize, "keep": recipe.keep,
-        "remove": recipe.remove,
-    }  # fmt: skip
-    return {
-        **{
-            key: [rule.model_dump(mode="json", exclude={"why"}) for rule in group]
-            for key, group in rules.items()
-        },
-        "mtp": list(recipe.mtp.tensors),
-        "loader": recipe.layout.loader,
-        "shard_bytes": recipe.layout.shard_bytes,
-    }
+    return layout.decided(work.recipe)
 
 
 def run(work: "Work", out: Path) -> Mapping[str, str]:
@@ -78,13 +66,15 @@ def checkpoint_bytes(made: Checkpoint, base: Path) -> int:
     Known from headers and rules: shards to the byte. Of the files in `base` beside the weights, the
     sizes that they have there; dress changes some of them by a few kilobytes.
     """
-    parts = made.plan.by_tensor()
-    group_of = {module: group for group in made.plan.groups for module in group}
-    body = list(_emitted(made.base, made.plan, parts, group_of))
+    body = layout.body(_specs(made.base), made.plan, made.recipe.layout.shard_bytes)
     head = [made.head[name].spec for name in made.recipe.mtp.tensors if name in made.head]
-    shards = [*_fill_shards(body, made.recipe.layout.shard_bytes).values(), head]
+    shards = [*body.values(), head]
     files = (path for path in base.iterdir() if path.suffix != ".safetensors")
     return sum(map(_file_bytes, shards)) + sum(path.stat().st_size for path in files)
+
+
+def _specs(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:
+    return {name: tensor.spec for name, tensor in tensors.items()}
 
 
 def _file_bytes(specs: Sequence[Spec]) -> int:
@@ -125,7 +115,7 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
     """
     group_of = {module: group for group in plan.groups for module in group}
     parts = plan.by_tensor()
-    shards = _fill_shards(list(_emitted(base, plan, parts, group_of)), shard_bytes)
+    shards = layout.body(_specs(base), plan, shard_bytes)
     copied = {name: arrived[name] for name in plan.keep if name in arrived}
     passed_over = {*plan.mtp, *plan.removed}
     waiting: dict[tuple[str, ...], list[packing.Member]] = defaultdict(list)
@@ -162,40 +152,3 @@ def _copy(tensor: Tensor, reader: Reader, conveyor: Conveyor) -> None:
 def _copied(read: Future[None], data: memoryview) -> Iterator[Bytes]:
     read.result()
     yield data
-
-
-def _emitted(
-    base: Mapping[str, Tensor],
-    plan: Plan,
-    parts: Mapping[str, Sequence[Linear]],
-    group_of: Mapping[str, tuple[str, ...]],
-) -> Iterator[Spec]:
-    """What is written, in order: a kept tensor at its place, a group where its last member lies."""
-    keep = set(plan.keep)
-    seen: dict[tuple[str, ...], list[Linear]] = {group: [] for group in plan.groups}
-    for name, tensor in base.items():
-        if name in keep:
-            yield tensor.spec
-        for linear in parts.get(name, ()):
-            linear.format.check(linear.module, tensor.dtype, linear.place.shape)
-            members = seen[group_of[linear.module]]
-            members.append(linear)
-            if len(members) == len(group_of[linear.module]):
-                for member in members:
-                    yield from member.format.specs(member.module, member.place.shape)
-
-
-def _fill_shards(specs: Sequence[Spec], shard_bytes: int) -> dict[str, list[Spec]]:
-    """Fills shards in order; none exceeds `shard_bytes` unless one tensor alone does."""
-    shards: list[list[Spec]] = [[]]
-    size = 0
-    for spec in specs:
-        if shards[-1] and size + spec.nbytes > shard_bytes:
-            shards.append([])
-            size = 0
-        shards[-1].append(spec)
-        size += spec.nbytes
-    return {
-        f"model-{number:05d}-of-{len(shards):05d}.safetensors": shard
-        for number, shard in enumerate(shards, start=1)
-    }

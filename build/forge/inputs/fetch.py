@@ -1,10 +1,11 @@
 """The fetch step: every input at its pin, every file checked by its digest, no large one copied.
 
 The result has `base/` and `donor/` (links to where the bytes lie), `tensors/base.jsonl` and
-`tensors/donor.jsonl` with the sha256 of each of their tensors, `template/chat_template.jinja` if
-the recipe replaces it, `calibration/<set>/samples.jsonl` or `rows.jsonl`, `perplexity/text.txt`,
-and `inputs.json`, which tells where every file read is from and what its sha256 is, in the same
-words on every machine. What the base lacks and the donor lends is linked into `base/` as well.
+`tensors/donor.jsonl` with the sha256 of each of their tensors in the order of the data,
+`template/chat_template.jinja` if the recipe replaces it, `calibration/<set>/samples.jsonl` or
+`rows.jsonl`, `perplexity/text.txt`, and `inputs.json`, which tells where every file read is from
+and what its sha256 is, in the same words on every machine. What the base lacks and the donor lends
+is linked into `base/` as well.
 
 A real build takes each input from the mirror if that has it, else from the hub. A rehearsal takes
 the base that it was given, or the stand-in, and all else from the stand-in, so that its artifact
@@ -17,24 +18,22 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from glob import escape
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.core import canonical, console, disk
+from forge.core import console, disk
 from forge.core.errors import FetchError
 from forge.core.files import LFS_POINTER, Feed, File, Kind, Origin, Watch, unwatched
-from forge.inputs import hub, mirror, sample_files, samples, standin
+from forge.inputs import decided, hub, mirror, sample_files, samples, standin
 from forge.manifest import document
-from forge.manifest.inputs import InputFile, Inputs, InputSource
+from forge.manifest.inputs import InputFile, Inputs
 from forge.manifest.names import INPUTS
 from forge.manifest.tensor_list import TensorLine
-from forge.recipes.recipe import CalibrationSet, Donor
-from forge.recipes.sources import Checkpoint, Dataset, Source, Template, Unresolved
+from forge.recipes.recipe import CalibrationSet
+from forge.recipes.sources import Source, Template, Unresolved
 from forge.tensors import tensor_list
 from forge.tensors.tensor_list import Arriving
-from forge.tensors.tensorfile import INDEX
 
 if TYPE_CHECKING:
     from forge.pipeline import Job, Work
@@ -75,16 +74,9 @@ def parameters(work: "Work") -> dict[str, Any]:
         FetchError: a source cannot give what the recipe takes, as far as its listing tells.
     """
     origins = _origins(work)
-    recipe = work.recipe
     return {
         "origins": {role: [origin.kind, origin.key] for role, origin in origins.items()},
-        "calibration": {
-            name: [wanted.column, wanted.rows, wanted.most_rows]
-            for name, wanted in recipe.calibration.sets.items()
-        },
-        "perplexity": [recipe.perplexity.column, recipe.perplexity.text_sha256],
-        "template": recipe.template and recipe.template.sha256,
-        "lent": list(recipe.lent),
+        **decided.of(work.recipe),
     }
 
 
@@ -114,7 +106,7 @@ def run(work: "Work", out: Path) -> dict[str, str]:
         arrival = _Arrival()
         taken[role] = _take(role, origins[role], arrival.watch)
         listed = tensor_list.of_input(role)
-        tensors[listed] = tensor_list.write(out / listed, arrival.lines())
+        tensors[listed] = tensor_list.write(out / listed, arrival.lines(), tensor_list.by_file)
         configs |= arrival.configs
     document.write(out / INPUTS, _inputs(origins, taken))
     linked = _linked(taken, job.recipe.lent)
@@ -137,7 +129,7 @@ def origin_of(job: "Job", role: str) -> Origin:
     """
     kind, source = job.origins[role], job.recipe.sources[role]
     if kind == "local" and job.base is not None:
-        return mirror.local(job.base, _base_globs(job))
+        return mirror.local(job.base, decided.base_globs(job.recipe))
     if kind == "mirror":
         found = _mirrored(job, source)
         if found is None:
@@ -146,50 +138,30 @@ def origin_of(job: "Job", role: str) -> Origin:
             )
         return found
     if kind == "hub":
-        return hub.repository(source, globs_of(source), job.store.root / "hub")
+        return hub.repository(source, decided.globs_of(source), job.store.root / "hub")
     return _standin(job, role, source)
-
-
-def _base_globs(job: "Job") -> tuple[str, ...]:
-    """What a rehearsal takes of its base: what the donor lends is the base's own if it has it."""
-    return (*job.recipe.base.files, *map(escape, job.recipe.lent))
 
 
 def _standin(job: "Job", role: str, source: Source) -> Origin:
     """What stands for a source in a rehearsal."""
     if role == "base":
-        return standin.checkpoint(job.recipe, _base_globs(job), STANDINS)
+        return standin.checkpoint(job.recipe, decided.base_globs(job.recipe), STANDINS)
     if role == "donor":
-        # Whatever the donor's files are called: the stand-in's head lies in its own checkpoint.
-        donated = ("*.safetensors", INDEX, *map(escape, job.recipe.lent))
-        return standin.checkpoint(job.recipe, donated, STANDINS)
+        return standin.checkpoint(job.recipe, decided.donated_globs(job.recipe), STANDINS)
     if isinstance(source, Template):
         return standin.template(STANDINS)
     if isinstance(source, CalibrationSet):
         return standin.samples(source, STANDINS)
-    return standin.corpus("evaluation", STANDINS)
+    return standin.corpus(standin.EVALUATION, STANDINS)
 
 
 def _mirrored(job: "Job", source: Source) -> Origin | None:
     if job.mirror is None:
         return None
-    found = mirror.repository(job.mirror, source, globs_of(source))
+    found = mirror.repository(job.mirror, source, decided.globs_of(source))
     if found is None and source == job.recipe.perplexity:
         found = mirror.joined_text(job.mirror, job.recipe.perplexity)
     return found
-
-
-def globs_of(source: Source) -> tuple[str, ...]:
-    """The files that a recipe takes of a source."""
-    if isinstance(source, Donor):
-        return (*source.files, *map(escape, source.lends))
-    if isinstance(source, Checkpoint):
-        return source.files
-    if isinstance(source, CalibrationSet):
-        return (escape(source.file), *source.media)
-    if isinstance(source, Template | Dataset):
-        return (escape(source.file),)
-    raise TypeError(f"{type(source).__name__} does not say which files it takes")
 
 
 def _published_text(job: "Job") -> Kind:
@@ -356,7 +328,7 @@ def _joined(rows: Sequence[object], path: Path) -> bytes:
 
 def _inputs(origins: Mapping[str, Origin], taken: Taken) -> Inputs:
     """What was read and from where; names no folder of this machine and no time."""
-    files = (
+    files = [
         InputFile(
             role=role,
             path=path,
@@ -364,25 +336,11 @@ def _inputs(origins: Mapping[str, Origin], taken: Taken) -> Inputs:
             bytes=file.bytes,
             uri=origins[role].uri if origins[role].joined else f"{origins[role].uri}#{path}",
         )
-        for role, group in sorted(taken.items())
-        for path, file in sorted(group.items())
-    )
-    sources = {
-        role: InputSource(
-            kind=origin.kind,
-            uri=origin.uri,
-            revision=origin.revision or _revision(taken[role]),
-            name=origin.name,
-        )
-        for role, origin in origins.items()
-    }
-    return Inputs(sources=sources, files=tuple(files))
-
-
-def _revision(files: Mapping[str, File]) -> str:
-    """A revision for files that have none: the digest of their SHA256SUMS."""
-    sums = "".join(f"{file.sha256}  {path}\n" for path, file in sorted(files.items()))
-    return f"sha256:{canonical.sha256_text(sums)}"
+        for role, group in taken.items()
+        for path, file in group.items()
+    ]
+    named = {role: (one.kind, one.uri, one.name) for role, one in origins.items()}
+    return decided.inputs(named, {role: one.revision for role, one in origins.items()}, files)
 
 
 def _linked(taken: Taken, lent: Sequence[str]) -> Taken:

@@ -30,6 +30,8 @@ from forge.core.files import (
 from forge.recipes.sources import Dataset, Source
 
 SUMS = "SHA256SUMS"
+LOCAL_URI = "local:base"
+LOCAL_TITLE = "a local checkpoint"
 SUMS_COMMAND = f"find -L . -type f ! -name {SUMS} | sort | xargs sha256sum > {SUMS}"
 # A line of sha256sum: digest, a space, a space or `*`, the path.
 _SUMS_LINE = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
@@ -106,9 +108,9 @@ def local(folder: Path, globs: Sequence[str]) -> Origin:
     found = stamps(paths)
     return Origin(
         kind="local",
-        uri="local:base",
+        uri=LOCAL_URI,
         revision=None,
-        name="a local checkpoint",
+        name=LOCAL_TITLE,
         key=found,
         take=partial(hash_files, paths, found),
         folder=folder,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from forge.core import console
 from forge.core.files import names_in
-from forge.inputs import fetch, hub
+from forge.inputs import decided, fetch, hub
 from forge.tensors import admission, tensor_list
 from forge.tensors.admission import Offer
 from forge.tensors.configs import CONFIG
@@ -80,5 +80,5 @@ def _offered(job: "Job", role: str) -> Iterator[Offer]:
         yield admission.read(there)
         return
     with job.store.scratch("preflight") as folder:
-        hub.outline(source, fetch.globs_of(source), cache, folder)
+        hub.outline(source, decided.globs_of(source), cache, folder)
         yield admission.read(folder)

@@ -21,6 +21,10 @@ from forge.recipes.recipe import CalibrationSet, Recipe
 ROOT = Path(__file__).resolve().parents[2] / "standins"
 PINS = "pins.toml"
 TEMPLATE = "chat_template.jinja"
+CHECKPOINT_TITLE = "Hallmark stand-in {}"
+TEMPLATE_TITLE = "Hallmark's replacement chat template"
+CORPUS_TITLE = "Hallmark corpus, {} part"
+EVALUATION = "evaluation"
 REQUEST = "Write an encyclopedia article about: {title}"
 PINS_REMEDY = "Restore it with git, or pin it as it is with `python -m forge.inputs.standin`."
 _PINS_HEADER = "# The chat template and the corpus. Written by: python -m forge.inputs.standin\n"
@@ -65,7 +69,7 @@ def checkpoint(recipe: Recipe, globs: Sequence[str], root: Path) -> Origin:
     _require_same(folder, card.files, names_in(folder), remedy)
     names = select(card.files, globs, str(folder), strict=False)
     digests = {name: card.files[name] for name in names}
-    return _origin(recipe.standin, f"Hallmark stand-in {recipe.standin}", folder, digests, remedy)
+    return _origin(recipe.standin, CHECKPOINT_TITLE.format(recipe.standin), folder, digests, remedy)
 
 
 def template(root: Path) -> Origin:
@@ -75,7 +79,7 @@ def template(root: Path) -> Origin:
         FetchError: `pins.toml` is malformed, or does not list what is there.
     """
     digests = {TEMPLATE: _pins(root)[TEMPLATE]}
-    return _origin("template", "Hallmark's replacement chat template", root, digests, PINS_REMEDY)
+    return _origin("template", TEMPLATE_TITLE, root, digests, PINS_REMEDY)
 
 
 def corpus(part: str, root: Path, count: int | None = None) -> Origin:
@@ -85,15 +89,15 @@ def corpus(part: str, root: Path, count: int | None = None) -> Origin:
         FetchError: `pins.toml` is malformed or does not list what is there, or the corpus has no
             such part.
     """
-    prefix, pins = f"corpus/{part}/", _pins(root)
-    names = sorted(name for name in pins if name.startswith(prefix))
+    pins = _pins(root)
+    names = names_of(pins, part)
     if not names:
         raise FetchError(
-            f"{root / prefix}: the corpus has no such part; add files there and run "
+            f"{root / 'corpus' / part}: the corpus has no such part; add files there and run "
             "`python -m forge.inputs.standin`."
         )
     digests = {name: pins[name] for name in names[:count]}
-    return _origin("corpus", f"Hallmark corpus, {part} part", root, digests, PINS_REMEDY)
+    return _origin("corpus", CORPUS_TITLE.format(part), root, digests, PINS_REMEDY)
 
 
 def samples(wanted: CalibrationSet, root: Path) -> Origin:
@@ -102,9 +106,20 @@ def samples(wanted: CalibrationSet, root: Path) -> Origin:
     Raises:
         FetchError: as :func:`corpus`.
     """
+    part, count = part_of(wanted)
+    return corpus(part, root, count)
+
+
+def part_of(wanted: CalibrationSet) -> tuple[str, int | None]:
+    """The part of the corpus that stands for a calibration set, and how many of its files."""
     if wanted.content == "image-text":
-        return corpus(f"images/{wanted.config}", root)
-    return corpus("calibration", root, wanted.samples)
+        return f"images/{wanted.config}", None
+    return "calibration", wanted.samples
+
+
+def names_of(pins: Iterable[str], part: str) -> list[str]:
+    """The files of a part of the corpus, sorted."""
+    return sorted(name for name in pins if name.startswith(f"corpus/{part}/"))
 
 
 def conversation(article: Path) -> list[dict[str, str]]:
@@ -126,6 +141,15 @@ def pin(root: Path) -> None:
     """Writes `pins.toml` for the template and the corpus as they are now."""
     lines = [f'"{name}" = "{canonical.sha256_file(root / name)}"\n' for name in _names(root)]
     (root / PINS).write_text(_PINS_HEADER + "\n[files]\n" + "".join(lines), encoding="utf-8")
+
+
+def parse(data: bytes, model: type[_Model]) -> _Model:
+    """What a card or `pins.toml` says.
+
+    Raises:
+        ValueError: it is malformed, as TOML, UTF-8 and pydantic tell it.
+    """
+    return model.model_validate(tomllib.loads(data.decode("utf-8")))
 
 
 def _pins(root: Path) -> Mapping[str, str]:
@@ -176,8 +200,7 @@ def _check(path: Path, digest: str, remedy: str, watch: Watch) -> File:
 
 def _read(path: Path, model: type[_Model]) -> _Model:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-        return model.model_validate(data)
+        return parse(path.read_bytes(), model)
     except OSError as error:
         raise FetchError(f"{path}: cannot be read ({error.strerror}); restore it.") from error
     except ValueError as error:  # TOML, UTF-8 and pydantic raise kinds of it

@@ -13,7 +13,7 @@ MIB = 1 << 20
 # A statement of the largest checkpoints has less than one MiB, their tensors.jsonl some 30.
 MOST = 16 * MIB
 MOST_BUNDLE = 24 * MIB  # a statement in base64
-_LISTED = {TENSORS: 256 * MIB, ERRORS: 256 * MIB}
+MOST_LISTED = 256 * MIB  # the tensors of a result, of its base or its donor, and their errors
 MOST_RECORD = 64 * MIB  # of the calibration, a number a linear layer
 MOST_PROVENANCE = 512 * MIB  # all of it
 
@@ -21,8 +21,8 @@ MOST_PROVENANCE = 512 * MIB  # all of it
 def most_of(name: str) -> int:
     """The most bytes of a file in the provenance that are read."""
     name = name.rpartition("/")[2]
-    if name in _LISTED:
-        return _LISTED[name]
+    if name.endswith((TENSORS, ERRORS)):
+        return MOST_LISTED
     if name.endswith((".sigstore.json", ".sig")):
         return MOST_BUNDLE
     return MOST_RECORD if name.endswith(".safetensors") else MOST

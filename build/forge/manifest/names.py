@@ -1,5 +1,7 @@
 """What the files of a build and of a release are called."""
 
+import re
+
 # The folder beside the checkpoint, and what a build writes into it.
 PROVENANCE = "provenance"
 STATEMENT = "provenance.json"
@@ -21,3 +23,21 @@ BUNDLES = {STATEMENT: "provenance.sigstore.json", CONTENTS: "release.sigstore.js
 MODEL_SIGNATURE = "model.sig"
 SIGNATURES = tuple(f"{PROVENANCE}/{name}" for name in (*BUNDLES.values(), MODEL_SIGNATURE))
 ADDED = frozenset({*DOCUMENTS, f"{PROVENANCE}/{CONTENTS}", *SIGNATURES})
+
+
+def listing_of(role: str) -> str:
+    """What the list of the tensors of base or donor is called."""
+    return f"{role}.tensors.jsonl"
+
+
+def original_of(path: str) -> str:
+    """What a file of the base is called that is kept as it was fetched."""
+    return f"base.{path}"
+
+
+def is_of_input(path: str) -> bool:
+    """Whether a path of a release is that of a list or file of the inputs."""
+    return (
+        re.fullmatch(rf"{PROVENANCE}/((base|donor)\.tensors\.jsonl|base\.[^/]+\.json)", path)
+        is not None
+    )

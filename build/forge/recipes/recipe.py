@@ -11,7 +11,7 @@ import re
 import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
@@ -154,6 +154,18 @@ class Recipe(Model):
         """The files that the base lacks and the MTP donor lends."""
         return self.mtp.donor.lends if self.mtp.donor is not None else ()
 
+    def without_prose(self) -> dict[str, Any]:
+        """All that a result is compared with: neither title, nor published figures, nor reasons."""
+        return self.model_dump(
+            mode="json",
+            exclude={
+                "title": True,
+                "published": True,
+                "keep": {"__all__": {"why"}},
+                "remove": {"__all__": {"why"}},
+            },
+        )
+
     @property
     def open_pins(self) -> dict[str, Source]:
         """The hub inputs whose commit is not known in full, by role."""
@@ -200,21 +212,21 @@ def load(path: Path) -> Recipe:
         RecipeError: naming the file, the key and the value at fault.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror}).") from error
-    return parse(text, path)
+    return parse(data, path)
 
 
-def parse(text: str, path: Path) -> Recipe:
-    """Validates the text of a recipe file; `path` gives its name, and stands in messages.
+def parse(written: bytes, path: Path) -> Recipe:
+    """The recipe that a file of this path holds; it need not be there.
 
     Raises:
         RecipeError: naming the file, the key and the value at fault.
     """
     try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        data = tomllib.loads(written.decode("utf-8"))
+    except ValueError as error:  # of TOML or of UTF-8
         raise RecipeError(f"{path}: not valid TOML: {error}.") from error
     if "name" in data:
         raise RecipeError(f"{path}: key 'name' is not allowed: the file's name is the variant's.")

@@ -3,14 +3,17 @@
 `provenance.json` is an in-toto Statement v1 (https://in-toto.io/Statement/v1) with the SLSA
 provenance v1 predicate (https://slsa.dev/spec/v1.0/provenance). `SHA256SUMS` covers every file
 outside `provenance/`, `tensors.jsonl` every stored tensor; the digests in both were taken while the
-bytes were written. No tensor is read here.
+bytes were written. Beside them lie the lists of the tensors of base and donor, and the base's files
+that the result has in another form, as they were fetched. No tensor is read here.
 """
 
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.calibration import record
 from forge.core import canonical, checkout, filesystem, machine
+from forge.core.errors import FetchError
 from forge.core.store import Result
 from forge.manifest import document, provenance, sums
 from forge.manifest.inputs import Inputs
@@ -22,6 +25,8 @@ from forge.manifest.names import (
     SUMS,
     TENSORS,
     VERIFICATION,
+    listing_of,
+    original_of,
 )
 from forge.manifest.provenance import (
     BASE_IMAGE,
@@ -44,6 +49,7 @@ from forge.manifest.provenance import (
 from forge.manifest.statement import Digest, subjects
 from forge.manifest.tensor_list import TensorLine
 from forge.tensors import tensor_list
+from forge.tensors.configs import edited_files
 
 if TYPE_CHECKING:
     from forge.pipeline import Job, Needed, Work
@@ -75,6 +81,8 @@ def run(work: "Work", out: Path) -> None:
     filesystem.link(needed["calibrate"].files / record.FILE, out / record.FILE)
     for name in _verified(needed):
         filesystem.link(needed["verify"].files / name, out / name)
+    for name, path in _of_inputs(job, needed).items():
+        (out / name).write_bytes(_fetched(needed, path))
     document.write(out / STATEMENT, _manifest(job, needed, out))
 
 
@@ -88,6 +96,31 @@ def _tensors(needed: "Needed") -> list[TensorLine]:
 def _verified(needed: "Needed") -> list[str]:
     """The files of the step verify: its report, and the errors of the linears if it looked."""
     return [name for name in (VERIFICATION, ERRORS) if name in needed["verify"].digests]
+
+
+def _of_inputs(job: "Job", needed: "Needed") -> dict[str, str]:
+    """What is kept of base and donor, by the name that it gets: where fetch left it.
+
+    With it, all but the packed weights can be derived without them.
+    """
+    lists = {listing_of(role): tensor_list.of_input(role) for role in ("base", "donor")}
+    found = {name: path for name, path in lists.items() if path in needed["fetch"].digests}
+    return found | {original_of(name): f"base/{name}" for name in edited_files(job.recipe)}
+
+
+def _fetched(needed: "Needed", path: str) -> bytes:
+    """A small file that fetch left.
+
+    Raises:
+        FetchError: it is not what was fetched.
+    """
+    data = (needed["fetch"].files / path).read_bytes()
+    if (found := sha256(data).hexdigest()) != needed["fetch"].digests[path]:
+        raise FetchError(
+            f"{path}: has sha256 {found}, fetched was {needed['fetch'].digests[path]}; the file "
+            "changed since. Run again."
+        )
+    return data
 
 
 def _builder(job: "Job") -> str:
@@ -165,7 +198,7 @@ def _details(job: "Job", needed: "Needed", out: Path) -> Details:
     records = [result.record for result in needed.values()]
     files = {
         f"{PROVENANCE}/{name}": canonical.sha256_file(out / name)
-        for name in (record.FILE, *_verified(needed))
+        for name in (record.FILE, *_verified(needed), *_of_inputs(job, needed))
     }
     return Details(
         builder=Builder(id=_builder(job)),

@@ -34,6 +34,7 @@ from forge.manifest.names import (
     SUMS,
     TENSORS,
     VERIFICATION,
+    is_of_input,
 )
 from forge.manifest.release_list import Release
 from forge.manifest.statement import digests
@@ -95,9 +96,11 @@ def names_of_build(provenance_: Path) -> set[str]:
     """The files that a build leaves, by path: those of its checkpoint's list, and its provenance.
 
     Raises:
-        ManifestError: it has no such list.
+        ManifestError: it has no such list, or no manifest.
     """
-    listed = (STATEMENT, SUMS, TENSORS, VERIFICATION, ERRORS, record.FILE)
+    listed = {STATEMENT, SUMS, TENSORS, VERIFICATION, ERRORS, record.FILE}
+    stated = provenance.read(provenance_).results
+    listed |= {name.removeprefix(f"{PROVENANCE}/") for name in stated if is_of_input(name)}
     return {*sums.read(provenance_ / SUMS), *(f"{PROVENANCE}/{name}" for name in listed)}
 
 

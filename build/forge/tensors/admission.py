@@ -64,7 +64,11 @@ def read_config(path: Path) -> Config:
         BaseError: it begins with a byte order mark, is no JSON object, has a key twice, or has a
             number that is NaN or infinite, which JSON does not know.
     """
-    data = path.read_bytes()
+    return parse_config(path.read_bytes(), path)
+
+
+def parse_config(data: bytes, path: Path) -> Config:
+    """As :func:`read_config`, of the bytes of a file of that path."""
     if data.startswith(_MARK):
         raise BaseError(
             f"{path}: begins with a byte order mark, at which readers of JSON stop. Save it as "
@@ -92,6 +96,19 @@ def admit(recipe: Recipe, base: Offer, donor: Offer | None) -> None:
             would be right.
         RecipeError: the recipe does not cover the tensors (see :func:`make_plan`).
     """
+    known, config = admit_body(recipe, base)
+    source = head_source(recipe, base.tensors)
+    if source is not None:
+        giver = base if source == "base" or donor is None else donor
+        _admit_head(recipe, known, config, giver)
+
+
+def admit_body(recipe: Recipe, base: Offer) -> tuple[Family, Config]:
+    """As :func:`admit`, whatever the head is taken from.
+
+    Returns:
+        The family of the base, and its config.
+    """
     config = base.config
     if config is None:
         raise BaseError(f"{base.folder}: has no {CONFIG}. Take a base that has one.")
@@ -102,14 +119,11 @@ def admit(recipe: Recipe, base: Offer, donor: Offer | None) -> None:
                 f"{config.path}: {key} says that the base is quantized already. Take the "
                 "checkpoint in BF16."
             )
-    source = head_source(recipe, base.tensors)
     expected = known.expected(config)
     body = {name: one for name, one in expected.items() if not name.startswith(known.head)}
     compare(base, body, _part(base, known, head=False), config)
-    if source is not None:
-        giver = base if source == "base" or donor is None else donor
-        _admit_head(recipe, known, config, giver)
     _require_packable(recipe, base)
+    return known, config
 
 
 def require_devices(recipe: Recipe, base: Offer) -> None:

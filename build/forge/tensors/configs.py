@@ -61,6 +61,11 @@ def made_files(recipe: Recipe) -> set[str]:
     return {CONFIG, INDEX} | quant_config | template
 
 
+def edited_files(recipe: Recipe) -> tuple[str, ...]:
+    """The files of the base that the checkpoint has in another form, sorted."""
+    return tuple(sorted({CONFIG, *recipe.strip}))
+
+
 def ignore_list(recipe: Recipe, tensors: Iterable[Spec | Tensor]) -> list[str]:
     """What both configs list as not quantized: the recipe's patterns, or every module by name."""
     return list(recipe.layout.ignore) or ignored_modules(tensors)

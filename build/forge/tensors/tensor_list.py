@@ -211,22 +211,33 @@ def line(spec: Spec, digest: str, file: str) -> TensorLine:
     )
 
 
-def text(lines: Iterable[TensorLine]) -> str:
-    """The lines in canonical JSON, sorted by name."""
-    ordered = sorted(lines, key=lambda one: one.name)
-    return b"".join(one.encoded() for one in ordered).decode()
+def by_name(line: TensorLine) -> str:
+    """The order of the lists that are released."""
+    return line.name
 
 
-def write(path: Path, lines: Sequence[TensorLine]) -> str:
+def by_file(line: TensorLine) -> str:
+    """The order in which a checkpoint is read, given lines in the order of each file's data."""
+    return line.file
+
+
+def text(lines: Iterable[TensorLine], order: Callable[[TensorLine], str] = by_name) -> str:
+    """The lines in canonical JSON, in an order."""
+    return b"".join(one.encoded() for one in sorted(lines, key=order)).decode()
+
+
+def write(
+    path: Path, lines: Sequence[TensorLine], order: Callable[[TensorLine], str] = by_name
+) -> str:
     """Writes the lines; returns the file's sha256."""
-    written = text(lines)
+    written = text(lines, order)
     path.parent.mkdir(exist_ok=True)
     path.write_text(written, encoding="utf-8")
     return canonical.sha256_text(written)
 
 
 def read(path: Path) -> dict[str, TensorLine]:
-    """The lines of a file by the names of the tensors.
+    """The lines of a file by the names of the tensors, in their order.
 
     Raises:
         TensorFileError: it cannot be read, or a line is malformed or names a tensor again.

@@ -411,7 +411,7 @@ def resigned_variant_renamed(statement):
     asked["target"] = "qwen36-27b-nvfp4"
 
 
-@edited("verification.json: is of variant qwen36-27b-vlm-mtp")
+@edited("template/chat_template.jinja: is an input, and the recipe takes no template")
 def resigned_manifest_of_another_variant(statement):
     definition = statement["predicate"]["buildDefinition"]
     recipe = "build/variants/qwen36-27b-nvfp4.toml"
@@ -633,7 +633,7 @@ def resigned_record_of_another_build(bench):
     bench.admit(RECORD)
 
 
-@case(f"{RECORD}: has sha256")
+@case(f"{RECORD}: has 1612 bytes")
 def record_of_another_build(bench):
     maxima = {tensor.name: 9.0 for tensor in tensorfile.read_header(bench / RECORD)}
     records.write(bench / RECORD, maxima, {"device": "another"})

@@ -214,3 +214,210 @@ def resigned_shard_that_no_step_wrote(bench):
 
     bench.edit(tensorfile.INDEX, index)
     bench.rebuilt()
+
+
+# Inputs, parameters and builder against the recipe.
+def internal(statement):
+    return definition(statement)["internalParameters"]
+
+
+def real(statement):
+    """Says that this was a real build."""
+    details(statement)["builder"]["id"] = "urn:hallmark:builder:host"
+
+
+def in_image(statement):
+    details(statement)["builder"]["id"] = "urn:hallmark:builder:rehearsal:image"
+
+
+@edited("fetched_from: base is 'local'; a real build takes it from mirror or hub")
+def resigned_real_build_of_a_local_base(statement):
+    real(statement)
+
+
+@edited("fetched_from: template is 'standin'; a real build takes it from")
+def resigned_real_build_with_the_standins_template(statement):
+    real(statement)
+    internal(statement)["fetched_from"]["base"] = "hub"
+
+
+@edited("base/config.json: is from local:base#config.json, the recipe takes pkg:huggingface/Qwen")
+def resigned_real_build_of_another_place(statement):
+    real(statement)
+    internal(statement)["fetched_from"] = dict.fromkeys(internal(statement)["fetched_from"], "hub")
+
+
+@edited("takes pkg:huggingface/Qwen/Qwen3.6-27B@6a9e13bd6fc8f0983b9b99948120bc37f49c13e9#config")
+def resigned_real_build_of_another_revision(statement):
+    resigned_real_build_of_another_place(statement)
+    for one in definition(statement)["resolvedDependencies"]:
+        if one["name"].startswith("base/"):
+            path = one["name"].removeprefix("base/")
+            one["uri"] = f"pkg:huggingface/Qwen/Qwen3.6-27B@{'0' * 40}#{path}"
+
+
+@edited("takes pkg:huggingface/Qwen/Qwen3.6-27B@6a9e13bd6fc8f0983b9b99948120bc37f49c13e9#config")
+def resigned_real_build_of_another_repository(statement):
+    resigned_real_build_of_another_place(statement)
+    commit = "6a9e13bd6fc8f0983b9b99948120bc37f49c13e9"
+    for one in definition(statement)["resolvedDependencies"]:
+        if one["name"].startswith("base/"):
+            path = one["name"].removeprefix("base/")
+            one["uri"] = f"pkg:huggingface/someone/Qwen3.6-27B@{commit}#{path}"
+
+
+@edited("fetched_from: calibration.sets.llm is 'hub'; a rehearsal takes it from standin")
+def resigned_rehearsal_on_published_samples(statement):
+    internal(statement)["fetched_from"]["calibration.sets.llm"] = "hub"
+
+
+@edited("fetched_from: base is 'hub'; a rehearsal takes it from standin or local")
+def resigned_rehearsal_on_the_hub(statement):
+    internal(statement)["fetched_from"]["base"] = "hub"
+
+
+@edited("fetched_from: template is in the recipe alone")
+def resigned_source_left_out(statement):
+    del internal(statement)["fetched_from"]["template"]
+
+
+@edited("fetched_from: donor is in it alone")
+def resigned_source_invented(statement):
+    internal(statement)["fetched_from"]["donor"] = "standin"
+
+
+@edited("base/config.json: is from standin:x#config.json, the recipe takes local:base#config.json")
+def resigned_input_from_elsewhere(statement):
+    dependency(statement, "base/config.json")["uri"] = "standin:x#config.json"
+
+
+@edited("it was built from standin:qwen36-dense, not local:base")
+def resigned_built_from_another_base(statement):
+    definition(statement)["externalParameters"]["source"] = "standin:qwen36-dense"
+
+
+@edited("step/fetch: wrote inputs.json with")
+def resigned_input_of_another_size(statement):
+    dependency(statement, "base/config.json")["annotations"]["bytes"] += 1
+
+
+def fetched(name, change, reason):
+    """A case in which inputs are others, and fetch says the same."""
+
+    def spoil(bench):
+        def restated(statement):
+            change(statement)
+            retell(statement)
+
+        bench.restate(restated)
+
+    add(f"resigned_{name}", spoil, reason)
+
+
+def base_file_of_no_glob(statement):
+    one = dependency(statement, "base/config.json")
+    added = {**one, "name": "base/notes.txt", "uri": "local:base#notes.txt"}
+    definition(statement)["resolvedDependencies"].append(added)
+    record(statement, "fetch")["outputs"]["base/notes.txt"] = one["digest"]["sha256"]
+
+
+def pickled_base(statement):
+    one = dependency(statement, "base/config.json")
+    added = {**one, "name": "base/x.safetensors.bin", "uri": "local:base#x.safetensors.bin"}
+    definition(statement)["resolvedDependencies"].append(added)
+    record(statement, "fetch")["outputs"]["base/x.safetensors.bin"] = one["digest"]["sha256"]
+
+
+def another_template(statement):
+    dependency(statement, "template/chat_template.jinja")["digest"]["sha256"] = ZERO
+    record(statement, "fetch")["outputs"]["template/chat_template.jinja"] = ZERO
+
+
+def another_article(statement):
+    resources = definition(statement)["resolvedDependencies"]
+    one = next(one for one in resources if one["name"].startswith("calibration.sets.llm/"))
+    one["digest"]["sha256"] = ZERO
+
+
+def an_article_less(statement):
+    resources = definition(statement)["resolvedDependencies"]
+    resources.remove(next(o for o in resources if o["name"].startswith("calibration.sets.llm/")))
+
+
+for name, change, reason in (
+    ("base_file_that_no_glob_takes", base_file_of_no_glob, "none of the files that the recipe"),
+    ("base_pickle", pickled_base, "base/x.safetensors.bin: is none of the files"),
+    ("template_of_no_standin", another_template, "the stand-in's has"),
+    ("samples_of_no_standin", another_article, "the stand-in's has"),
+    ("samples_less", an_article_less, "has sha256 nothing, the stand-in's has"),
+):
+    fetched(name, change, reason)
+
+
+def told(name, step, change, reason):
+    """A case in which a step was told something else than the recipe says."""
+    recorded(f"{step}_told_{name}", step, lambda made: change(made["parameters"]), reason)
+
+
+for name, step, change, reason in (
+    ("another_column", "fetch", lambda p: p["calibration"].update(llm=["x"]), "calibration is"),
+    ("another_text", "fetch", lambda p: p.update(perplexity=["text", ZERO]), "perplexity is"),
+    ("another_template", "fetch", lambda p: p.update(template=ZERO), "its parameter template is"),
+    ("of_lent_files", "fetch", lambda p: p.update(lent=["x"]), "its parameter lent is ['x']"),
+    ("another_size", "fetch", lambda p: p["origins"]["base"][1][0].__setitem__(1, 1), "origins"),
+    ("another_origin", "fetch", lambda p: p["origins"]["base"].__setitem__(0, "hub"), "origins"),
+    ("no_origins", "fetch", lambda p: p.pop("origins"), "its parameter origins is None"),
+    ("more", "fetch", lambda p: p.update(x=None), "its parameter x is None"),
+    ("fewer_linears", "quantize", lambda p: p["quantize"].pop(), "its parameter quantize is"),
+    ("to_keep_less", "quantize", lambda p: p["keep"].pop(), "its parameter keep is"),
+    ("to_remove", "quantize", lambda p: p["remove"].append("x"), "its parameter remove is ['x']"),
+    ("another_loader", "quantize", lambda p: p.update(loader="x"), "its parameter loader is 'x'"),
+    ("other_shards", "quantize", lambda p: p.update(shard_bytes=1), "parameter shard_bytes is 1"),
+    ("nothing", "quantize", dict.clear, "step/quantize: its parameter fused is None"),
+    ("another_head", "graft", lambda p: p["tensors"].pop(), "its parameter tensors is"),
+    ("another_giver", "graft", lambda p: p.update(source="donor"), "parameter source is 'donor'"),
+    ("another_architecture", "dress", lambda p: p.update(architecture="x"), "architecture is 'x'"),
+    ("no_template", "dress", lambda p: p.update(template=False), "its parameter template is False"),
+    ("to_strip_nothing", "dress", lambda p: p.update(strip={}), "its parameter strip is {}"),
+    ("an_fp8_cache", "dress", lambda p: p["layout"].update(kv_cache="fp8"), "parameter layout is"),
+    ("all", "verify", lambda p: p.update(level="all"), "its parameter level is 'all'"),
+    ("a_loose_ratio", "verify", lambda p: p["recipe"]["perplexity"].clear(), "recipe is"),
+    ("a_floor_of_none", "verify", lambda p: p["recipe"]["serve"].clear(), "recipe is"),
+    ("another_engine", "calibrate", lambda p: p["calibration"].clear(), "calibration is"),
+    ("other_linears", "calibrate", lambda p: p.update(told_sha256=ZERO), "told_sha256 is '000"),
+):  # fmt: skip
+    told(name, step, change, reason)
+
+
+@edited("its parameter level is 'structure', the recipe gives 'all'")
+def resigned_verified_further_than_it_was(statement):
+    internal(statement)["verified"] = "all"
+
+
+@edited("built in an image, and the manifest names none")
+def resigned_builder_in_no_image(statement):
+    in_image(statement)
+
+
+@edited("built on a host, and the manifest has an image")
+def resigned_host_with_an_image(statement):
+    image = {
+        "name": "image",
+        "digest": {"sha256": ZERO},
+        "annotations": {"layers_sha256": ZERO, "labels": {}},
+    }
+    definition(statement)["resolvedDependencies"].append(image)
+
+
+@edited("built on a host, and the manifest has an image")
+def resigned_host_with_a_base_image(statement):
+    base = {"name": "image/base", "digest": {"sha256": ZERO}, "uri": "oci:x"}
+    definition(statement)["resolvedDependencies"].append(base)
+
+
+recorded(
+    "step_in_an_image_of_a_host",
+    "quantize",
+    lambda made: made["system"].update(base=f"sha256:{ZERO}"),
+    "step/quantize: ran in",
+)

@@ -6,14 +6,14 @@ from hashlib import sha256
 import pytest
 from conftest import write_checkpoint
 
-from forge.checkpoint import graft
+from forge.checkpoint import graft, layout
 from forge.core import canonical
 from forge.core.errors import GraftError
 from forge.tensors import tensorfile
 
 
 def test_copies_byte_for_byte(flagship, base, arrays, tmp_path):
-    path = tmp_path / graft.FILE
+    path = tmp_path / layout.HEAD
     source = tensorfile.read_checkpoint(base)
     digest, lines = graft.graft(source, digests(source), flagship.mtp.tensors, path)
     found = tensorfile.read_header(path)
@@ -41,19 +41,19 @@ def test_bit_that_flipped_since_the_head_was_fetched(flagship, base, tmp_path):
     now = digests(source)["mtp.fc.weight"]
     said = rf"'mtp\.fc\.weight' has sha256 {now}, fetched was {before['mtp.fc.weight']}"
     with pytest.raises(GraftError, match=said):
-        graft.graft(source, before, flagship.mtp.tensors, tmp_path / graft.FILE)
+        graft.graft(source, before, flagship.mtp.tensors, tmp_path / layout.HEAD)
 
 
 def test_missing_tensor(flagship, arrays, tmp_path):
     del arrays["mtp.norm.weight"]
     source = tensorfile.read_checkpoint(write_checkpoint(tmp_path / "base", arrays))
     with pytest.raises(GraftError, match=r"has 14 tensor\(s\).* declares 15.*mtp\.norm\.weight"):
-        graft.graft(source, digests(source), flagship.mtp.tensors, tmp_path / graft.FILE)
-    assert not (tmp_path / graft.FILE).exists()
+        graft.graft(source, digests(source), flagship.mtp.tensors, tmp_path / layout.HEAD)
+    assert not (tmp_path / layout.HEAD).exists()
 
 
 def test_undeclared_tensor(flagship, arrays, tmp_path):
     arrays["mtp.layers.1.norm.weight"] = arrays["mtp.norm.weight"]
     source = tensorfile.read_checkpoint(write_checkpoint(tmp_path / "base", arrays))
     with pytest.raises(GraftError, match=r"undeclared \['mtp\.layers\.1\.norm\.weight'\]"):
-        graft.graft(source, digests(source), flagship.mtp.tensors, tmp_path / graft.FILE)
+        graft.graft(source, digests(source), flagship.mtp.tensors, tmp_path / layout.HEAD)

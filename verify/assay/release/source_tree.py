@@ -6,15 +6,16 @@ built with further changes, or where git knows no commits, is compared with the 
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
 from assay.release.known import LOCK
-from forge.core import canonical, checkout
+from forge.core import checkout
 from forge.core.errors import ReleaseError, SourceError
 from forge.manifest.provenance import Manifest
 
 PACKAGES = ("build/forge", "verify/assay")
+HERE = "this tree"
 
 
 def check(manifest: Manifest) -> str:
@@ -26,26 +27,45 @@ def check(manifest: Manifest) -> str:
     Raises:
         ReleaseError: naming the first that is not the manifest's, or the commit if it is not here.
     """
+    where, read = _tree(manifest)
+    source = checkout.source_digests() if where == HERE else _source_at(where)
+    own = {name for name in manifest.dependencies if name.startswith(("build/", "lockfiles/"))}
+    told = where if where == HERE else f"commit {where}"
+    for name in sorted({manifest.asked.recipe, LOCK} | own):
+        found = read(name)
+        digest = None if found is None else sha256(found).hexdigest()
+        _require(name, manifest.dependencies.get(name), digest, told)
+    for name in sorted(manifest.source.keys() | source.keys()):
+        _require(name, manifest.source.get(name), source.get(name), told)
+    return told
+
+
+def read(manifest: Manifest, name: str) -> bytes:
+    """A file of the tree that a manifest names.
+
+    Raises:
+        ReleaseError: there is no such file, or that tree is not here.
+    """
+    where, at = _tree(manifest)
+    found = at(name)
+    if found is None:
+        raise ReleaseError(f"{name}: is not in {where}.")
+    return found
+
+
+def _tree(manifest: Manifest) -> tuple[str, Callable[[str], bytes | None]]:
+    """The commit that a manifest names, or this tree, and what reads a file of it."""
     stated = manifest.commit
     if stated is None:
         raise ReleaseError("the manifest names no commit.")
     commit = stated.digest.git_commit
     if not re.fullmatch("[0-9a-f]{40}", commit):
         raise ReleaseError(f"{commit!r}: is no commit, so nobody can look at what was built.")
-    source: Mapping[str, str]
     if stated.annotations.uncommitted_changes or checkout.commit()[0] == "unknown":
-        where, source, digest = "this tree", checkout.source_digests(), _here
-    elif _is_here(commit):
-        where, source = f"commit {commit}", _source_at(commit)
-        digest = functools.partial(_at, commit)
-    else:
+        return HERE, _here
+    if not _is_here(commit):
         raise ReleaseError(f"commit {commit} is not in this clone: fetch it, or clone again.")
-    own = {name for name in manifest.dependencies if name.startswith(("build/", "lockfiles/"))}
-    for name in sorted({manifest.asked.recipe, LOCK} | own):
-        _require(name, manifest.dependencies.get(name), digest(name), where)
-    for name in sorted(manifest.source.keys() | source.keys()):
-        _require(name, manifest.source.get(name), source.get(name), where)
-    return where
+    return commit, functools.partial(_at, commit)
 
 
 def _require(name: str, stated: str | None, found: str | None, where: str) -> None:
@@ -56,15 +76,14 @@ def _require(name: str, stated: str | None, found: str | None, where: str) -> No
         )
 
 
-def _here(name: str) -> str | None:
+def _here(name: str) -> bytes | None:
     path = checkout.ROOT / name
-    return canonical.sha256_file(path) if path.is_file() else None
+    return path.read_bytes() if path.is_file() else None
 
 
 @functools.cache
-def _at(commit: str, name: str) -> str | None:
-    found = _git("cat-file", "blob", f"{commit}:{name}")
-    return None if found is None else sha256(found).hexdigest()
+def _at(commit: str, name: str) -> bytes | None:
+    return _git("cat-file", "blob", f"{commit}:{name}")
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from assay.release import chain, policy, rebuilders, recorded, source_tree
+from assay.release import asked, chain, derived, policy, rebuilders, recorded, source_tree
 from assay.release.files import Reader, Stored
 from assay.release.known import BESIDE
 from assay.release.trust import Key, Trust
@@ -22,7 +22,6 @@ from forge.manifest.names import (
     BUNDLES,
     CONTENTS,
     DOCUMENTS,
-    ERRORS,
     MODEL_SIGNATURE,
     PROVENANCE,
     SIGNATURES,
@@ -35,11 +34,14 @@ from forge.manifest.policy import Policy
 from forge.manifest.provenance import Manifest
 from forge.manifest.release_list import Release
 from forge.manifest.statement import Subjects, digests
+from forge.recipes.recipe import Recipe
 from forge.release import bundle
 from forge.tensors import tensor_list, tensorfile
+from forge.tensors.tensorfile import Tensor
 
 MANIFEST = f"{PROVENANCE}/{STATEMENT}"
 LIST = f"{PROVENANCE}/{CONTENTS}"
+RECORD = f"{PROVENANCE}/{record.FILE}"
 # What OpenSSF's model signing leaves out by itself.
 _OF_GIT = frozenset({".gitattributes", ".gitignore"})
 
@@ -70,6 +72,8 @@ class Case:
     model: Mapping[str, str] | None = None
     release: Release = field(init=False)
     manifest: Manifest = field(init=False)
+    tensors: Mapping[str, Tensor] = field(init=False)
+    recipe: Recipe = field(init=False)
 
     @property
     def files(self) -> Mapping[str, Stored]:
@@ -84,6 +88,18 @@ class Case:
             for name, stored in self.files.items()
             if name.partition("/")[0] != PROVENANCE and name not in DOCUMENTS
         }
+
+    @property
+    def numbers(self) -> dict[str, bytes]:
+        """The bytes of the stored tensors that are one number, by name."""
+        stored = [one for name, one in self.files.items() if name in self.checkpoint]
+        return {name: data for one in stored for name, data in one.numbers.items()}
+
+    @property
+    def record(self) -> Sequence[Tensor]:
+        """The tensors of the calibration record."""
+        found = self.files[RECORD].tensors
+        return [] if found is None else found.header()
 
     def data(self, name: str) -> bytes:
         """The bytes of a file that were hashed; those of tensors are not kept."""
@@ -155,8 +171,8 @@ def check_subjects(case: Case) -> str:
     if case.model is not None:
         _require_model(case.model, here)
     results = case.manifest.results
-    errors = f"{PROVENANCE}/{ERRORS}"  # there are none of a build that was not verified
-    for name in (*BESIDE, *{errors}.intersection(results.keys() | here.keys())):
+    beside = {name for name in results.keys() | here.keys() if name.startswith(f"{PROVENANCE}/")}
+    for name in sorted({*BESIDE} | beside - apart - {MANIFEST}):
         if results.get(name) is None or results[name] != here.get(name):
             raise ReleaseError(
                 f"{name}: {MANIFEST} says sha256 {results.get(name, 'nothing')}, it is "
@@ -179,6 +195,7 @@ def check_listings(case: Case) -> str:
     if tensorfile.INDEX in case.files:
         weight_map = tensorfile.parse_index(index, case.data(tensorfile.INDEX))
     tensors = tensorfile.join(case.folder, weight_map, arrived, lambda name: arrived[name].header())
+    case.tensors = tensors
     lines = [line for one in arrived.values() for line in one.lines()]
     for name, expected in (
         (SUMS, sums.lines(case.checkpoint)),
@@ -191,14 +208,12 @@ def check_listings(case: Case) -> str:
 
 def check_record(case: Case) -> str:
     """7."""
-    stored = [one for name, one in case.files.items() if name in case.checkpoint]
-    maxima = case.files[f"{PROVENANCE}/{record.FILE}"]
-    named = [] if maxima.tensors is None else maxima.tensors.header()
+    maxima = case.files[RECORD].numbers
     return recorded.check(
         case.manifest,
         case.checkpoint,
-        maxima={tensor.name: maxima.numbers.get(tensor.name, b"") for tensor in named},
-        scales={name: data for one in stored for name, data in one.numbers.items()},
+        maxima={tensor.name: maxima.get(tensor.name, b"") for tensor in case.record},
+        scales=case.numbers,
     )
 
 
@@ -223,15 +238,36 @@ def check_builder(case: Case) -> str:
     return builder
 
 
-def check_verification(case: Case) -> str:
+def check_recipe(case: Case) -> str:
     """11."""
+    case.recipe = asked.read(case.manifest)
+    return asked.check(case.manifest, case.recipe)
+
+
+def check_contents(case: Case) -> str:
+    """12."""
+    listed = f"{PROVENANCE}/{TENSORS}"
+    here = derived.Here(
+        checkpoint=case.checkpoint,
+        tensors=case.tensors,
+        numbers=case.numbers,
+        record=case.record,
+        maxima=case.files[RECORD].numbers,
+        lines=tensor_list.parse(case.data(listed), listed),
+        data=case.data,
+    )
+    return derived.check(case.manifest, case.recipe, here)
+
+
+def check_verification(case: Case) -> str:
+    """13."""
     path = f"{PROVENANCE}/{VERIFICATION}"
     report = policy.check(case.data(path), path, case.manifest, case.demands.policy)
     return policy.told(report)
 
 
 def check_reproductions(case: Case) -> str:
-    """12."""
+    """14."""
     demands = case.demands
     trust = demands.trust
     counted, refused = rebuilders.check(

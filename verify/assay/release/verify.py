@@ -10,8 +10,10 @@
  8. chain: each step read what the others wrote, from the inputs to the files that are here.
  9. sources: recipe, lock files and code are those of the commit that the manifest names.
 10. builder: one that the policy takes.
-11. verification: the assay found what the policy demands.
-12. reproductions: as many others as demanded have rebuilt it.
+11. recipe: inputs, parameters and builder are what the recipe of that commit says.
+12. contents: tensors and files are what the inputs give, all but the packed weights by digest.
+13. verification: the assay found what the policy demands.
+14. reproductions: as many others as demanded have rebuilt it.
 
 Nothing here needs torch, a GPU or (with a key) the network. All files are opened in step 1 and each
 is read once, from that descriptor; those that are not signed statements are read in step 5, when
@@ -40,6 +42,8 @@ STEPS: Mapping[str, Callable[[Case], str]] = {
     "chain": steps.check_chain,
     "sources": steps.check_sources,
     "builder": steps.check_builder,
+    "recipe": steps.check_recipe,
+    "contents": steps.check_contents,
     "verification": steps.check_verification,
     "reproductions": steps.check_reproductions,
 }
