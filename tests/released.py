@@ -18,6 +18,7 @@ def local_base(folder):
     write_checkpoint(folder, base_arrays())
     canonical.write(folder / "config.json", base_config())
     canonical.write(folder / "tokenizer_config.json", {"backend": "tokenizers"})
+    canonical.write(folder / "generation_config.json", {"eos_token_id": 1})
     return folder
 
 

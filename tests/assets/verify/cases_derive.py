@@ -5,7 +5,10 @@ what they read of each other. What is left is what each case is about.
 """
 
 import datetime
+import json
+from hashlib import sha256
 
+import numpy as np
 from assets.verify.bench import (
     BODY,
     byproduct,
@@ -17,8 +20,10 @@ from assets.verify.bench import (
     rekey,
     retell,
 )
-from assets.verify.table import add, case, edited
+from assets.verify.table import RECORD, add, case, edited, reported
 
+from forge.calibration import record as records
+from forge.core import canonical
 from forge.tensors import tensorfile
 
 ZERO = "0" * 64
@@ -421,3 +426,324 @@ recorded(
     lambda made: made["system"].update(base=f"sha256:{ZERO}"),
     "step/quantize: ran in",
 )
+
+
+# Files and tensors against the inputs, all listed and signed as if they had been built so.
+def built(name, spoil, reason):
+    """A case that changes files of the checkpoint as a dishonest builder does."""
+
+    def rebuild(bench):
+        spoil(bench)
+        bench.rebuilt()
+
+    add(f"resigned_built_{name}", rebuild, reason)
+
+
+def in_file(name, file, change, reason):
+    """A case that changes a JSON file of the checkpoint, in the spelling that a build has."""
+
+    def spoil(bench):
+        value = json.loads((bench / file).read_bytes())
+        value = change(value) or value
+        (bench / file).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+    built(name, spoil, reason)
+
+
+CONFIG, OUTER, INDEX = "config.json", "hf_quant_config.json", tensorfile.INDEX
+TOKENIZER, GENERATION = "tokenizer_config.json", "generation_config.json"
+
+
+def inner(change):
+    """A change of what a config says of the quantization."""
+    return lambda value: change(value["quantization_config"]) and None
+
+
+EDITED = "edited by the recipe it has"
+for name, file, change, reason in (
+    ("for_another_architecture", CONFIG, lambda v: v.update(architectures=["X"]), CONFIG),
+    ("with_code_to_load", CONFIG, lambda v: v.update(auto_map={"AutoModel": "m.M"}), CONFIG),
+    ("with_fewer_layers", CONFIG, lambda v: v["text_config"].update(num_hidden_layers=1), CONFIG),
+    ("without_a_head", CONFIG, lambda v: v["text_config"].pop("mtp_num_hidden_layers"), CONFIG),
+    ("as_unquantized", CONFIG, lambda v: v.pop("quantization_config"), CONFIG),
+    ("with_a_key_moved", CONFIG, lambda v: dict(reversed(v.items())), CONFIG),
+    ("with_a_shorter_ignore_list", CONFIG, inner(lambda q: q["ignore"].pop()), CONFIG),
+    ("with_another_loader", CONFIG, inner(lambda q: q.update(quant_method="x")), CONFIG),
+    ("with_an_fp8_cache", CONFIG, inner(lambda q: q.update(kv_cache_scheme={})), CONFIG),
+    ("with_lists_that_differ", OUTER, lambda v: v["quantization"]["exclude_modules"].pop(), OUTER),
+    ("with_another_algorithm", OUTER, lambda v: v["quantization"].update(quant_algo="FP8"), OUTER),
+    ("with_another_block", OUTER, lambda v: v["quantization"].update(group_size=32), OUTER),
+    ("by_another_producer", OUTER, lambda v: v["producer"].update(name="modelopt"), OUTER),
+    ("with_another_total", INDEX, lambda v: v["metadata"].update(total_size=1), INDEX),
+    ("with_more_metadata", INDEX, lambda v: v["metadata"].update(x=1), INDEX),
+    ("with_stripped_keys", TOKENIZER, lambda v: v.update(backend="tokenizers"), EDITED),
+    ("with_another_template_of_old", TOKENIZER, lambda v: v.update(chat_template="x"), EDITED),
+    ("to_stop_elsewhere", GENERATION, lambda v: v.update(eos_token_id=2), "as fetched"),
+):  # fmt: skip
+    in_file(name, file, change, reason)
+
+
+def with_text(file, change, reason, name):
+    def spoil(bench):
+        (bench / file).write_bytes(change((bench / file).read_bytes()))
+
+    built(name, spoil, reason)
+
+
+with_text(CONFIG, lambda d: d.replace(b"{", b'{"auto_map": {},', 1), EDITED, "with_a_key_more")
+with_text(CONFIG, lambda d: d.replace(b"{", b'{"model_type": "x",', 1), EDITED, "with_a_key_twice")
+with_text(CONFIG, lambda d: d + b"\n", EDITED, "with_another_end")
+with_text("chat_template.jinja", lambda d: d + b"{{ x }}", "as fetched", "with_another_template")
+with_text("generation_config.json", lambda _: b"[]", "as fetched it has", "with_no_generation")
+
+
+def file_built(name, file, reason):
+    built(
+        name, lambda bench: (bench / file).write_bytes(b"x"), f"{file}: has sha256 2d711642{reason}"
+    )
+
+
+file_built("with_code", "modeling.py", "")
+file_built("with_a_pickle", "pytorch_model.bin", "")
+file_built("with_a_card_of_its_own", "CARD.md", "")
+file_built("with_a_tokenizer", "tokenizer.json", "")
+
+
+@case("generation_config.json: has sha256 nothing, as fetched it has")
+def resigned_built_without_a_file_of_the_base(bench):
+    (bench / "generation_config.json").unlink()
+    bench.rebuilt()
+
+
+@case("hf_quant_config.json: has sha256 nothing, edited by the recipe")
+def resigned_built_without_the_outer_config(bench):
+    (bench / OUTER).unlink()
+    bench.rebuilt()
+
+
+KEPT = (
+    ("embeddings", "model.language_model.embed_tokens.weight"),
+    ("output_head", "lm_head.weight"),
+    ("norm", "model.language_model.norm.weight"),
+    ("input_norm", "model.language_model.layers.0.input_layernorm.weight"),
+    ("delta_net", "model.language_model.layers.0.linear_attn.A_log"),
+    ("convolution", "model.language_model.layers.0.linear_attn.conv1d.weight"),
+    ("vision", "model.visual.blocks.0.attn.qkv.weight"),
+    ("head", "mtp.fc.weight"),
+    ("head_norm", "mtp.norm.weight"),
+)
+for name, tensor in KEPT:
+    built(
+        f"with_another_{name}",
+        lambda bench, tensor=tensor: bench.overwrite(tensor, b"\1\0\2\0"),
+        f"{tensor}: has sha256",
+    )
+
+
+@case("mtp.fc.weight: has sha256")
+def resigned_built_with_a_head_of_zeros(bench):
+    for tensor in tensorfile.read_header(bench / HEAD):
+        bench.overwrite(tensor.name, bytes(tensor.nbytes))
+    bench.rebuilt()
+
+
+def reindex(bench):
+    """Makes the index agree with the files, in the spelling that a build has."""
+    placed = [
+        (path.name, tensor.spec)
+        for path in tensorfile.files_in(bench.folder)
+        for tensor in tensorfile.read_header(path)
+    ]
+    index = json.dumps(tensorfile.index_json(placed), indent=2) + "\n"
+    (bench / tensorfile.INDEX).write_text(index, encoding="utf-8")
+
+
+@case("mtp.fc.weight: is not stored; by the recipe it lies in model-mtp.safetensors")
+def resigned_built_without_the_head(bench):
+    (bench / HEAD).unlink()
+    reindex(bench)
+
+    def gone(statement):
+        record(statement, "graft")["outputs"].clear()
+        retell(statement)
+
+    bench.rebuilt()
+    bench.restate(gone)
+
+
+def reheaded(name, file, change, reason):
+    def spoil(bench):
+        bench.reheader(file, change)
+        reindex(bench)
+
+    built(name, spoil, reason)
+
+
+def renamed(header, one, other):
+    return {{one: other, other: one}.get(name, name): entry for name, entry in header.items()}
+
+
+NORM = "model.language_model.layers.0.input_layernorm.weight"
+AFTER = "model.language_model.layers.0.post_attention_layernorm.weight"
+for name, file, change, reason in (
+    ("as_another_dtype", BODY, lambda h: h[NORM].update(dtype="F16"), f"{NORM} F16"),
+    ("in_another_shape", BODY, lambda h: h[NORM].update(shape=[2, 16]), f"{NORM} BF16 [2, 16]"),
+    ("with_norms_swapped", BODY, lambda h: renamed(h, NORM, AFTER), f"{BODY}: has {AFTER}"),
+    ("under_another_name", BODY, lambda h: renamed(h, NORM, "x"), f"{NORM}: is not stored"),
+    ("with_metadata", BODY, lambda h: {"__metadata__": {"x": "y"}, **h}, f"{BODY}: its header"),
+    ("head_as_another_dtype", HEAD, lambda h: h["mtp.norm.weight"].update(dtype="F16"), " F16 ["),
+    ("head_with_metadata", HEAD, lambda h: {"__metadata__": {"x": "y"}, **h}, f"{HEAD}: its"),
+):  # fmt: skip
+    reheaded(name, file, change, reason)
+
+
+@case("x: lies in model-mtp.safetensors, by the recipe in no file")
+def resigned_built_with_a_tensor_more(bench):
+    def more(header):
+        end = max(entry["data_offsets"][1] for entry in header.values())
+        header["x"] = {"dtype": "F32", "shape": [1], "data_offsets": [end, end + 4]}
+
+    bench.reheader(HEAD, more)
+    with (bench / HEAD).open("ab") as file:
+        file.write(b"\0" * 4)
+    reindex(bench)
+    bench.rebuilt()
+
+
+# Scales, and the calibration record.
+DOWN = "model.language_model.layers.0.mlp.down_proj"
+GATE = "model.language_model.layers.0.mlp.gate_proj"
+for name, tensor, value, reason in (
+    ("with_a_zero_scale", f"{DOWN}.weight_scale_2", b"\0\0\0\0", "is 0.0, which is no scale"),
+    ("with_a_negative_scale", f"{DOWN}.weight_scale_2", b"\0\0\x80\xbf", "is -1.0, which is no"),
+    ("with_a_subnormal_scale", f"{DOWN}.weight_scale_2", b"\1\0\0\0", "e-45, which is no scale"),
+    ("with_an_infinite_scale", f"{DOWN}.weight_scale_2", b"\0\0\x80\x7f", "holds infinity"),
+    ("with_a_scale_that_is_none", f"{DOWN}.weight_scale_2", b"\0\0\xc0\x7f", "holds NaN"),
+    ("with_block_scales_that_are_none", f"{DOWN}.weight_scale", b"\x7f", "holds NaN at [0, 0]"),
+    ("with_siblings_that_differ", f"{GATE}.weight_scale_2", b"\0\0\x80\x3f", "share their maxima"),
+):  # fmt: skip
+    built(name, lambda bench, t=tensor, v=value: bench.overwrite(t, v), reason)
+
+
+def with_record(name, change, reason, *, origin=None):
+    """A case with another calibration record, which everything else agrees with."""
+
+    def spoil(bench):
+        path = bench / RECORD
+        maxima = {t.name: float(np.frombuffer(t.read(), "<f4")[0]) for t in read_header(path)}
+        records.write(path, change(maxima) or maxima, origin or records.origin(path))
+        bench.admit(RECORD)
+
+    add(f"resigned_record_{name}", spoil, reason)
+
+
+read_header = tensorfile.read_header
+with_record("of_a_linear_less", lambda m: m.pop(DOWN) and None, "1 module(s) missing, 0 unknown")
+with_record("by_another_calibration", dict, "was made by the calibration None", origin={"x": 1})
+with_record("by_other_samples", dict, "was made by the calibration 000",
+            origin={"calibration_sha256": ZERO})  # fmt: skip
+
+
+@case("is I32 [], not one F32 value")
+def resigned_record_of_integers(bench):
+    def integers(header):
+        for name, entry in header.items():
+            if name != "__metadata__":
+                entry["dtype"] = "I32"
+
+    bench.reheader(RECORD, integers)
+    bench.admit(RECORD)
+
+
+@case("does not say where it comes from")
+def resigned_record_of_no_origin(bench):
+    bench.reheader(RECORD, lambda header: {k: v for k, v in header.items() if k[:2] != "__"})
+    bench.admit(RECORD)
+
+
+# What is kept of the inputs.
+LISTED, ORIGINAL = "provenance/base.tensors.jsonl", "provenance/base.config.json"
+
+
+def relisted(name, change, reason):
+    """A case with another list of the base's tensors, which fetch is said to have written."""
+
+    def spoil(bench):
+        lines = [json.loads(line) for line in (bench / LISTED).read_bytes().splitlines()]
+        lines = change(lines) or lines
+        text = "".join(canonical.dumps(line) + "\n" for line in lines)
+        (bench / LISTED).write_text(text, encoding="utf-8")
+        bench.admit(LISTED)
+
+    add(f"resigned_base_listed_{name}", spoil, reason)
+
+
+def of_name(lines, name):
+    return next(line for line in lines if line["name"] == name)
+
+
+for name, change, reason in (
+    ("with_another_norm", lambda ls: of_name(ls, NORM).update(sha256=ZERO), "in the inputs 000"),
+    ("without_a_norm", lambda ls: ls.remove(of_name(ls, NORM)), f"has no tensor '{NORM}'"),
+    ("with_another_shape", lambda ls: of_name(ls, NORM).update(shape=[2, 16]), "has shape [2, 16]"),
+    ("with_another_size", lambda ls: of_name(ls, NORM).update(nbytes=1), "has 1 bytes, BF16 [32]"),
+    ("with_no_dtype", lambda ls: of_name(ls, NORM).update(dtype="X"), "has 64 bytes, X [32] does"),
+    ("with_another_file", lambda ls: ls[-1].update(file="x"), "tensors of base/x are not"),
+    ("in_another_order", lambda ls: ls.reverse(), "not in the order in which the files are"),
+    ("in_another_order_in_a_file", lambda ls: ls.insert(0, ls.pop(1)), "has lm_head.weight BF16"),
+    ("twice", lambda ls: ls + ls[:1], "names a tensor twice"),
+    ("as_nothing", lambda ls: ls.clear(), "are not those of an input"),
+    ("larger_than_it_is", lambda ls: of_name(ls, NORM).update(shape=[4096], nbytes=8192), "need"),
+    ("with_a_head_of_zeros", lambda ls: [zeros(line) for line in ls], "MTP head are zero"),
+):  # fmt: skip
+    relisted(name, change, reason)
+
+
+def zeros(line):
+    if line["name"].startswith("mtp."):
+        line["sha256"] = sha256(bytes(line["nbytes"])).hexdigest()
+    return line
+
+
+@case("base/config.json was fetched with")
+def resigned_original_of_another_base(bench):
+    bench.edit(ORIGINAL, lambda value: value.update(model_type="x"))
+    bench.admit(ORIGINAL)
+
+
+@case(f"{ORIGINAL}: provenance/provenance.json says sha256 nothing")
+def resigned_original_unlisted(bench):
+    bench.restate(lambda s: details(s)["byproducts"].remove(byproduct(s, ORIGINAL)))
+
+
+@case(f"{LISTED}: provenance/provenance.json says sha256")
+def resigned_list_of_the_base_removed(bench):
+    (bench / LISTED).unlink()
+    bench.relist()
+
+
+def beside(name, file, reason):
+    """A case with a file in the provenance that the manifest names."""
+
+    def spoil(bench):
+        (bench / file).write_bytes(b"x")
+        digest = {"sha256": sha256(b"x").hexdigest()}
+        bench.restate(lambda s: details(s)["byproducts"].append({"name": file, "digest": digest}))
+
+    add(f"resigned_{name}", spoil, reason)
+
+
+beside("pickle_in_provenance", "provenance/x.pkl", "provenance/x.pkl: is nothing that a build of")
+beside("donor_listed", "provenance/donor.tensors.jsonl", "donor.tensors.jsonl: is nothing that")
+beside("another_original", "provenance/base.vocab.json", "base.vocab.json: is nothing that a build")
+
+
+@case("provenance/notes.json: provenance/provenance.json says sha256 nothing")
+def resigned_file_in_provenance_unnamed(bench):
+    (bench / "provenance/notes.json").write_bytes(b"{}")
+    bench.relist()
+
+
+@reported("verification.json: is of variant qwen36-27b-nvfp4")
+def resigned_report_of_another_variant(report):
+    report["variant"] = "qwen36-27b-nvfp4"

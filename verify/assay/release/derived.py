@@ -113,6 +113,8 @@ def _listed(manifest: Manifest, role: str, here: Here) -> dict[str, TensorLine]:
     if name not in manifest.results:
         return {}
     lines = tensor_list.parse(here.data(name), name)
+    if list(lines.values()) != sorted(lines.values(), key=tensor_list.by_file):
+        raise ReleaseError(f"{name}: is not in the order in which the files are read.")
     sizes = {one.name: one.annotations.bytes for one in manifest.inputs}
     files: dict[str, int] = defaultdict(int)
     for line in lines.values():
@@ -133,8 +135,6 @@ def _listed(manifest: Manifest, role: str, here: Here) -> dict[str, TensorLine]:
                 f"{name}: {role}/{file} has {sizes[f'{role}/{file}']} bytes, its tensors need "
                 f"{least}."
             )
-    if list(lines.values()) != sorted(lines.values(), key=tensor_list.by_file):
-        raise ReleaseError(f"{name}: is not in the order in which the files are read.")
     return lines
 
 
