@@ -1,6 +1,6 @@
 """Small releases for tests, made by the real steps from a base that needs no torch."""
 
-from conftest import FLAGSHIP, base_arrays, base_config, maxima_by_hand, write_checkpoint
+from conftest import FLAGSHIP, base_arrays, base_config, write_checkpoint
 
 from forge import pipeline
 from forge.calibration import calibrate, decided, record
@@ -23,10 +23,7 @@ def local_base(folder):
 
 
 def build(root, base):
-    """A rehearsal by the real steps, but for the record, which is written by hand.
-
-    It stands under the key that calibrate's own would have.
-    """
+    """A rehearsal by the real steps, but for the record, which is written by hand."""
     job = fetch.choose(
         Job(
             recipe=recipe.find(FLAGSHIP),
@@ -37,25 +34,31 @@ def build(root, base):
         )
     )
     fetched = pipeline.run(job, until="fetch")
+    calibrated = calibrated_by_hand(job, fetched)
+    place(pipeline.run(job, given={**fetched, "calibrate": calibrated}), root / "release")
+
+
+def calibrated_by_hand(job, fetched):
+    """A calibration record that is written by hand, under the key that calibrate's would have."""
     work = pipeline.work_on(job, fetched)
-    maxima = maxima_by_hand(work.checkpoint.plan)
-    origin = {
-        "device": "a hand",
-        "calibration_sha256": decided.digest(job.recipe, work.checkpoint.plan),
-    }
+    plan = work.checkpoint.plan
+    groups = enumerate(plan.groups, start=1)
+    maxima = {module: float(number) for number, group in groups for module in group}
+    origin = {"device": "a hand", "calibration_sha256": decided.digest(job.recipe, plan)}
     (step,) = (step for step in pipeline.STEPS if step.name == "calibrate")
     facts = {
         **pipeline.code_of(calibrate.__name__),
         "parameters": calibrate.parameters(work),
         "needs": step.inputs(fetched),
     }
-    calibrated = pipeline.kept(
+    return pipeline.kept(
         job.store,
         step.name,
         facts,
-        lambda out: record.write(out / record.FILE, maxima, origin),
+        lambda out: record.write(
+            out / record.FILE, {name: maxima[name] for name in plan.calibrated}, origin
+        ),
     )
-    place(pipeline.run(job, given={**fetched, "calibrate": calibrated}), root / "release")
 
 
 def signed_release(root):

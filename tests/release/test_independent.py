@@ -51,7 +51,7 @@ def test_command_of_the_guide(released, number):
     expected = [
         "config.json: OK",
         "Verified OK\nVerified OK",
-        "17 files are those that are listed",
+        "21 files are those that are listed",
         keys.public(released.folder.parent / "key.pub").keyid,
         "",
     ]

@@ -76,13 +76,13 @@ def test_statement_says_what_was_compared(good, report, attested, rebuilder):
     assert statement["predicateType"] == "urn:hallmark:reproduction:v1"
     predicate = statement["predicate"]
     assert predicate["verdict"] == "identical"
-    assert predicate["compared"] == {"against": "files", "files": 7, "tensors": 109}
+    assert predicate["compared"] == {"against": "files", "files": 8, "tensors": 109}
     assert predicate["compared"] == json.loads(report.read_text(encoding="utf-8"))["compared"]
     manifest = good / "provenance/provenance.json"
     assert predicate["manifest"]["digest"]["sha256"] == canonical.sha256_file(manifest)
     name = keys.signer(key).public_key.keyid
     assert predicate["builder"]["id"] == f"urn:hallmark:rebuilder:{name[:16]}"
-    assert len(statement["subject"]) == 7
+    assert len(statement["subject"]) == 8
 
 
 def test_two_of_two(good, demands, attested, rebuilder):

@@ -101,10 +101,11 @@ def admit(recipe: Recipe, base: Offer, donor: Offer | None) -> None:
     if source is not None:
         giver = base if source == "base" or donor is None else donor
         _admit_head(recipe, known, config, giver)
+    _require_packable(recipe, base)
 
 
 def admit_body(recipe: Recipe, base: Offer) -> tuple[Family, Config]:
-    """As :func:`admit`, whatever the head is taken from.
+    """As :func:`admit`, of the base's own part alone, and not whether its formats hold it.
 
     Returns:
         The family of the base, and its config.
@@ -122,7 +123,6 @@ def admit_body(recipe: Recipe, base: Offer) -> tuple[Family, Config]:
     expected = known.expected(config)
     body = {name: one for name, one in expected.items() if not name.startswith(known.head)}
     compare(base, body, _part(base, known, head=False), config)
-    _require_packable(recipe, base)
     return known, config
 
 
