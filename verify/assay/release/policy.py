@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from assay.release import stated_recipe
 from forge.core import filesystem
 from forge.core.errors import ReleaseError
 from forge.core.model import mistake
@@ -20,6 +19,7 @@ from forge.manifest.policy import Policy
 from forge.manifest.provenance import Manifest
 from forge.manifest.served_figures import Drafts, Perplexity
 from forge.manifest.verification import LEVELS, Report
+from forge.recipes.recipe import Recipe
 
 
 def read(path: Path) -> Policy:
@@ -39,7 +39,7 @@ def read(path: Path) -> Policy:
         raise ReleaseError(f"{path}: cannot be read: {error}.") from error
 
 
-def check(data: bytes, where: str, stated: Manifest, policy: Policy) -> Report:
+def check(data: bytes, where: str, *, stated: Manifest, recipe: Recipe, policy: Policy) -> Report:
     """Checks a report by recipe and policy, and by the manifest that it comes with.
 
     The recipe decides which checks there must be, and under which thresholds they pass. A policy
@@ -47,11 +47,9 @@ def check(data: bytes, where: str, stated: Manifest, policy: Policy) -> Report:
 
     Raises:
         ManifestError: it is malformed, or its figures contradict each other.
-        RecipeError: the recipe cannot be read.
         ReleaseError: naming the first demand that it does not meet.
     """
     report = document.parse(Report, data, where)
-    recipe = stated_recipe.read(stated)
     if report.variant != stated.asked.target:
         raise ReleaseError(f"{where}: is of variant {report.variant}, not {stated.asked.target}.")
     said = stated.predicate.build_definition.internal_parameters.verified

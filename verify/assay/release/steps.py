@@ -262,7 +262,13 @@ def check_contents(case: Case) -> str:
 def check_verification(case: Case) -> str:
     """13."""
     path = f"{PROVENANCE}/{VERIFICATION}"
-    report = policy.check(case.data(path), path, case.manifest, case.demands.policy)
+    report = policy.check(
+        case.data(path),
+        path,
+        stated=case.manifest,
+        recipe=case.recipe,
+        policy=case.demands.policy,
+    )
     return policy.told(report)
 
 
