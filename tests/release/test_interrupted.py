@@ -17,7 +17,7 @@ from released import build, local_base
 
 from assay.release import steps, trust, verify
 from forge.core import console, disk, placing
-from forge.core.errors import FileSystemError, HallmarkError, SigningError, SpaceError
+from forge.core.errors import FileSystemError, HallmarkError, ReleaseError, SigningError, SpaceError
 from forge.release import assemble, signing
 
 
@@ -189,15 +189,15 @@ def test_a_report_is_whole(good, tmp_path):
 
 
 def test_a_folder_that_cannot_be_read(bench, monkeypatch):
-    """It is told of, not passed over. Injected into `os.scandir`, since root may read all."""
-    scan = os.scandir
+    """It is told of, not passed over. Injected into `os.open`, since root may read all."""
+    real = os.open
 
-    def refuse(path):
-        if str(path).endswith("provenance"):
+    def refuse(path, *args, **kwargs):
+        if path == "provenance":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return scan(path)
+        return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     for work in (assemble.assemble, lambda folder: signing.sign(folder, bench.key)):
-        with pytest.raises(FileSystemError, match="/provenance: Permission denied"):
+        with pytest.raises(ReleaseError, match="'provenance': cannot be read .Permission denied"):
             work(bench.folder)

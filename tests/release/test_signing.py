@@ -211,9 +211,10 @@ def test_what_is_no_file_of_the_build_is_not_released(bench, name):
         (bench / name).symlink_to("nowhere")
     else:
         (bench / name).write_text("x", encoding="utf-8")
-    with pytest.raises(ReleaseError, match="was changed since it was made a release"):
+    kind = "is a (pipe|symbolic link); a release has regular files only"
+    with pytest.raises(ReleaseError, match=f"was changed since it was made a release|{kind}"):
         signing.sign(bench.folder, bench.key)
-    with pytest.raises(ReleaseError, match="is no file of this build. Move it elsewhere"):
+    with pytest.raises(ReleaseError, match=f"is no file of this build. Move it elsewhere|{kind}"):
         assemble.assemble(bench.folder)
 
 

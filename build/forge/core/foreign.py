@@ -106,11 +106,15 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """The files of a folder by relative path, sorted, all of them open; what to tell of others."""
+    """The files of a folder by relative path, sorted, all of them open; what to tell of others.
+
+    `cached` are those of them that lie in a hub cache's blobs.
+    """
 
     path: Path
     files: Mapping[str, File]
     notes: tuple[str, ...]
+    cached: int
 
 
 @contextmanager
@@ -172,7 +176,12 @@ def _open(path: Path, stack: ExitStack) -> Folder:
     reading = _Reading(path, stack)
     reading.walk(None, "", 0)
     check_twins(reading.found)
-    return Folder(path=path, files=dict(sorted(reading.found.items())), notes=tuple(reading.told()))
+    return Folder(
+        path=path,
+        files=dict(sorted(reading.found.items())),
+        notes=tuple(reading.told()),
+        cached=reading.cached,
+    )
 
 
 def _allow(number: int) -> None:
@@ -192,7 +201,7 @@ class _Reading:
         self._root: int | None = None
         self._blobs: int | None = None
         self._linked: list[str] = []
-        self._cached = 0
+        self.cached = 0
         self._notes: list[str] = []
         self.found: dict[str, File] = {}
 
@@ -204,8 +213,8 @@ class _Reading:
                 f"{len(self._linked)} files, first {quoted(self._linked[0])}, have other names "
                 "elsewhere (hard links), and can be changed by way of them after this check"
             )
-        if self._cached:
-            yield f"{self._cached} files lie in the hub cache's blobs"
+        if self.cached:
+            yield f"{self.cached} files lie in the hub cache's blobs"
 
     def walk(self, parent: int | None, inside: str, depth: int) -> None:
         """Opens all that lies in a folder within, by its descriptor."""
@@ -258,7 +267,7 @@ class _Reading:
             return
         check_name(inside)
         if stat.S_ISLNK(mode) and (blob := self._blob(parent, inside, name)) is not None:
-            self._cached += 1
+            self.cached += 1
             self._keep(inside, blob, self._blobs)
             return
         # A device may act on being opened.

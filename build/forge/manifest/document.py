@@ -5,9 +5,11 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from forge.core import filesystem
 from forge.core.errors import ManifestError
 from forge.core.model import Model, mistake
 
+MOST = 1 << 28  # bytes; a list of the inputs has one line for each picture of a data set
 Parsed = TypeVar("Parsed", bound=Model)
 
 
@@ -27,7 +29,7 @@ def read(model: type[Parsed], path: Path) -> Parsed:
         ManifestError: the file cannot be read, or is not of the form `model`.
     """
     try:
-        data = path.read_bytes()
+        data = filesystem.read_some(path, MOST)
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error}. Fetch the release again.") from error
     return parse(model, data, str(path))

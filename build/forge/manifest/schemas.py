@@ -12,6 +12,7 @@ from forge.core.model import NOT_NULL, Model
 from forge.core.store import Record
 from forge.manifest.inputs import Inputs
 from forge.manifest.ledger import Ledger
+from forge.manifest.model_signature import ModelSignature
 from forge.manifest.policy import Policy
 from forge.manifest.provenance import Manifest
 from forge.manifest.release_list import Release
@@ -24,6 +25,7 @@ SUFFIX = ".schema.json"
 MODELS: Mapping[str, type[Model]] = {
     "inputs": Inputs,
     "ledger": Ledger,
+    "model": ModelSignature,
     "policy": Policy,
     "provenance": Manifest,
     "record": Record,

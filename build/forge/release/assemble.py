@@ -13,11 +13,11 @@ from collections.abc import Callable, Collection, Mapping
 from hashlib import sha256
 from pathlib import Path
 
-from forge.core import canonical, console, disk, placing, system_errors
+from forge.core import canonical, console, disk, foreign, placing, system_errors
 from forge.core.errors import ReleaseError
 from forge.core.files import File, everything_in, hash_files, names_in, pour, stamps
+from forge.manifest import limits, release_list, sums
 from forge.manifest import provenance as manifests
-from forge.manifest import release_list, sums
 from forge.manifest.names import (
     ADDED,
     CONTENTS,
@@ -64,6 +64,7 @@ def assemble(folder: Path, *, replace: bool = False) -> None:
     """
     with changing(folder, "is not made a release") as target:
         provenance = provenance_of(target)
+        _require_regular(target)
         _require_free_names(provenance)
         _require_nothing_else(target)
         _require_whole(target)
@@ -171,7 +172,7 @@ def require_current(folder: Path) -> dict[str, File]:
         The files that are in the list, each read once.
 
     Raises:
-        ReleaseError: it was never made a release, or was changed since.
+        ReleaseError: it was never made a release, was changed since, or is not what was built.
     """
     path = folder / PROVENANCE / CONTENTS
     if not path.is_file():
@@ -180,16 +181,32 @@ def require_current(folder: Path) -> dict[str, File]:
             remedy="not-released",
             folder=folder,
         )
-    strange = everything_in(folder) - {*names_in(folder)}
+    _require_regular(folder)
     paths = {name: folder / name for name in _listed(folder)}
     files = hash_files(paths, stamps(paths))
-    if strange or path.read_bytes() != _contents(folder, _contents_of(files)):
+    if path.read_bytes() != _contents(folder, _contents_of(files)):
         raise ReleaseError(
             f"{folder}: was changed since it was made a release.",
             remedy="not-released",
             folder=folder,
         )
+    _require_as_built(folder, {name: file.sha256 for name, file in files.items()})
     return files
+
+
+def _require_regular(folder: Path) -> None:
+    """Refuses a folder that the first step of verifying a release would refuse, and a hub's cache.
+
+    Raises:
+        ReleaseError: it says what is in the folder.
+    """
+    with foreign.opened(folder) as found:
+        limits.require_bounded(found)
+        if found.cached:
+            raise ReleaseError(
+                f"{folder}: is a snapshot in a hub's cache, whose files are the hub client's. "
+                "Copy it with `cp -rL` and take the copy."
+            )
 
 
 def _hash(folder: Path, names: Collection[str]) -> dict[str, Content]:

@@ -39,8 +39,8 @@ def upload(folder: Path, repo: str, *, confirm: bool, rehearsal: bool) -> str | 
     """
     folder = filesystem.real(folder)
     _require_signed(folder)
-    _require_no_rehearsal(folder, rehearsal)
     files = assemble.require_current(folder)
+    _require_no_rehearsal(folder, rehearsal)
     rest = {name: folder / name for name in names_in(folder) if name not in files}
     files |= hash_files(rest, stamps(rest))
     listed = _write_list(folder, files)

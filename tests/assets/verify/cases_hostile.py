@@ -577,11 +577,11 @@ def doubled(statement):
     return json.dumps(statement)
 
 
-resigned_model("of_nothing", lambda _: "{}", "model.sig: is no statement of a model")
-resigned_model("of_a_list", lambda _: "[]", "model.sig: is no statement of a model")
+resigned_model("of_nothing", lambda _: "{}", "model.sig: no modelsignature of Hallmark")
+resigned_model("of_a_list", lambda _: "[]", "model.sig: no modelsignature of Hallmark")
 resigned_model("nested", lambda _: DEEP_JSON, NESTED)
-resigned_model("of_another_statement", lambda s: json.dumps(s | {"predicateType": "x"}), "'x'")
-resigned_model("by_blake2", first_resource(algorithm="blake2b"), "not by its sha256")
-resigned_model("of_a_file_twice", doubled, "names a file twice")
-resigned_model("of_lists", first_resource(name=[]), "model.sig: is no statement of a model")
+resigned_model("of_another_statement", lambda s: json.dumps(s | {"predicateType": "x"}), "is 'x'")
+resigned_model("by_blake2", first_resource(algorithm="x"), "algorithm: Input should be")
+resigned_model("of_a_file_twice", doubled, "'NOTICE' stands twice")
+resigned_model("of_lists", first_resource(name=[]), "model.sig: no modelsignature of Hallmark")
 resigned_model("of_another_digest", first_resource(digest="0" * 64), "model.sig is over sha256 000")

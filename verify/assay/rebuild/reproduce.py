@@ -1,6 +1,6 @@
 """Rebuilds a release from its own provenance, and compares.
 
-1. Read the manifest strictly.
+1. Refuse a folder that verify-release would refuse at sight, and read the manifest strictly.
 2. Hold it to the files beside it (record, digests) and to this checkout: the recipe, and the
    modules and distributions of the steps that write the checkpoint. Other differences are told.
 3. Fetch what it was made from, and hold every input to the manifest.
@@ -29,7 +29,7 @@ from forge.core.errors import DifferenceError, FetchError, HallmarkError, Manife
 from forge.core.filesystem import delete
 from forge.core.store import Result, Store
 from forge.inputs import fetch
-from forge.manifest import document
+from forge.manifest import document, limits
 from forge.manifest import provenance as manifests
 from forge.manifest.inputs import Inputs
 from forge.manifest.names import INPUTS, STATEMENT
@@ -90,6 +90,7 @@ def run(
         ManifestError: the release, this checkout or an input is not what the manifest says, or
             another release was put in its place meanwhile.
         FetchError: the folder is no release, or an input cannot be had.
+        ReleaseError: there is something in the folder that is no file of a release.
         CalibrationError: it is to be calibrated again in an environment that cannot.
     """
     locks.tell_if_local(store.root)
@@ -97,6 +98,8 @@ def run(
         recalibration.require_libraries()
     # 1. What was released.
     provenance = provenance_of(folder)
+    for note in limits.require_folder(folder):
+        console.say(f"{folder}: {note}")
     digest = canonical.sha256_file(provenance / STATEMENT)
     with _left_there(folder, digest):
         stated = manifests.read(provenance)

@@ -13,11 +13,10 @@ from sigstore_models.bundle.v1 import Bundle
 from forge.core import canonical
 from forge.core.errors import ReleaseError
 from forge.core.libraries import library
+from forge.manifest import document
+from forge.manifest.model_signature import ModelSignature
 from forge.release import bundle as bundles
 from forge.release import keys
-
-# What OpenSSF's model signing states (https://github.com/sigstore/model-transparency).
-MODEL_TYPE = "https://model_signing/signature/v1.0"
 
 
 class Trust(Protocol):
@@ -63,7 +62,7 @@ class Key:
         """As `Trust.check_model`; model_signing names a key by its PEM form, and only once."""
         bundle = bundles.read(data, where)
         named = canonical.sha256_text(self.key.keyval["public"])
-        return _resources(self._signed(bundle, where, named, ""), where)
+        return document.parse(ModelSignature, self._signed(bundle, where, named, ""), where).files
 
     def _signed(self, bundle: Bundle, where: str, hint: str, keyid: str) -> bytes:
         """What a bundle has signed, by this key, which it must name so."""
@@ -128,21 +127,6 @@ class Identity:
         raise ReleaseError(
             f"{where}: is made with a key, so no identity can vouch for it.", remedy="signed-by-key"
         )
-
-
-def _resources(statement: bytes, where: str) -> Mapping[str, str]:
-    """The sha256 of files by path, as a statement of OpenSSF's model signing has them."""
-    try:
-        value = canonical.loads(statement)
-        if value["predicateType"] != MODEL_TYPE:
-            raise ReleaseError(f"{where}: is a statement of {value['predicateType']!r:.100}.")
-        resources = value["predicate"]["resources"]
-        found = {one["name"]: one["digest"] for one in resources if one["algorithm"] == "sha256"}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ReleaseError(f"{where}: is no statement of a model: {error!r:.200}.") from error
-    if len(found) != len(resources):
-        raise ReleaseError(f"{where}: names a file twice, or not by its sha256.")
-    return found
 
 
 def by_key(path: Path) -> Key:
