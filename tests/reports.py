@@ -36,6 +36,7 @@ def structural(variant):
         "structure.quantized": stored.Quantized(linears=linears, tensors=4 * linears, wrong=none),
         "structure.scales": stored.Scales(scales=500, wrong=none),
         "structure.siblings": stored.Siblings(fused=8, wrong=none),
+        "structure.parallel": stored.Parallel(devices={"1": none, "2": none, "4": ("x",)}),
         "structure.ignore": stored.Ignore(
             quantized=linears, not_quantized=19, entries={"config.json": 25}, wrong=none
         ),

@@ -59,7 +59,7 @@ def test_says_what_it_does_and_where_the_result_lies(rehearsed):
     for step in STEPS:
         assert re.search(rf"{step.name}\s+done in", said), step.name
     assert "Hallmark corpus, evaluation part" in said
-    assert "structure, 13 of 13 checks passed" in said
+    assert "structure, 14 of 14 checks passed" in said
     assert str(root / "out") in said
     assert "\x1b" not in said  # quiet in a pipe: no bars, no colours
 
@@ -274,4 +274,4 @@ def test_unknown_variant(tmp_path):
 def test_verification_is_in_the_release(rehearsed):
     report = canonical.read(rehearsed[0] / "out" / "provenance" / "verification.json")
     assert (report["level"], report["passed"]) == ("structure", True)
-    assert len(report["checks"]) == 13
+    assert len(report["checks"]) == 14

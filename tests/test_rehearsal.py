@@ -40,9 +40,9 @@ def test_nothing_passed_by_default(checks):
     assert all(check["passed"] and check["measured"] for check in checks.values())
     assert {
         "structure.mtp", "structure.kept", "structure.quantized", "structure.scales",
-        "structure.siblings", "structure.ignore", "structure.config", "structure.index",
-        "structure.names", "structure.files", "structure.weights", "structure.digests",
-        "structure.sources",
+        "structure.siblings", "structure.parallel", "structure.ignore", "structure.config",
+        "structure.index", "structure.names", "structure.files", "structure.weights",
+        "structure.digests", "structure.sources",
         "perplexity", "smoke.profiles", "smoke.health",
         "smoke.chat.thinking_on", "smoke.chat.thinking_off",
         "smoke.tool_call", "smoke.tool_parser", "smoke.image", "smoke.mtp",

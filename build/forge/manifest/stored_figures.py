@@ -173,6 +173,31 @@ class Siblings(Figures):
         return listed(self.wrong, "global scales differ among the linears that engines fuse")
 
 
+class Parallel(Figures):
+    """On how many devices engines can divide the checkpoint (tensor parallelism)."""
+
+    devices: dict[str, Wrong] = Field(
+        min_length=1,
+        description="By their number, what cannot be divided among them; nothing if all can.",
+    )
+
+    def problem(self, recipe: Recipe) -> str | None:
+        """It can be served on as many as the recipe says."""
+        for count in sorted(recipe.serve.devices):
+            wrong = self.devices.get(str(count))
+            if wrong is None:
+                return f"it was not looked whether {count} devices can have it"
+            if told := listed(wrong, f"parts cannot be divided among {count} devices"):
+                return told
+        return None
+
+    @property
+    def told(self) -> str:
+        """The numbers of devices that can have it."""
+        fits = [count for count, wrong in self.devices.items() if not wrong]
+        return f"on {', '.join(sorted(fits, key=int))} devices"
+
+
 class Ignore(Figures):
     """The linears that are quantized and those that are not, and the lists of the latter."""
 

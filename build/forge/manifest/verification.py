@@ -66,6 +66,7 @@ AnyCheck = Annotated[
     | Check[Literal["structure.quantized"], stored.Quantized]
     | Check[Literal["structure.scales"], stored.Scales]
     | Check[Literal["structure.siblings"], stored.Siblings]
+    | Check[Literal["structure.parallel"], stored.Parallel]
     | Check[Literal["structure.ignore"], stored.Ignore]
     | Check[Literal["structure.config"], stored.Declared]
     | Check[Literal["structure.files"], stored.Files]

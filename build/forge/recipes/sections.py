@@ -1,12 +1,14 @@
 """The sections of a recipe: frozen, strict, and refused with a reason where they make no sense."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from forge.core.model import Model, RelativePath, Sha256
 from forge.recipes.sources import Checkpoint, Dataset
 
+# The flag of `vllm serve` that says among how many devices a checkpoint is divided.
+DEVICES = "tensor-parallel-size"
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -221,6 +223,14 @@ class Profile(Model):
     args: dict[str, str | int | float | bool]
     env: dict[str, str] = Field(default_factory=dict)
 
+    @field_validator("args")
+    @classmethod
+    def _on_a_count_of_devices(cls, args: dict[str, Any]) -> dict[str, Any]:
+        devices = args.get(DEVICES, 1)
+        if type(devices) is not int or devices < 1:
+            raise ValueError(f"{DEVICES} must be a count")
+        return args
+
 
 class Serve(Profile):
     """The published card's way of serving; `profiles` are further ways that it publishes.
@@ -231,6 +241,11 @@ class Serve(Profile):
     speculative_tokens: Annotated[int, Field(gt=0)] | None = None
     acceptance_floor: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     profiles: dict[str, Profile] = Field(default_factory=dict)
+
+    @property
+    def devices(self) -> set[int]:
+        """Among how many devices the ways of serving divide it."""
+        return {int(way.args.get(DEVICES, 1)) for way in (self, *self.profiles.values())}
 
     @property
     def text_only(self) -> bool:

@@ -19,6 +19,7 @@ from forge.manifest import provenance as manifests
 from forge.manifest.names import ERRORS, TENSORS, VERIFICATION
 from forge.manifest.provenance import Manifest
 from forge.manifest.served_figures import Drafts, Perplexity
+from forge.manifest.stored_figures import Parallel
 from forge.manifest.verification import Check, Report
 from forge.recipes import recipe
 from forge.recipes.recipe import Recipe
@@ -48,8 +49,8 @@ class Input:
 class Facts:
     """A build in figures.
 
-    `perplexity` and `acceptance` are what their checks measured; `errors` are there if the
-    build was verified.
+    `perplexity`, `acceptance` and `parallel` are what their checks measured; `errors` are there
+    if the build was verified.
     """
 
     recipe: Recipe
@@ -67,6 +68,7 @@ class Facts:
     calibrated: Mapping[str, Any]
     perplexity: Perplexity | None
     acceptance: Drafts | None
+    parallel: Parallel | None
     errors: tuple[Error, ...]
     licence: str | None
 
@@ -110,6 +112,7 @@ def read(folder: Path) -> Facts:
         calibrated=record.origin(provenance / record.FILE),
         perplexity=report.figures(Perplexity),
         acceptance=report.figures(Drafts),
+        parallel=report.figures(Parallel),
         errors=tuple(parse(errors.read_text(encoding="utf-8"))) if errors.is_file() else (),
         licence=_licence(folder / "LICENSE"),
     )

@@ -16,6 +16,7 @@ from forge.core.errors import BaseError, QuantizeError, RecipeError
 from forge.core.files import LFS_POINTER
 from forge.manifest.tensor_list import TensorLine
 from forge.recipes.recipe import Recipe
+from forge.recipes.sections import DEVICES
 from forge.tensors import family, parallel, tensorfile
 from forge.tensors.configs import CONFIG
 from forge.tensors.family import Config, Expected, Family
@@ -24,8 +25,6 @@ from forge.tensors.tensorfile import Tensor
 
 # What says that a checkpoint is quantized, by the place in config.json.
 QUANTIZED = ("quantization_config", "compression_config")
-# The flag of `vllm serve` that says among how many devices a checkpoint is divided.
-DEVICES = "tensor-parallel-size"
 _MARK = b"\xef\xbb\xbf"
 
 
@@ -139,10 +138,7 @@ def require_devices(recipe: Recipe, base: Offer) -> None:
     if base.config is None:
         return
     known, plan = family.find(base.config), make_plan(recipe, base.tensors)
-    for way in (recipe.serve, *recipe.serve.profiles.values()):
-        devices = way.args.get(DEVICES, 1)
-        if type(devices) is not int or devices < 1:
-            raise RecipeError(f"{recipe.name}.toml: {DEVICES} is {devices!r}, expected a count.")
+    for devices in sorted(recipe.serve.devices):
         if faults := parallel.faults(known, base.config, plan, devices):
             raise RecipeError(
                 f"{recipe.name}.toml: serves with {DEVICES} = {devices}, which the base does not "

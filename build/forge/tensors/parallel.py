@@ -5,21 +5,27 @@ a quantized linear are divided, each part must hold whole blocks of the format, 
 lie on two devices (`ModelOptNvFp4LinearMethod.create_weights` of vLLM 0.32 refuses it at load).
 """
 
+from collections.abc import Iterable
+
 from forge.tensors.family import Config, Family, Split, evaluate
 from forge.tensors.plan import Plan, compile_pattern
 
 DEVICES = (1, 2, 4, 8)
 
 
-def table(family: Family, config: Config, plan: Plan) -> dict[int, list[str]]:
+def table(
+    family: Family, config: Config, plan: Plan, served: Iterable[int] = ()
+) -> dict[int, list[str]]:
     """What keeps a checkpoint from being divided among 1, 2, 4 and 8 devices; nothing if it can.
 
     Args:
         family: says how linears are divided.
         config: gives the sizes.
         plan: says which linears are quantized, and how.
+        served: other numbers of devices.
     """
-    return {count: faults(family, config, plan, count) for count in DEVICES}
+    counts = sorted({*DEVICES, *served})
+    return {count: faults(family, config, plan, count) for count in counts}
 
 
 def faults(family: Family, config: Config, plan: Plan, devices: int) -> list[str]:

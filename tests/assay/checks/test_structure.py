@@ -24,7 +24,7 @@ def test_the_real_artifact_passes(built, checkpoint):
     found = structure.run(built.made, checkpoint, built.results["fetch"], listed(checkpoint))
     checks = found.checks
     assert not failed(built, checkpoint)
-    assert len(checks) == 13
+    assert len(checks) == 14
     assert [error.module for error in found.errors] == sorted(built.made.plan.linears)
     assert all(check.measured for check in checks)
 

@@ -167,7 +167,7 @@ def nothing_at_all(report):
     [
         (doubled, "structure.index stands twice"),
         (of_another_level, "smoke.profiles is no check of this variant at the level 'structure'"),
-        (of_another_kind, "checks.19.smoke.image_refused.measured.status: Field required"),
+        (of_another_kind, "checks.20.smoke.image_refused.measured.status: Field required"),
         (reordered, "the checks are in another order"),
         (renamed, "does not match any of the expected tags"),
         (skipped, f"checks.0.structure.index.skipped: {UNKNOWN}"),
@@ -192,6 +192,8 @@ def nothing_at_all(report):
         (measured("structure.quantized", wrong=["a"]), "with a wrong dtype or shape: a"),
         (measured("structure.scales", wrong=["a"]), "not finite and positive: a"),
         (measured("structure.siblings", wrong=["a"]), "global scales differ"),
+        (measured("structure.parallel", devices={"1": ["a"]}), "divided among 1 devices: a"),
+        (measured("structure.parallel", devices={"2": []}), "not looked whether 1 devices"),
         (measured("structure.ignore", wrong=["a"]), "mistakes in the lists"),
         (measured("structure.files", wrong=["code a.py"]), "code a.py"),
         (

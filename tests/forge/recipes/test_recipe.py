@@ -40,6 +40,8 @@ def test_every_variant_loads():
         ("{ nvfp4 = 0.2 }", "{ fp8 = 0.07 }", "whole file", "exactly the formats of [[quantize]]"),
         ("{ nvfp4 = 0.2 }", "{ nvfp4 = nan }", "gates.max_error.nvfp4", "finite"),
         ("{ nvfp4 = 0.2 }", "{ nvfp4 = 1.0 }", "gates.max_error.nvfp4", "less than 1"),
+        ("[serve.args]", '[serve.args]\ntensor-parallel-size = "two"', "serve.args", "a count"),
+        ("[serve.args]", "[serve.args]\ntensor-parallel-size = 0", "serve.args", "a count"),
         ("max_ratio = 1.1", "max_ratio = inf", "perplexity.max_ratio", "finite"),
         ("min_picture_shift = 0.05", "", "whole file", "`gates.min_picture_shift` must be given"),
         (MTP_GATES, "", "whole file", "`gates.mtp` must be given exactly when a head is served"),

@@ -26,6 +26,7 @@ from forge.manifest.stored_figures import (
     Index,
     Kept,
     Names,
+    Parallel,
     Quantized,
     Scales,
     Siblings,
@@ -35,8 +36,9 @@ from forge.manifest.stored_figures import (
 )
 from forge.manifest.verification import Check, UnmeasuredError
 from forge.recipes.recipe import Recipe
-from forge.tensors import tensorfile, vllm_names
+from forge.tensors import admission, family, parallel, tensorfile, vllm_names
 from forge.tensors.checkpoint import Checkpoint
+from forge.tensors.configs import CONFIG
 from forge.tensors.plan import MTP, Plan
 from forge.tensors.quantization_error import Error
 from forge.tensors.tensorfile import Tensor
@@ -89,6 +91,7 @@ def run(made: Checkpoint, folder: Path, fetched: Result, listed: Listed) -> Foun
         "structure.quantized": lambda: quantized(plan, stored),
         "structure.scales": lambda: Scales(scales=seen.scales, wrong=tuple(seen.bad)),
         "structure.siblings": lambda: siblings(plan, seen),
+        "structure.parallel": lambda: devices(made, fetched),
         "structure.ignore": lambda: declared.ignore(recipe, plan, folder, stored),
         "structure.config": lambda: declared.config(recipe, folder),
         "structure.files": lambda: declared.files(recipe, folder, fetched, seen.files),
@@ -177,6 +180,13 @@ def quantized(plan: Plan, stored: Tensors) -> Quantized:
             if found is None or (found.dtype, found.shape) != (spec.dtype, spec.shape):
                 wrong.append(spec.name)
     return Quantized(linears=len(plan.linears), tensors=count, wrong=tuple(wrong))
+
+
+def devices(made: Checkpoint, fetched: Result) -> Parallel:
+    """On how many devices engines can divide it, by the sizes in the base's config."""
+    config = admission.read_config(fetched.files / "base" / CONFIG)
+    found = parallel.table(family.find(config), config, made.plan, made.recipe.serve.devices)
+    return Parallel(devices={str(count): tuple(wrong) for count, wrong in found.items()})
 
 
 def siblings(plan: Plan, seen: Reading) -> Siblings:
