@@ -207,6 +207,23 @@ def test_policy_that_is_none(tmp_path, text, reason):
         policy.read(tmp_path / "policy.toml")
 
 
+def test_a_commit_that_git_does_not_name_is_not_taken_at_its_word(bench, demands, monkeypatch):
+    """One step reads what the manifest says of its commit, and the others go by what it found."""
+
+    def change(statement):
+        resources = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+        commit = next(one for one in resources if one["name"] == "hallmark")
+        commit["annotations"]["uncommitted_changes"] = False
+        commit["digest"]["gitCommit"] = "0" * 40
+
+    bench.restate(change)
+    monkeypatch.setattr(checkout, "commit", lambda: ("unknown", True))
+    told = [line for line in verdict(bench, demands) if "sources" in line]
+    assert "those of this tree; git names no commit here" in told[0]
+    with pytest.raises(ReleaseError, match="builder: the policy demands a commit, and git names"):
+        verdict(bench, with_policy(demands, committed=True))
+
+
 def test_release_of_a_commit_is_held_to_that_commit(bench, demands):
     """Whatever is checked out: the digests are those of the commit's own files, by git."""
     from assay.release import source_tree

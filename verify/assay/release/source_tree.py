@@ -7,6 +7,7 @@ built with further changes, or where git knows no commits, is compared with the 
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 
 from assay.release.known import LOCK
@@ -18,7 +19,15 @@ PACKAGES = ("build/forge", "verify/assay")
 HERE = "this tree"
 
 
-def check(manifest: Manifest) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What the source files were compared with; None of `doubt` if it was the commit itself."""
+
+    where: str
+    doubt: str | None
+
+
+def check(manifest: Manifest) -> Compared:
     """Compares the digest of every source file.
 
     Returns:
@@ -37,7 +46,16 @@ def check(manifest: Manifest) -> str:
         _require(name, manifest.dependencies.get(name), digest, told)
     for name in sorted(manifest.source.keys() | source.keys()):
         _require(name, manifest.source.get(name), source.get(name), told)
-    return told
+    return Compared(where=told, doubt=_doubt(manifest) if where == HERE else None)
+
+
+def _doubt(manifest: Manifest) -> str:
+    """Why it is this tree and not a commit that was compared."""
+    stated = manifest.commit
+    if stated is None or stated.annotations.uncommitted_changes:
+        return "it was built with changes that are in no commit"
+    commit = stated.digest.git_commit
+    return f"git names no commit here, so nobody looked whether commit {commit} is this tree"
 
 
 def read(manifest: Manifest, name: str) -> bytes:

@@ -72,6 +72,7 @@ class Case:
     model: Mapping[str, str] | None = None
     release: Release = field(init=False)
     manifest: Manifest = field(init=False)
+    source: source_tree.Compared = field(init=False)
     tensors: Mapping[str, Tensor] = field(init=False)
     recipe: Recipe = field(init=False)
 
@@ -224,7 +225,9 @@ def check_chain(case: Case) -> str:
 
 def check_sources(case: Case) -> str:
     """9."""
-    return f"those of {source_tree.check(case.manifest)}"
+    case.source = source_tree.check(case.manifest)
+    doubt = "" if case.source.doubt is None else f"; {case.source.doubt}"
+    return f"those of {case.source.where}{doubt}"
 
 
 def check_builder(case: Case) -> str:
@@ -232,9 +235,8 @@ def check_builder(case: Case) -> str:
     policy, builder = case.demands.policy, case.manifest.builder
     if builder not in policy.builders:
         raise ReleaseError(f"{builder!r} is none of {', '.join(policy.builders)}.")
-    commit = case.manifest.commit
-    if policy.committed and (commit is None or commit.annotations.uncommitted_changes):
-        raise ReleaseError("it was built with changes that are in no commit.")
+    if policy.committed and case.source.doubt is not None:
+        raise ReleaseError(f"the policy demands a commit, and {case.source.doubt}.")
     return builder
 
 
