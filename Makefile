@@ -28,10 +28,10 @@ define newline
 endef
 
 # All that the command line may set. Another name is a mistake, such as VARAINT=, and no target runs.
-NAMES := A ASIDE B BASE BUILDER CALIBRATIONS CONFIRM DAYS DIR FROM FULL HOURS IDENTITY \
-	IMAGE_BASE ISSUER KEY MEMORY MIRROR MODEL_SIGNATURE NOX OUT POLICY PYTHON REBUILDERS \
-	RECALIBRATE REHEARSAL REPLACE REPO REPRODUCED RUNNER SHARED SNAPSHOT STATEMENTS UNSIGNED \
-	VARIANT VERIFY
+NAMES := A ASIDE B BASE BUILDER CALIBRATIONS COMMIT CONFIRM DAYS DIGEST DIR FORMATS FROM FULL \
+	HOURS IDENTITY IMAGE_BASE ISSUER KEY MEMORY MIRROR MODEL_SIGNATURE NOX OUT POLICY PYTHON \
+	REBUILDERS RECALIBRATE REHEARSAL REPLACE REPO REPRODUCED REVISION RUNNER SHARED SINCE SNAPSHOT \
+	STATEMENTS UNSIGNED VARIANT VERIFY
 given = $(filter command,$(firstword $(origin $(1))))
 nearest = $(shell $(call text,PYTHON) -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1))' $(call quote,$(1)) $(NAMES))
 instead = $(if $(1),did you mean $(1)=?,there are $(NAMES))
@@ -51,7 +51,8 @@ BUILT = $(if $(value VARIANT),$(firstword $(wildcard dist/$(value VARIANT) dist/
 RELEASE = $(if $(value DIR),$(call path,DIR),$(call quote,$(CURDIR)/$(or $(BUILT),$(error name a built variant with VARIANT=<v>, or a folder with DIR=<dir>))))
 REBUILT = $(call needed,FROM,a release,dir)$(call path,FROM)
 TRUST = $(call path-option,KEY,--key) $(call option,IDENTITY,--identity) $(call option,ISSUER,--issuer) $(call flag,UNSIGNED,--unsigned)
-POLICY_FILE = $(call path-option,POLICY,--policy)
+EXPECTED = $(call option,VARIANT,--variant) $(call option,DIGEST,--digest) $(call option,SINCE,--since) $(call option,COMMIT,--commit) $(call option,REVISION,--revision) $(call option,FORMATS,--formats) $(call flag,REHEARSAL,--rehearsal)
+DEMANDS = $(TRUST) $(call path-option,POLICY,--policy) $(EXPECTED)
 
 .PHONY: help demo test list preflight rehearse verify reproduce compare bench lock image image-test container-test release $(VARIANTS)
 .PHONY: keygen sign verify-release attest-reproduction publish schemas faults store-list store-size store-gc store-fsck
@@ -137,13 +138,13 @@ keygen: .venv/made  ## a signing key: KEY=<file>, and its public half in <file>.
 sign: .venv/made  ## sign a release: DIR=<release> KEY=<private key>, or without KEY the identity at hand [MODEL_SIGNATURE=1]
 	@$(NOX) -s release -- forge sign $(RELEASE) $(call path-option,KEY,--key) $(call flag,MODEL_SIGNATURE,--model-signature)
 
-verify-release: .venv/made  ## check a release: DIR=<release> KEY=<public key> or IDENTITY= ISSUER= [POLICY=<file>] [REPRODUCED=<k> STATEMENTS=<files> REBUILDERS=<public keys>] [UNSIGNED=1]
-	@$(NOX) -s check -- assay verify-release $(RELEASE) $(TRUST) $(POLICY_FILE) $(call option,REPRODUCED,--reproduced) $(call list-option,STATEMENTS,--statement) $(call list-option,REBUILDERS,--rebuilder)
+verify-release: .venv/made  ## check a release: DIR=<release> KEY=<public key> or IDENTITY= ISSUER= [POLICY=<file>] [VARIANT= DIGEST= SINCE= COMMIT= REVISION= FORMATS=] [REHEARSAL=1] [REPRODUCED=<k> STATEMENTS=<files> REBUILDERS=<public keys>] [UNSIGNED=1]
+	@$(NOX) -s check -- assay verify-release $(RELEASE) $(DEMANDS) $(call option,REPRODUCED,--reproduced) $(call list-option,STATEMENTS,--statement) $(call list-option,REBUILDERS,--rebuilder)
 
 attest-reproduction: .venv/made  ## reproduce, and sign that it succeeded: FROM=<release> KEY=<private key> [BUILDER=<id>] [BASE=<dir>] [MIRROR=<dir>]
 	@$(NOX) -s reproduce -- $(REBUILT) $(WHERE) --report dist/reproduced.json
 	@$(NOX) -s check -- assay attest-reproduction $(REBUILT) dist/reproduced.json $(call path-option,KEY,--key) $(call option,BUILDER,--builder) --out dist/reproductions
 
-publish: .venv/made  ## upload a verified release: DIR=<release> REPO=<owner/name> KEY=<public key> [CONFIRM=1]
-	@$(NOX) -s check -- assay verify-release $(RELEASE) $(TRUST) $(POLICY_FILE)
+publish: .venv/made  ## upload a verified release: DIR=<release> REPO=<owner/name> KEY=<public key> [REHEARSAL=1] [CONFIRM=1]
+	@$(NOX) -s check -- assay verify-release $(RELEASE) $(DEMANDS)
 	@$(NOX) -s release -- forge publish $(RELEASE) $(call needed,REPO,the repository,owner/name)$(call text,REPO) $(call flag,CONFIRM,--confirm) $(call flag,REHEARSAL,--rehearsal)

@@ -195,6 +195,7 @@ def publish(release, root):
     from assay.release import steps, trust
     from assay.release import verify as verify_release
     from forge.core.store import Store
+    from forge.manifest.policy import KNOWN_BUILDERS, Policy
     from forge.release import assemble, keys, signing
 
     with during("release"):
@@ -204,7 +205,8 @@ def publish(release, root):
         signing.sign(release, root / "key")
     with during("verify-release"):
         trusted = trust.by_key(root / "key.pub")
-        verify_release.verify(release, steps.Demands(trust=trusted), lambda _: None)
+        demands = steps.Demands(trust=trusted, policy=Policy(builders=KNOWN_BUILDERS))
+        verify_release.verify(release, demands, lambda _: None)
     with during("reproduce"):
         assert reproduce.run(release, Store(root / "store")).identical
 

@@ -183,8 +183,10 @@ def test_from_a_build_to_a_verified_reproduced_release(bench):
     command("forge", "release", release)
     command("forge", "publish", release, "owner/name", code=UploadError.code)
     command("forge", "sign", release, "--key", key)
-    _, printed = command("assay", "verify-release", release, "--key", f"{key}.pub")
+    trusted = ("--key", f"{key}.pub")
+    _, printed = command("assay", "verify-release", release, *trusted, "--rehearsal")
     assert "is verified" in printed
+    command("assay", "verify-release", release, *trusted, code=ReleaseError.code)
     command("assay", "verify-release", release, code=ReleaseError.code)
     said, _ = command("forge", "publish", release, "owner/name", "--rehearsal")
     assert "nothing was sent" in said

@@ -138,6 +138,13 @@ TARGETS = [
         f"--rebuilder {HERE}e.pub --rebuilder {HERE}f.pub",
     ),
     (
+        f"verify-release DIR=release KEY=key VARIANT={FLAGSHIP} DIGEST=12ab SINCE=2026-11-01 "
+        "COMMIT=34cd REVISION=56ef FORMATS=nvfp4,fp8 REHEARSAL=1",
+        f"-s check -- assay verify-release {HERE}release --key {HERE}key --variant {FLAGSHIP} "
+        "--digest 12ab --since 2026-11-01 --commit 34cd --revision 56ef --formats nvfp4,fp8 "
+        "--rehearsal",
+    ),
+    (
         "verify-release DIR=release UNSIGNED=1",
         f"-s check -- assay verify-release {HERE}release --unsigned",
     ),
@@ -149,7 +156,7 @@ TARGETS = [
     ),
     (
         "publish DIR=release REPO=me/it KEY=key CONFIRM=1 REHEARSAL=1",
-        f"-s check -- assay verify-release {HERE}release --key {HERE}key\n"
+        f"-s check -- assay verify-release {HERE}release --key {HERE}key --rehearsal\n"
         f"-s release -- forge publish {HERE}release me/it --confirm --rehearsal",
     ),
 ]  # fmt: skip
@@ -206,8 +213,8 @@ def test_a_built_variant_stands_for_its_folder(tree, level):
 
 PATHS = ("A", "B", "BASE", "DIR", "FROM", "KEY", "MIRROR", "OUT", "POLICY")
 TEXTS = (
-    "BUILDER", "DAYS", "HOURS", "IDENTITY", "IMAGE_BASE", "ISSUER", "MEMORY", "REPO", "REPRODUCED",
-    "SHARED", "SNAPSHOT", "VARIANT", "VERIFY",
+    "BUILDER", "COMMIT", "DAYS", "DIGEST", "FORMATS", "HOURS", "IDENTITY", "IMAGE_BASE", "ISSUER",
+    "MEMORY", "REPO", "REPRODUCED", "REVISION", "SHARED", "SINCE", "SNAPSHOT", "VARIANT", "VERIFY",
 )  # fmt: skip
 USED_BY = {
     "A": "compare B=x", "B": "compare A=x", "BASE": "reproduce FROM=x", "BUILDER":
@@ -219,6 +226,9 @@ USED_BY = {
     "REPO": "publish DIR=x", "REPRODUCED": "verify-release DIR=x", "SHARED": FLAGSHIP,
     "SNAPSHOT": "image", "STATEMENTS": "verify-release DIR=x", "VARIANT": "rehearse",
     "VERIFY": FLAGSHIP,
+    **dict.fromkeys(
+        ("COMMIT", "DIGEST", "FORMATS", "REVISION", "SINCE"), "verify-release DIR=x"
+    ),
 }  # fmt: skip
 
 

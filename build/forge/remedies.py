@@ -214,6 +214,10 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
         "Name one: `--key <public key>`, or `--identity <who>` and `--issuer <who vouches>`, or "
         "`--unsigned` if nobody is to vouch for it.",
     ),
+    "take-rehearsal": (
+        "If a rehearsal is what you expect, say REHEARSAL=1, or name its builder in the policy.",
+        "If a rehearsal is what you expect, say `--rehearsal`, or name its builder in the policy.",
+    ),
     "signed-by-key": (
         "Check it with KEY=<public key>.",
         "Check it with `--key <public key>`.",

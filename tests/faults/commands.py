@@ -35,6 +35,7 @@ from forge.core.store import Result, Store
 from forge.inputs import fetch
 from forge.manifest import document, provenance
 from forge.manifest.names import MODEL_SIGNATURE, PROVENANCE, SIGNATURES
+from forge.manifest.policy import KNOWN_BUILDERS, Policy
 from forge.pipeline import Job, Work
 from forge.recipes import recipe
 from forge.release import assemble, card, keys, signing
@@ -222,7 +223,8 @@ def check_signed(world: Path) -> list[str]:
     """Verifies the release as a stranger does, by the key that signs in all worlds."""
     if not (world / "out" / PROVENANCE / MODEL_SIGNATURE).exists():
         return ["wrong: the model is not signed"]
-    demands = steps.Demands(trust=trust.by_key(world.parents[1] / "fixed" / "key.pub"))
+    trusted = trust.by_key(world.parents[1] / "fixed" / "key.pub")
+    demands = steps.Demands(trust=trusted, policy=Policy(builders=KNOWN_BUILDERS))
     return told(lambda: verify_release.verify(world / "out", demands, lambda _: None))
 
 

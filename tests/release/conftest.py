@@ -4,6 +4,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from forge.manifest.policy import KNOWN_BUILDERS, Policy
+
 
 @contextmanager
 def without_hub():
@@ -38,7 +40,8 @@ def bench(good, tmp_path):
 
 @pytest.fixture(scope="session")
 def demands(good):
-    """What a stranger demands who has the publisher's public key."""
+    """What a stranger demands who has the publisher's public key and takes rehearsals."""
     from assay.release import steps, trust
 
-    return steps.Demands(trust=trust.by_key(good.key.with_name("key.pub")))
+    policy = Policy(builders=KNOWN_BUILDERS)
+    return steps.Demands(trust=trust.by_key(good.key.with_name("key.pub")), policy=policy)

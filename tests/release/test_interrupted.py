@@ -18,6 +18,7 @@ from released import build, local_base
 from assay.release import steps, trust, verify
 from forge.core import console, disk, placing
 from forge.core.errors import FileSystemError, HallmarkError, ReleaseError, SigningError, SpaceError
+from forge.manifest.policy import KNOWN_BUILDERS, Policy
 from forge.release import assemble, signing
 
 
@@ -43,7 +44,8 @@ def is_own(folder):
 
 
 def verified(folder, key):
-    demands = steps.Demands(trust=trust.by_key(key.with_name(f"{key.name}.pub")))
+    trusted = trust.by_key(key.with_name(f"{key.name}.pub"))
+    demands = steps.Demands(trust=trusted, policy=Policy(builders=KNOWN_BUILDERS))
     verify.verify(folder, demands, lambda _: None)
 
 

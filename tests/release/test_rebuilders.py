@@ -15,7 +15,7 @@ from forge.core import canonical
 from forge.core.errors import DifferenceError, ManifestError, ReleaseError, SigningError
 from forge.core.store import Store
 from forge.manifest import document
-from forge.manifest.policy import Policy
+from forge.manifest.policy import KNOWN_BUILDERS, Policy
 from forge.release import bundle, keys
 
 
@@ -59,7 +59,7 @@ def verdict(bench, demands, k, statements, rebuilders):
         bench.folder,
         Demands(
             trust=demands.trust,
-            policy=Policy(reproductions=k),
+            policy=Policy(builders=KNOWN_BUILDERS, reproductions=k),
             statements=statements,
             rebuilders=[trust.by_key(path.with_name(f"{path.name}.pub")) for path in rebuilders],
         ),
@@ -89,7 +89,7 @@ def test_two_of_two(good, demands, attested, rebuilder):
     one, two = rebuilder("one"), rebuilder("two")
     statements = [attested(one), attested(two)]
     told = verdict(good, demands, 2, statements, [one, two])
-    assert told == "14  pass  reproductions: 2 rebuilders, 2 demanded"
+    assert told == "15  pass  reproductions: 2 rebuilders, 2 demanded"
 
 
 def test_the_same_key_twice_is_one(good, demands, attested, rebuilder, tmp_path):

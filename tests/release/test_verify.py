@@ -4,18 +4,20 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
 from assets.verify.bench import SIGNED_LIST, SIGNED_MANIFEST, encoded, envelope
 from assets.verify.cases_report import checked
+from conftest import FLAGSHIP
 
 from assay.release import policy, verify
 from assay.release.steps import Demands
 from assay.release.trust import Identity
 from forge.core import checkout
 from forge.core.errors import ReleaseError
-from forge.manifest.policy import Policy
+from forge.manifest.policy import KNOWN_BUILDERS, Policy
 
 ISSUER = "https://token.actions.githubusercontent.com"
 
@@ -34,7 +36,7 @@ def verdict(bench, demands):
 
 
 def with_policy(demands, **wanted):
-    return Demands(trust=demands.trust, policy=Policy(**wanted))
+    return Demands(trust=demands.trust, policy=Policy(**{"builders": KNOWN_BUILDERS, **wanted}))
 
 
 def test_steps_are_those_of_the_module(good, demands):
@@ -45,9 +47,9 @@ def test_steps_are_those_of_the_module(good, demands):
 
 
 def test_command_line(good):
-    done = command(good.folder, "--key", good.key.with_name("key.pub"))
+    done = command(good.folder, "--key", good.key.with_name("key.pub"), "--rehearsal")
     assert done.returncode == 0
-    assert done.stdout.endswith(" is verified\n")
+    assert f"\n{good.folder} is verified: pkg:generic/{FLAGSHIP}@" in done.stdout
     other = command(good.folder, "--key", good.other_key.with_name("other.pub"))
     assert other.returncode == 41
     assert other.stdout.splitlines()[-1].split()[:3] == ["3", "FAIL", "signatures:"]
@@ -61,7 +63,7 @@ def test_needs_no_more_than_the_check_environment_has(good, tmp_path):
         )
     done = subprocess.run(
         [sys.executable, "-m", "assay", "verify-release", good.folder, "--key",
-         good.key.with_name("key.pub")],
+         good.key.with_name("key.pub"), "--rehearsal"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
@@ -88,15 +90,15 @@ def test_unsigned_only_if_asked_for(bench, demands):
         (bench / name).unlink()
     with pytest.raises(ReleaseError, match="is missing, so the release is not signed in full"):
         verdict(bench, demands)
-    done = command(bench.folder, "--unsigned")
+    done = command(bench.folder, "--unsigned", "--rehearsal")
     assert done.returncode == 0
     assert "nobody vouches for this release" in done.stdout
 
 
-def test_unsigned_is_held_to_all_else(bench):
+def test_unsigned_is_held_to_all_else(bench, demands):
     bench.flip("config.json", 10)
     with pytest.raises(ReleaseError, match="config.json: has sha256"):
-        verdict(bench, Demands(trust=None))
+        verdict(bench, replace(demands, trust=None))
 
 
 def test_identity_does_not_take_a_key(good):

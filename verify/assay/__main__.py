@@ -130,12 +130,30 @@ def verify_a_release(
     statement: Annotated[list[Path] | None, typer.Option(help="A rebuilder's statement.")] = None,
     rebuilder: Annotated[list[Path] | None, typer.Option(help="A rebuilder's public key.")] = None,
     unsigned: Annotated[bool, typer.Option("--unsigned", help="Pass over signatures.")] = False,
+    rehearsal: Annotated[
+        bool, typer.Option("--rehearsal", help="Take a rehearsal as well as a real build.")
+    ] = False,
+    variant: Annotated[str | None, typer.Option(help="The variant that it must be.")] = None,
+    digest: Annotated[
+        str | None, typer.Option(help="The SHA-256 that its provenance.json must have.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="The date or time that it must not be older than.")
+    ] = None,
+    commit: Annotated[
+        str | None, typer.Option(help="The commit of Hallmark that must have built it.")
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="The commit of the base that it must be made from.")
+    ] = None,
+    formats: Annotated[
+        str | None, typer.Option(help="The formats that it must have, such as nvfp4,fp8.")
+    ] = None,
 ) -> None:
     """Verifies a release, step by step."""
+    from assay.release import expectations, steps, trust
     from assay.release import policy as policies
-    from assay.release import steps, trust
     from assay.release import verify as verify_release
-    from forge.manifest.policy import Policy
 
     if sum([key is not None, identity is not None and issuer is not None, unsigned]) != 1:
         raise ReleaseError(
@@ -143,7 +161,15 @@ def verify_a_release(
             "or nobody.",
             remedy="whom-to-trust",
         )
-    demands = policies.read(policy) if policy else Policy()
+    stated = expectations.stated(
+        variant=variant,
+        digest=digest,
+        since=since,
+        commit=commit,
+        revision=revision,
+        formats=formats,
+    )
+    demands = policies.demanded(policy, rehearsal=rehearsal)
     if reproduced is not None:
         demands = demands.model_copy(update={"reproductions": reproduced})
     trusted: trust.Trust | None = None
@@ -151,17 +177,18 @@ def verify_a_release(
         trusted = trust.by_key(key)
     elif identity is not None and issuer is not None:
         trusted = trust.Identity(identity=identity, issuer=issuer)
-    verify_release.verify(
+    found = verify_release.verify(
         filesystem.real(folder),
         steps.Demands(
             trust=trusted,
             policy=demands,
+            stated=stated,
             statements=statement or (),
             rebuilders=[trust.by_key(path) for path in rebuilder or ()],
         ),
         tables.say,
     )
-    tables.say(f"{folder} is verified")
+    tables.say(f"{folder} is verified: {found}")
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What a verifier demands of a release beyond that it is whole: a TOML file, or the default.
 
-The default takes any builder of Hallmark, and a build whose structure at least was verified. What
+The default takes a real build of Hallmark whose structure at least was verified, no rehearsal. What
 the assay found, `verification.json`, must meet the recipe first and then the policy, which may ask
 for more than the recipe, never for less.
 """
@@ -15,8 +15,8 @@ from forge.core import filesystem
 from forge.core.errors import ReleaseError
 from forge.core.model import mistake
 from forge.manifest import document, limits, verification
-from forge.manifest.policy import Policy
-from forge.manifest.provenance import Manifest
+from forge.manifest.policy import KNOWN_BUILDERS, Policy
+from forge.manifest.provenance import REHEARSALS, Manifest
 from forge.manifest.served_figures import Drafts, Perplexity
 from forge.manifest.verification import LEVELS, Report
 from forge.recipes.recipe import Recipe
@@ -37,6 +37,23 @@ def read(path: Path) -> Policy:
         raise ReleaseError(f"{path}: cannot be read: it nests too deeply.") from error
     except (OSError, ValueError) as error:
         raise ReleaseError(f"{path}: cannot be read: {error}.") from error
+
+
+def demanded(path: Path | None, *, rehearsal: bool) -> Policy:
+    """The policy of a file, or the default, which may take a rehearsal as well.
+
+    Raises:
+        ReleaseError: it cannot be read, or a rehearsal is asked for that the file does not take.
+    """
+    if path is None:
+        return Policy(builders=KNOWN_BUILDERS) if rehearsal else Policy()
+    policy = read(path)
+    if rehearsal and not {*policy.builders} & {*REHEARSALS.values()}:
+        raise ReleaseError(
+            f"{path}: takes no rehearsal, and no option loosens a policy. Name their builders, "
+            f"{', '.join(REHEARSALS.values())}, in its `builders`, or use another policy."
+        )
+    return policy
 
 
 def check(data: bytes, where: str, *, stated: Manifest, recipe: Recipe, policy: Policy) -> Report:

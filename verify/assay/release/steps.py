@@ -9,7 +9,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from assay.release import asked, chain, derived, policy, rebuilders, recorded, source_tree
+from assay.release import (
+    asked,
+    chain,
+    derived,
+    expectations,
+    policy,
+    rebuilders,
+    recorded,
+    source_tree,
+)
 from assay.release.files import Reader, Stored
 from assay.release.known import BESIDE
 from assay.release.trust import Key, Trust
@@ -30,7 +39,7 @@ from forge.manifest.names import (
     TENSORS,
     VERIFICATION,
 )
-from forge.manifest.policy import Policy
+from forge.manifest.policy import Expected, Policy
 from forge.manifest.provenance import Manifest
 from forge.manifest.release_list import Release
 from forge.manifest.statement import Subjects, digests
@@ -48,12 +57,21 @@ _OF_GIT = frozenset({".gitattributes", ".gitignore"})
 
 @dataclass(frozen=True, kw_only=True)
 class Demands:
-    """What a release must meet; without `trust` its signatures are passed over."""
+    """What a release must meet; without `trust` its signatures are passed over.
+
+    `stated` is what a command line expects beyond the policy.
+    """
 
     trust: Trust | None
     policy: Policy = field(default_factory=Policy)
+    stated: Expected = field(default_factory=Expected)
     statements: Sequence[Path] = ()
     rebuilders: Sequence[Key] = ()
+
+    @property
+    def expected(self) -> tuple[Expected, ...]:
+        """All that is expected: one does not replace the other."""
+        return self.policy.expected, self.stated
 
 
 @dataclass(kw_only=True)
@@ -234,7 +252,10 @@ def check_builder(case: Case) -> str:
     """10."""
     policy, builder = case.demands.policy, case.manifest.builder
     if builder not in policy.builders:
-        raise ReleaseError(f"{builder!r} is none of {', '.join(policy.builders)}.")
+        why = f"{builder!r} is none of {', '.join(policy.builders)}."
+        if case.manifest.rehearsal:
+            raise ReleaseError(why, remedy="take-rehearsal")
+        raise ReleaseError(why)
     if policy.committed and case.source.doubt is not None:
         raise ReleaseError(f"the policy demands a commit, and {case.source.doubt}.")
     return builder
@@ -261,8 +282,19 @@ def check_contents(case: Case) -> str:
     return derived.check(case.manifest, case.recipe, here)
 
 
-def check_verification(case: Case) -> str:
+def check_expected(case: Case) -> str:
     """13."""
+    demands = case.demands
+    lines = tensor_list.parse(case.data(f"{PROVENANCE}/{TENSORS}"), TENSORS).values()
+    digest = case.files[MANIFEST].sha256
+    told = expectations.check(demands.expected, case.manifest, digest, lines)
+    if demands.policy.max_age_days is not None:
+        told.append(expectations.check_age(case.manifest, demands.policy.max_age_days))
+    return ", ".join(told) or "nothing is stated of which release it should be"
+
+
+def check_verification(case: Case) -> str:
+    """14."""
     path = f"{PROVENANCE}/{VERIFICATION}"
     report = policy.check(
         case.data(path),
@@ -275,7 +307,7 @@ def check_verification(case: Case) -> str:
 
 
 def check_reproductions(case: Case) -> str:
-    """14."""
+    """15."""
     demands = case.demands
     trust = demands.trust
     counted, refused = rebuilders.check(

@@ -12,8 +12,9 @@
 10. builder: one that the policy takes.
 11. recipe: inputs, parameters and builder are what the recipe of that commit says.
 12. contents: tensors and files are what the inputs give, all but the packed weights by digest.
-13. verification: the assay found what the policy demands.
-14. reproductions: as many others as demanded have rebuilt it.
+13. expected: variant, digest, date, commit, base and formats are those that were stated beforehand.
+14. verification: the assay found what the policy demands.
+15. reproductions: as many others as demanded have rebuilt it.
 
 Nothing here needs torch, a GPU or (with a key) the network. All files are opened in step 1 and each
 is read once, from that descriptor; those that are not signed statements are read in step 5, when
@@ -26,10 +27,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from assay.release import steps
+from assay.release import expectations, steps
 from assay.release.steps import Case, Demands
 from forge.core import system_errors
 from forge.core.errors import HallmarkError, ReleaseError
+from forge.manifest import release_list
 
 STEPS: Mapping[str, Callable[[Case], str]] = {
     "files": steps.check_files,
@@ -44,13 +46,17 @@ STEPS: Mapping[str, Callable[[Case], str]] = {
     "builder": steps.check_builder,
     "recipe": steps.check_recipe,
     "contents": steps.check_contents,
+    "expected": steps.check_expected,
     "verification": steps.check_verification,
     "reproductions": steps.check_reproductions,
 }
 
 
-def verify(folder: Path, demands: Demands, say: Callable[[str], None]) -> None:
+def verify(folder: Path, demands: Demands, say: Callable[[str], None]) -> str:
     """Runs the steps, telling the outcome of each in one line.
+
+    Returns:
+        Which release it is, and what was not stated, so not established, in one line.
 
     Raises:
         ReleaseError: with the step that failed, and why.
@@ -66,6 +72,20 @@ def verify(folder: Path, demands: Demands, say: Callable[[str], None]) -> None:
                 raise ReleaseError(
                     f"{folder}: {name}: {why}", remedy=error.remedy, **error.facts
                 ) from error
+        return _verdict(case)
+
+
+def _verdict(case: Case) -> str:
+    demands = case.demands
+    digest = case.files[steps.MANIFEST].sha256
+    missing = expectations.unstated(
+        demands.expected,
+        max_age_days=demands.policy.max_age_days,
+        signed=demands.trust is not None,
+        rebuilders=demands.policy.reproductions,
+    )
+    without = f"; not established: {', '.join(missing)}" if missing else ""
+    return f"{release_list.purl(case.manifest.asked.target, digest)}{without}"
 
 
 def _checked(step: Callable[[Case], str], case: Case) -> str:
