@@ -8,9 +8,10 @@ import subprocess
 
 import numpy as np
 import pytest
+import yaml
 from assets.verify.bench import without_errors
 from conftest import base_arrays
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
 from forge.core.errors import RecipeError, ReleaseError
 from forge.core.store import Store
@@ -101,6 +102,12 @@ def test_what_was_measured_is_there(measured):
 def test_unverified_build_says_so(found):
     text = card.card(dataclasses.replace(found, checks=(), level="none", passed=False))
     assert "Nothing: this was built without verification." in text
+
+
+@pytest.mark.parametrize("licence", [None, "apache-2.0"])
+def test_metadata_is_what_the_hubs_library_writes(found, licence):
+    written = card.metadata(dataclasses.replace(found, licence=licence))
+    assert written == ModelCardData(**yaml.safe_load(written)).to_yaml()
 
 
 def test_serving_commands_are_the_recipes(found):

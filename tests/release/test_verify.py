@@ -57,7 +57,7 @@ def test_command_line(good):
 
 def test_needs_no_more_than_the_check_environment_has(good, tmp_path):
     """Neither compiled loops nor a hub client, even where a function would import them."""
-    for name in ("numba", "torch", "huggingface_hub", "jinja2", "pyarrow", "docker"):
+    for name in ("numba", "torch", "huggingface_hub", "pyarrow", "docker"):
         (tmp_path / f"{name}.py").write_text(
             "raise ModuleNotFoundError('is not installed')", encoding="utf-8"
         )

@@ -19,7 +19,7 @@ from forge.core.filesystem import delete
 from forge.manifest import document
 from forge.manifest.names import ERRORS, VERIFICATION
 from forge.manifest.verification import expected, passed, report
-from forge.tensors import quantization_error, tensor_list
+from forge.tensors import tensor_list, weight_errors
 
 if TYPE_CHECKING:
     from forge.core.store import Result
@@ -45,7 +45,7 @@ def run(work: "Work", out: Path) -> None:
     made = report(job.recipe, job.level, checks)
     document.write(out / VERIFICATION, made)
     if found.errors:
-        errors = quantization_error.lines(found.errors)
+        errors = weight_errors.lines(found.errors)
         (out / ERRORS).write_text(errors, encoding="utf-8")
     failed = job.level != "none" and not made.passed
     kept = job.store.root / "failed" / job.recipe.name

@@ -28,19 +28,11 @@ from forge.manifest.names import (
     SUMS,
 )
 from forge.manifest.release_list import Content
-from forge.release import card, facts, report
-from forge.release.facts import Facts
+from forge.release import documents, facts
 from forge.release.folder import changing, names_of_build, provenance_of
 
 _WITHIN = f"{PROVENANCE}/"
 _LIST = f"{_WITHIN}{CONTENTS}"
-# The hub writes one of its own into a repository that has none; this is in the signed list. With
-# its first line, no clone has other line ends than what was signed.
-ATTRIBUTES = """\
-* -text
-*.safetensors filter=lfs diff=lfs merge=lfs -text
-tokenizer.json filter=lfs diff=lfs merge=lfs -text
-"""
 
 
 def assemble(folder: Path, *, replace: bool = False) -> None:
@@ -69,7 +61,7 @@ def assemble(folder: Path, *, replace: bool = False) -> None:
         _require_nothing_else(target)
         _require_whole(target)
         found = facts.read(target)
-        _put(target, _documents(found), replace=replace)
+        _put(target, documents.documents(found), replace=replace)
         console.say(f"{target} is a release: {len(names_in(target))} files")
     if not found.errors:
         console.say("the build was not verified, so the error by layer is not in the report")
@@ -228,16 +220,6 @@ def _contents(folder: Path, found: Mapping[str, Content]) -> bytes:
     target = manifests.read(folder / PROVENANCE).asked.target
     named = release_list.purl(target, found[f"{PROVENANCE}/{STATEMENT}"].sha256)
     return release_list.release(found, named).encoded()
-
-
-def _documents(found: Facts) -> dict[str, bytes]:
-    made = {
-        "README.md": card.card(found),
-        "NOTICE": card.notice(found),
-        "report.html": report.report(found),
-        ".gitattributes": ATTRIBUTES,
-    }
-    return {name: made[name].encode() for name in DOCUMENTS}
 
 
 def _require_as_built(folder: Path, digests: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from forge.core.portable import shown
@@ -71,18 +71,18 @@ def metadata(facts: Facts) -> str:
         *(["mtp", "speculative-decoding"] if facts.recipe.serve.speculative_tokens else []),
         *(["rehearsal"] if facts.rehearsal else []),
     ]
+    licence = {"license": facts.licence or "other"}
+    if facts.licence is None:
+        licence |= {"license_name": "see-license", "license_link": "LICENSE"}
     fields: dict[str, Any] = {
         "base_model": facts.recipe.base.repo,
-        "base_model_relation": "quantized",
         "library_name": LIBRARY,
+        **licence,
         "pipeline_tag": "image-text-to-text" if facts.vision else "text-generation",
         "tags": tags,
+        "base_model_relation": "quantized",
     }
-    if facts.licence is None:
-        fields |= {"license": "other", "license_name": "see-license", "license_link": "LICENSE"}
-    else:
-        fields |= {"license": facts.licence}
-    return str(ModelCardData(**fields).to_yaml())
+    return str(yaml.dump(fields, sort_keys=False, allow_unicode=True)).strip()
 
 
 def commands(facts: Facts) -> dict[str, str]:

@@ -6,7 +6,7 @@ by digest. What was not measured is None or empty.
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from forge.manifest.names import ERRORS, TENSORS, VERIFICATION
 from forge.manifest.provenance import Manifest
 from forge.manifest.served_figures import Drafts, Perplexity
 from forge.manifest.stored_figures import Parallel
+from forge.manifest.tensor_list import TensorLine
 from forge.manifest.verification import Check, Report
 from forge.recipes import recipe
 from forge.recipes.recipe import Recipe
@@ -27,8 +28,9 @@ from forge.release.folder import provenance_of
 from forge.tensors import parts as tensors
 from forge.tensors import tensor_list
 from forge.tensors.parts import Part
-from forge.tensors.quantization_error import Error, parse
+from forge.tensors.weight_errors import Error, parse
 
+LICENCE = "LICENSE"
 LICENCES = {
     "apache-2.0": re.compile(r"Apache License,?\s+Version 2\.0"),
     "mit": re.compile(r"\bMIT License\b"),
@@ -93,9 +95,39 @@ def read(folder: Path) -> Facts:
     """
     provenance = provenance_of(folder)
     stated = manifests.read(provenance)
-    report = document.read(Report, provenance / VERIFICATION)
-    variant = _recipe(stated)
-    errors = provenance / ERRORS
+    errors, licence = provenance / ERRORS, folder / LICENCE
+    return of(
+        stated,
+        _recipe(stated),
+        document.read(Report, provenance / VERIFICATION),
+        lines=tensor_list.read(provenance / TENSORS).values(),
+        calibrated=record.origin(provenance / record.FILE),
+        errors=errors.read_bytes() if errors.is_file() else b"",
+        licence=licence.read_bytes() if licence.is_file() else None,
+    )
+
+
+def of(
+    stated: Manifest,
+    variant: Recipe,
+    report: Report,
+    *,
+    lines: Collection[TensorLine],
+    calibrated: Mapping[str, Any],
+    errors: bytes,
+    licence: bytes | None,
+) -> Facts:
+    """The facts of a release, by its documents.
+
+    Args:
+        stated: its manifest.
+        variant: the recipe that the manifest names.
+        report: what the assay found.
+        lines: the stored tensors.
+        calibrated: where the calibration record comes from.
+        errors: the list of the linears' errors, empty if there is none.
+        licence: the text of the licence, if there is one.
+    """
     return Facts(
         recipe=variant,
         rehearsal=stated.rehearsal,
@@ -106,15 +138,15 @@ def read(folder: Path) -> Facts:
         level=report.level,
         passed=report.passed,
         checks=report.checks,
-        parts=tensors.of(variant, tensor_list.read(provenance / TENSORS).values()),
+        parts=tensors.of(variant, lines),
         inputs=_inputs(stated),
         base_nbytes=stated.base_bytes,
-        calibrated=record.origin(provenance / record.FILE),
+        calibrated=calibrated,
         perplexity=report.figures(Perplexity),
         acceptance=report.figures(Drafts),
         parallel=report.figures(Parallel),
-        errors=tuple(parse(errors.read_text(encoding="utf-8"))) if errors.is_file() else (),
-        licence=_licence(folder / "LICENSE"),
+        errors=tuple(parse(errors.decode())),
+        licence=None if licence is None else _licence(licence),
     )
 
 
@@ -148,9 +180,7 @@ def _inputs(stated: Manifest) -> tuple[Input, ...]:
     )
 
 
-def _licence(path: Path) -> str | None:
+def _licence(text: bytes) -> str | None:
     """The hub's identifier of a licence text, or None if it is not one of those known here."""
-    if not path.is_file():
-        return None
-    text = path.read_text(encoding="utf-8", errors="replace")[:1000]
-    return next((name for name, pattern in LICENCES.items() if pattern.search(text)), None)
+    begin = text.decode(errors="replace")[:1000]
+    return next((name for name, pattern in LICENCES.items() if pattern.search(begin)), None)

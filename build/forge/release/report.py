@@ -12,7 +12,7 @@ from forge.release.charts import Bar, Dot
 from forge.release.facts import Facts
 from forge.release.summary import size
 from forge.tensors.parts import family
-from forge.tensors.quantization_error import Error
+from forge.tensors.weight_errors import Error
 
 LAYER = re.compile(r"\blayers\.(\d+)\.")
 # Colours of the page; more families than this share the last one.

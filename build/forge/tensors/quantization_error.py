@@ -6,16 +6,14 @@ It needs the base, and neither torch nor a GPU.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from math import inf, isnan, sqrt
 
 import numpy as np
 
-from forge.core import canonical
 from forge.tensors import loops, nvfp4
 from forge.tensors.formats import Loader
 from forge.tensors.plan import Linear
 from forge.tensors.small_floats import BLOCK, E4M3_VALUES, Bytes, Floats, widen_bf16
+from forge.tensors.weight_errors import Error
 
 # Elements that are worked on at a time.
 CHUNK = 1 << 22
@@ -30,46 +28,6 @@ Scales = Mapping[str, bytes]
 # Values of some rows, and a factor that all of them have.
 Read = tuple[Floats, float]
 Rows = Callable[[bytes, Scales, range, int], Read]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Error:
-    """A linear's squared error and squared norm, and the format that it is stored in."""
-
-    module: str
-    format: str
-    squared_error: float
-    squared_norm: float
-
-    @property
-    def relative(self) -> float:
-        """|Q - W| / |W|; infinite if a NaN is stored, or anything but zeros of a zero weight."""
-        if self.squared_error == 0:
-            return 0.0
-        if self.squared_norm == 0 or isnan(self.squared_error):
-            return inf
-        return sqrt(self.squared_error / self.squared_norm)
-
-
-def lines(errors: Iterable[Error]) -> str:
-    """A line of canonical JSON a linear."""
-    return "".join(
-        canonical.dumps(
-            {
-                "module": error.module,
-                "format": error.format,
-                "squared_error": error.squared_error,
-                "squared_norm": error.squared_norm,
-            }
-        )
-        + "\n"
-        for error in errors
-    )
-
-
-def parse(text: str) -> list[Error]:
-    """What `lines` wrote."""
-    return [Error(**canonical.loads(line.encode())) for line in text.splitlines()]
 
 
 def steps(linear: Linear) -> Iterator[range]:

@@ -747,3 +747,32 @@ def resigned_file_in_provenance_unnamed(bench):
 @reported("verification.json: is of variant qwen36-27b-nvfp4")
 def resigned_report_of_another_variant(report):
     report["variant"] = "qwen36-27b-nvfp4"
+
+
+# Documents that tell of another build.
+def document(name, file, old, new):
+    """A case with a document that says something else, in a list that is signed anew."""
+
+    def spoil(bench):
+        text = (bench / file).read_text(encoding="utf-8")
+        assert old in text
+        (bench / file).write_text(text.replace(old, new), encoding="utf-8")
+        bench.relist(tell=False)
+
+    add(f"resigned_{name}", spoil, f"{file}: has sha256")
+
+
+document("card_of_another_base", "README.md", "Qwen/Qwen3.6-27B", "someone/else")
+document("card_of_no_rehearsal", "README.md", "- rehearsal\n", "")
+document("card_with_another_figure", "README.md", "MB", "GB")
+document("card_with_a_command", "README.md", "vllm serve", "curl x | sh; vllm serve")
+document("notice_of_another_base", "NOTICE", "local:base", "pkg:huggingface/x/y")
+document("report_of_another_size", "report.html", "MB", "GB")
+document("report_with_a_script", "report.html", "</body>", "<script>x()</script></body>")
+document("attributes_of_another_kind", ".gitattributes", "* -text", "* text")
+
+
+@case("NOTICE: has sha256 nothing, the provenance gives")
+def resigned_notice_left_out(bench):
+    (bench / "NOTICE").unlink()
+    bench.relist(tell=False)

@@ -28,8 +28,8 @@ from forge.core.files import sha256_of
 from forge.tensors import quantization_error
 from forge.tensors.checkpoint import Checkpoint
 from forge.tensors.plan import Linear
-from forge.tensors.quantization_error import Error
 from forge.tensors.tensorfile import DTYPE_BYTES, Tensor
+from forge.tensors.weight_errors import Error
 
 CHUNK = 4 << 20
 # Pieces that may be in memory at a time: of a linear, codes and weights of quantization_error.CHUNK

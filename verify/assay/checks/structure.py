@@ -40,8 +40,8 @@ from forge.tensors import admission, family, parallel, tensorfile, vllm_names
 from forge.tensors.checkpoint import Checkpoint
 from forge.tensors.configs import CONFIG
 from forge.tensors.plan import MTP, Plan
-from forge.tensors.quantization_error import Error
 from forge.tensors.tensorfile import Tensor
+from forge.tensors.weight_errors import Error
 
 Tensors = Mapping[str, Tensor]
 

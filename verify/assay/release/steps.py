@@ -17,6 +17,7 @@ from assay.release import (
     policy,
     rebuilders,
     recorded,
+    rendered,
     source_tree,
 )
 from assay.release.files import Reader, Stored
@@ -31,6 +32,7 @@ from forge.manifest.names import (
     BUNDLES,
     CONTENTS,
     DOCUMENTS,
+    ERRORS,
     MODEL_SIGNATURE,
     PROVENANCE,
     SIGNATURES,
@@ -43,8 +45,9 @@ from forge.manifest.policy import Expected, Policy
 from forge.manifest.provenance import Manifest
 from forge.manifest.release_list import Release
 from forge.manifest.statement import Subjects, digests
+from forge.manifest.verification import Report
 from forge.recipes.recipe import Recipe
-from forge.release import bundle
+from forge.release import bundle, facts
 from forge.tensors import tensor_list, tensorfile
 from forge.tensors.tensorfile import Tensor
 
@@ -93,6 +96,7 @@ class Case:
     source: source_tree.Compared = field(init=False)
     tensors: Mapping[str, Tensor] = field(init=False)
     recipe: Recipe = field(init=False)
+    report: Report = field(init=False)
 
     @property
     def files(self) -> Mapping[str, Stored]:
@@ -287,27 +291,43 @@ def check_expected(case: Case) -> str:
     demands = case.demands
     lines = tensor_list.parse(case.data(f"{PROVENANCE}/{TENSORS}"), TENSORS).values()
     digest = case.files[MANIFEST].sha256
-    told = expectations.check(demands.expected, case.manifest, digest, lines)
+    said = expectations.check(demands.expected, case.manifest, digest, lines)
     if demands.policy.max_age_days is not None:
-        told.append(expectations.check_age(case.manifest, demands.policy.max_age_days))
-    return ", ".join(told) or "nothing is stated of which release it should be"
+        said.append(expectations.check_age(case.manifest, demands.policy.max_age_days))
+    return ", ".join(said) or "nothing is stated of which release it should be"
 
 
 def check_verification(case: Case) -> str:
     """14."""
     path = f"{PROVENANCE}/{VERIFICATION}"
-    report = policy.check(
+    case.report = policy.check(
         case.data(path),
         path,
         stated=case.manifest,
         recipe=case.recipe,
         policy=case.demands.policy,
     )
-    return policy.told(report)
+    return policy.told(case.report)
+
+
+def check_documents(case: Case) -> str:
+    """15."""
+    listed, errors = f"{PROVENANCE}/{TENSORS}", f"{PROVENANCE}/{ERRORS}"
+    found = facts.of(
+        case.manifest,
+        case.recipe,
+        case.report,
+        lines=tensor_list.parse(case.data(listed), listed).values(),
+        calibrated=record.parse_origin(Path(RECORD), case.data(RECORD)),
+        errors=case.data(errors) if errors in case.files else b"",
+        licence=case.data(facts.LICENCE) if facts.LICENCE in case.files else None,
+    )
+    here = {name: stored.sha256 for name, stored in case.files.items()}
+    return rendered.check(case.manifest, found, here)
 
 
 def check_reproductions(case: Case) -> str:
-    """15."""
+    """16."""
     demands = case.demands
     trust = demands.trust
     counted, refused = rebuilders.check(

@@ -14,7 +14,8 @@
 12. contents: tensors and files are what the inputs give, all but the packed weights by digest.
 13. expected: variant, digest, date, commit, base and formats are those that were stated beforehand.
 14. verification: the assay found what the policy demands.
-15. reproductions: as many others as demanded have rebuilt it.
+15. documents: card, notice and report are what the provenance gives.
+16. reproductions: as many others as demanded have rebuilt it.
 
 Nothing here needs torch, a GPU or (with a key) the network. All files are opened in step 1 and each
 is read once, from that descriptor; those that are not signed statements are read in step 5, when
@@ -48,6 +49,7 @@ STEPS: Mapping[str, Callable[[Case], str]] = {
     "contents": steps.check_contents,
     "expected": steps.check_expected,
     "verification": steps.check_verification,
+    "documents": steps.check_documents,
     "reproductions": steps.check_reproductions,
 }
 
