@@ -38,6 +38,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--mirror", type=Path, default=None, help="a folder with inputs, as MIRROR= in the Makefile"
     )
+    parser.addoption(
+        "--fuzz", type=int, default=1, help="so many times the examples of the fuzzers of releases"
+    )
 
 
 @pytest.fixture(autouse=True)

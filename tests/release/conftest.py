@@ -45,3 +45,9 @@ def demands(good):
 
     policy = Policy(builders=KNOWN_BUILDERS)
     return steps.Demands(trust=trust.by_key(good.key.with_name("key.pub")), policy=policy)
+
+
+@pytest.fixture
+def fuzz(request):
+    """How many times the usual number of examples a fuzzer tries."""
+    return request.config.getoption("--fuzz")

@@ -12,7 +12,7 @@ from assets.verify.bench import LIST, MANIFEST, SIGNED_MANIFEST, encoded, envelo
 from assay.release import verify
 from forge.core.errors import HallmarkError, ReleaseError
 
-SEED = 20260101
+SEED = 20260101  # with `--fuzz=<n>`, n times as many, from another seed
 MUTATIONS = 2100
 STATEMENTS = 120
 
@@ -127,11 +127,11 @@ def payload_changed(rng, folder):
     )
 
 
-def test_every_effective_change_is_refused(bench, demands):
-    rng = random.Random(SEED)  # noqa: S311 - a test that repeats
+def test_every_effective_change_is_refused(bench, demands, fuzz):
+    rng = random.Random(SEED + fuzz)  # noqa: S311 - a test that repeats
     folder = Folder(bench.folder)
     done = 0
-    while done < MUTATIONS:
+    while done < MUTATIONS * fuzz:
         mutate = rng.choices([bytes_changed, files_moved, payload_changed], [6, 2, 1])[0]
         mutate(rng, folder)
         if folder.state() != folder.before:
@@ -160,13 +160,13 @@ def changed(rng, value):
 
 
 @pytest.mark.parametrize("name", [MANIFEST, LIST, "provenance/verification.json"])
-def test_whatever_is_signed_is_judged(bench, demands, name):
+def test_whatever_is_signed_is_judged(bench, demands, fuzz, name):
     """A change to what nothing checks may pass; nothing else than an error of ours may come."""
-    rng = random.Random(SEED)  # noqa: S311 - a test that repeats
+    rng = random.Random(SEED + fuzz)  # noqa: S311 - a test that repeats
     folder = Folder(bench.folder)
     original = json.loads((bench / name).read_bytes())
     refused = 0
-    for _ in range(STATEMENTS):
+    for _ in range(STATEMENTS * fuzz):
         text = json.dumps(changed(rng, original), sort_keys=True, separators=(",", ":"))
         (bench / name).write_text(text + "\n", encoding="utf-8")
         if name == MANIFEST:
@@ -180,4 +180,4 @@ def test_whatever_is_signed_is_judged(bench, demands, name):
         except HallmarkError:
             refused += 1
         folder.restore()
-    assert refused > STATEMENTS / 4
+    assert refused > STATEMENTS * fuzz / 4
