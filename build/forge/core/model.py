@@ -107,4 +107,4 @@ def mistake(error: ValidationError) -> str:
     """The first mistake in a document: its key, what is wrong, and the value, cut if it is long."""
     first = error.errors(include_url=False)[0]
     key = shown(".".join(str(part) for part in first["loc"]))[:200] or "the whole document"
-    return f"{key}: {first['msg']}; the value is {first['input']!r:.200}"
+    return f"{key}: {first['msg']:.400}; the value is {first['input']!r:.200}"

@@ -149,9 +149,11 @@ class BaseImage(Resource):
 def _kind(value: Any) -> str:
     """Which dependency it is, by its name; an input if it is nothing else."""
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    if not isinstance(name, str):
+        return "input"
     if name in {SOURCE, IMAGE, BASE_IMAGE}:
-        return str(name)
-    return "file" if isinstance(name, str) and name.startswith(SOURCE_FOLDERS) else "input"
+        return name
+    return "file" if name.startswith(SOURCE_FOLDERS) else "input"
 
 
 AnyDependency = Annotated[

@@ -313,6 +313,16 @@ def resigned_dependency_with_nul(statement):
     dependency(statement, "lockfiles/build.txt")["name"] = "lockfiles/\0"
 
 
+@edited("Input should be a valid string; the value is []")
+def resigned_dependency_named_by_a_list(statement):
+    dependency(statement, "lockfiles/build.txt")["name"] = []
+
+
+@edited("Input should be a valid string; the value is {}")
+def resigned_byproduct_named_by_an_object(statement):
+    statement["predicate"]["runDetails"]["byproducts"][0]["name"] = {}
+
+
 @edited(LONG)
 def resigned_dependency_of_300_characters(statement):
     dependency(statement, "lockfiles/build.txt")["name"] = "lockfiles/" + "n" * 300
