@@ -20,9 +20,9 @@ import os
 import stat
 import sys
 from collections import Counter, defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 VARIANT = "qwen36-27b-vlm-mtp"
 # Smaller files are configs, parsed wherever one of their keys is asked for.
@@ -160,7 +160,15 @@ def main():
 
         return SimpleNamespace(__name__=module.__name__, parameters=module.parameters, run=run)
 
-    pipeline.module_of = watched
+    recheck = pipeline.recheck
+
+    def rechecking(results, *, trusted=MappingProxyType({}), whole=()):
+        """What a step lends to a library counts as its own."""
+        lending = [step.name for step in pipeline.STEPS if trusted and trusted is step.lends]
+        with during(lending[0]) if lending else nullcontext():
+            recheck(results, trusted=trusted, whole=whole)
+
+    pipeline.module_of, pipeline.recheck = watched, rechecking
     wanted = recipe.find(VARIANT)
     store = Store(root / "store")
     job = fetch.choose(Job(recipe=wanted, store=store, rehearsal=True, level="structure"))

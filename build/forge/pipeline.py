@@ -15,6 +15,7 @@ one goes on in the step that it was in, and a change to a report leaves a calibr
 """
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib.metadata import entry_points
@@ -22,10 +23,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from forge.core import canonical, closure, console, machine
+from forge.core import canonical, closure, console, disk, failures, machine
 from forge.core.errors import FileSystemError, HallmarkError, NoEnvironmentError, StoreError
 from forge.core.files import Kind
 from forge.core.integrity import require_recorded
+from forge.core.libraries import telling
 from forge.core.model import Level
 from forge.core.store import Result, Store
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 GROUP = "hallmark.steps"
 Needed = Mapping[str, Result]
+# What moves a bar on.
+Advance = Callable[[int], None]
 Environment = Literal["host", "build", "verify"]
 
 
@@ -49,7 +53,10 @@ class Step:
     by result and path: they are hashed before the step works. `vouches` names the results whose
     files the step attests unread; they are hashed unless that was done since the build began:
     when they were written, or by a step that `compares` them. Of those that a step `links`, its own
-    result has the bytes.
+    result has the bytes. What a step `lends`, by result and path, is read by a library, which
+    compares it with no digest; it is hashed after the step has worked.
+
+    If it fails, files whose path begins with one of `logs` are kept in the store.
     """
 
     name: str
@@ -59,6 +66,8 @@ class Step:
     links: tuple[str, ...] = ()
     compares: tuple[str, ...] = ()
     vouches: tuple[str, ...] = ()
+    lends: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    logs: tuple[str, ...] = ()
     environment: Environment = "build"
 
     def inputs(self, needed: Needed) -> dict[str, dict[str, str]]:
@@ -87,6 +96,8 @@ STEPS = (
         needs=("fetch",),
         reads={"fetch": ("base/", "calibration/")},
         trusts={"fetch": ("calibration/",)},
+        lends={"fetch": ("base/",)},
+        logs=("calibrate.log",),
     ),
     Step(
         name="quantize",
@@ -115,6 +126,7 @@ STEPS = (
             "graft": ("tensors.jsonl",),
         },
         compares=CHECKPOINT,
+        logs=("",),
         environment="verify",
     ),
     Step(
@@ -172,7 +184,11 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Work:
-    """What a step is given: the job, the results that it needs, and the checkpoint under work."""
+    """What a step is given: the job, the results that it needs, and the checkpoint under work.
+
+    What shows people how far it is, and what refuses it for want of room, decides no byte. So a
+    step has that from here, and its key does not have the modules that do it.
+    """
 
     job: Job
     needed: Needed
@@ -192,6 +208,22 @@ class Work:
     def checkpoint(self) -> "Checkpoint":
         """The recipe applied to the tensors of the base; there is none before fetch."""
         return self.read()
+
+    def count_bar(self, what: str, total: int) -> AbstractContextManager[Advance]:
+        """As :func:`forge.core.console.count_bar`."""
+        return console.count_bar(what, total)
+
+    def bytes_bar(self, what: str, total: int) -> AbstractContextManager[Advance]:
+        """As :func:`forge.core.console.bytes_bar`."""
+        return console.bytes_bar(what, total)
+
+    def require_room(self, needed: int, what: str) -> None:
+        """Refuses to begin what does not fit into the store.
+
+        Raises:
+            SpaceError: fewer bytes are free there.
+        """
+        disk.require(self.job.store.root, needed, what)
 
 
 class Module(Protocol):
@@ -246,21 +278,39 @@ def run(
 def _checked_run(
     step: Step, module: Module, work: Work, results: dict[str, Result], out: Path
 ) -> Mapping[str, str] | None:
-    """Runs a step, after what it does not compare itself has been hashed.
+    """Runs a step; what it does not compare itself is hashed before or after.
 
     Raises:
         StoreError: a stored file is damaged; the results that have it are removed.
-        HallmarkError: what else the step raises.
+        HallmarkError: what else the step raises, and where its logs are kept.
     """
     recheck(results, trusted=step.trusts, whole=step.vouches)
+    failed = work.job.store.root / "failed" / work.recipe.name
     try:
-        return module.run(work, out)
+        with telling():
+            digests = module.run(work, out)
+        recheck(results, trusted=step.lends)
     except StoreError:
         raise  # what is damaged was found, and is gone
-    except HallmarkError:
+    except HallmarkError as error:
         # Damaged bytes may be why. They have to go, or the step would meet them again.
         recheck(results, whole=step.compares or step.needs)
+        if step.logs and (kept := failures.keep(failed, out, step.logs)):
+            raise _with_line(error, kept) from error
         raise
+    if step.logs:
+        failures.clear(failed)
+    return digests
+
+
+def _with_line(error: HallmarkError, line: str) -> HallmarkError:
+    """The same error with a line at its end."""
+    said = str(error).rstrip()
+    if "\n" in said:
+        said += "\n"
+    else:
+        said += " " if said.endswith(".") else ". "
+    return type(error)(said + line, remedy=error.remedy, **error.facts)
 
 
 def recheck(

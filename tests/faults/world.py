@@ -23,6 +23,7 @@ from released import local_base
 
 from forge import driver, pipeline
 from forge.calibration import calibrate, record
+from forge.calibration.batches import Bar
 from forge.core import checkout, console
 from forge.core.model import Level
 from forge.core.store import Store
@@ -84,8 +85,8 @@ def warm() -> Iterator[None]:
         yield
 
 
-def _by_hand(made: "Checkpoint", inputs: Path, path: Path) -> None:
-    del inputs
+def _by_hand(made: "Checkpoint", inputs: Path, path: Path, bar: Bar) -> None:
+    del inputs, bar
     record.write(path, maxima_by_hand(made.plan), {"device": "a hand"})
 
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import FACTS, FLAGSHIP
 
 from forge import pipeline
-from forge.core import canonical, checkout
+from forge.core import canonical, checkout, closure
 from forge.core.errors import NoEnvironmentError
 from forge.core.store import Result, Store
 from forge.inputs import fetch
@@ -97,6 +97,16 @@ LEFT = {
     "build/forge/core/store.py": {"calibrate", "quantize", "graft", "dress"},
     "build/forge/core/integrity.py": {"calibrate", "quantize", "graft", "dress"},
     "build/forge/storekeeping/contents.py": REPORTS,
+    "build/forge/core/failures.py": {"calibrate", "quantize", "graft", "dress"},
+    # What words an error, shows a bar, or asks for room.
+    "build/forge/core/console.py": {"calibrate", "quantize", "graft"},
+    "build/forge/core/disk.py": {"calibrate", "quantize", "graft"},
+    "build/forge/core/files.py": {"calibrate", "quantize", "graft", "dress"},
+    "build/forge/core/filesystem.py": {"calibrate", "quantize", "graft"},
+    "build/forge/core/libraries.py": {"calibrate", "quantize", "graft", "dress"},
+    "build/forge/core/signals.py": {"calibrate", "quantize", "graft", "dress"},
+    "build/forge/core/system_errors.py": {"calibrate", "quantize", "graft"},
+    "build/forge/core/walking.py": {"calibrate", "quantize", "graft"},
     # What everything stands on.
     "build/forge/core/canonical.py": set(),
     "build/forge/core/errors.py": set(),
@@ -150,6 +160,36 @@ def test_what_a_change_leaves_in_the_store(codes, changed):
     """A report or a check costs no calibration; a loop does not leave what it packed."""
     before, after = codes["nothing"], codes[changed]
     assert {name for name in REPORTS if before[name] == after[name]} == LEFT[changed]
+
+
+# All that a calibration counts as its own: hours of a GPU are repeated for a change to it. A module
+# that decides no byte of the record has no place here; see what a step is given in `Work`.
+CALIBRATE = {
+    "forge": {"__init__"},
+    "forge/calibration": {
+        "__init__", "batches", "calibrate", "decided", "record", "with_llmcompressor",
+        "with_modelopt",
+    },
+    "forge/core": {"__init__", "boundary", "canonical", "errors"},
+    "forge/inputs": {"__init__", "sample_files"},
+    "forge/tensors": {"__init__", "small_floats", "tensorfile"},
+}  # fmt: skip
+# Imported by it; what these require counts as well.
+LIBRARIES = {
+    "PIL", "compressed_tensors", "llmcompressor", "modelopt", "numpy", "pydantic", "torch",
+    "torchvision", "transformers",
+}  # fmt: skip
+
+
+def test_what_a_calibration_counts_as_its_own():
+    """To the module, so that an import more is seen here before it costs a calibration."""
+    reached = closure.of(pipeline.module_of("calibrate").__name__)
+    assert {
+        checkout.ROOT / "build" / room / f"{module}.py"
+        for room, modules in CALIBRATE.items()
+        for module in modules
+    } == set(reached.files)
+    assert set(reached.packages) == LIBRARIES
 
 
 @pytest.mark.parametrize(

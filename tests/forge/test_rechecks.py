@@ -12,7 +12,7 @@ from conftest import FACTS, FLAGSHIP
 
 from forge import ledger as ledgers
 from forge import pipeline
-from forge.calibration import record
+from forge.calibration import calibrate, record
 from forge.core.errors import StoreError
 from forge.core.store import Store
 from forge.inputs import standin
@@ -217,6 +217,29 @@ def test_a_damaged_base_is_fetched_again(job, tmp_path):
         run(job)
     flip(file, at)
     assert run(job)["attest"].checked
+
+
+@pytest.mark.parametrize("name", ["model-00002-of-00002.safetensors", "config.json"])
+def test_a_bit_that_flips_while_a_library_reads_the_base(job, tmp_path, monkeypatch, name):
+    """No record is left of it, nor the fetch; in place of forward passes is a record by hand."""
+    base = shutil.copytree(standin.ROOT / "qwen36-dense" / "checkpoint", tmp_path / "base")
+    job = replace(job, base=base, origins={**job.origins, "base": "local"})
+
+    flips = [base / name]
+
+    def by_hand(made, inputs, path, bar):
+        del inputs, bar
+        record.write(path, dict.fromkeys(made.plan.calibrated, 1.0), {"device": "a hand"})
+        for file in flips:
+            flip(file)
+
+    monkeypatch.setattr(calibrate, "calibrate", by_hand)
+    before = set((job.store.root / "calibrate").iterdir())
+    with pytest.raises(StoreError, match=rf"{name}: has sha256 .*Removed from the store: fetch"):
+        pipeline.run(job, until="calibrate")
+    assert set((job.store.root / "calibrate").iterdir()) == before
+    flip(flips.pop())
+    assert pipeline.run(job, until="calibrate")["calibrate"].checked
 
 
 def refusing_below(folder, code):

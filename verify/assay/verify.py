@@ -6,16 +6,13 @@ A later part runs only if the earlier ones passed: a checkpoint with a damaged s
 worth minutes of an engine. All that was measured is written, also when the verdict is no.
 """
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.checks import structure
 from assay.checks.structure import Found, Listed
-from forge.core import placing
 from forge.core.errors import VerificationError
-from forge.core.filesystem import delete
 from forge.manifest import document
 from forge.manifest.names import ERRORS, VERIFICATION
 from forge.manifest.verification import expected, passed, report
@@ -36,7 +33,8 @@ def run(work: "Work", out: Path) -> None:
     """Verifies the whole checkpoint.
 
     Raises:
-        VerificationError: a check failed; report and logs are kept in the store under `failed/`.
+        VerificationError: a check failed.
+        EngineError: as :func:`assay`.
     """
     job, dress = work.job, work.needed["dress"]
     fetched, logs = work.needed["fetch"], out
@@ -48,8 +46,6 @@ def run(work: "Work", out: Path) -> None:
         errors = weight_errors.lines(found.errors)
         (out / ERRORS).write_text(errors, encoding="utf-8")
     failed = job.level != "none" and not made.passed
-    kept = job.store.root / "failed" / job.recipe.name
-    _keep(out, kept, failed=failed)
     if failed:
         problems = [f"  {check.name}: {check.problem}" for check in checks if not check.passed]
         wanted = len(expected(job.recipe, job.level))
@@ -58,24 +54,10 @@ def run(work: "Work", out: Path) -> None:
                 [
                     f"{len(problems)} of {wanted} checks failed, {len(checks)} were made:",
                     *problems,
-                    f"Report and logs are in {kept}; the checkpoint in {dress.files}.",
+                    f"The checkpoint is in {dress.files}.",
                 ]
             )
         )
-
-
-def _keep(out: Path, kept: Path, *, failed: bool) -> None:
-    """Puts a copy of report and logs in place of those of another run, or removes those."""
-
-    def fill(fresh: Path) -> None:
-        shutil.copytree(out, fresh, dirs_exist_ok=True)
-
-    if failed:
-        with placing.locked(kept):
-            placing.put(kept, fill)
-    elif kept.parent.is_dir():
-        with placing.locked(kept):
-            delete(kept)
 
 
 def assay(  # noqa: PLR0917 - what is there, three things to compare it with, and a place for logs

@@ -8,14 +8,15 @@ Pixel values are large, so they are made once to measure a sample, and again whe
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.core import canonical
+from forge.core.boundary import calling
 from forge.core.errors import CalibrationError
-from forge.core.libraries import library
 from forge.inputs import sample_files
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from forge.recipes.recipe import CalibrationSet, Recipe
 
 Inputs = dict[str, "torch.Tensor"]
+# Shows how many of so many samples have passed; what is yielded is told of each.
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,13 +61,20 @@ class Joined:
     rows: tuple[int, int]
 
 
+def no_bar(what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """Shows nothing."""
+    del what, total
+    return nullcontext(lambda _: None)
+
+
 def read(recipe: "Recipe", inputs: Path) -> list[Batch]:
     """The samples of every set, in order.
 
     Raises:
         CalibrationError: a sample is empty, or has pictures and is longer than its set allows:
             text can be cut, pictures cannot; or the rows of a set do not fill its samples; or
-            transformers does not take the base's tokenizer, template or processor, or a sample.
+            transformers does not take the base's tokenizer, template or processor, or a sample (so
+            noted on what it raises: :mod:`forge.core.boundary`).
     """
     batches: list[Batch] = []
     for name, wanted in recipe.calibration.sets.items():
@@ -183,7 +193,7 @@ class _Text:
             text = _rendered(self._tokenizer, messages, where)
         else:
             text = "\n\n".join(message["content"] for message in messages)
-        with library("transformers", CalibrationError, f"{where}: the base cannot tokenize it"):
+        with calling("transformers", CalibrationError, f"{where}: the base cannot tokenize it"):
             return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -191,7 +201,7 @@ class _Pictures:
     """Text and pictures through the base's own processor."""
 
     def __init__(self, base: Path, wanted: "CalibrationSet") -> None:  # noqa: ARG002
-        with library("transformers", CalibrationError, f"{base}: the processor cannot be loaded"):
+        with calling("transformers", CalibrationError, f"{base}: the processor cannot be loaded"):
             from transformers import AutoProcessor
 
             self._processor = AutoProcessor.from_pretrained(base, trust_remote_code=False)
@@ -202,7 +212,7 @@ class _Pictures:
 
         pictures = [_picture(path, where) for path in _files(messages, folder)]
         text = _rendered(self._processor, messages, where)
-        with library("transformers", CalibrationError, f"{where}: the base cannot process it"):
+        with calling("transformers", CalibrationError, f"{where}: the base cannot process it"):
             return dict(self._processor(text=[text], images=pictures, return_tensors="pt"))
 
 
@@ -210,9 +220,9 @@ def tokenizer_of(base: Path) -> Any:
     """The base's tokenizer.
 
     Raises:
-        CalibrationError: transformers does not load it.
+        CalibrationError: transformers does not load it (so noted on what it raises).
     """
-    with library("transformers", CalibrationError, f"{base}: the tokenizer cannot be loaded"):
+    with calling("transformers", CalibrationError, f"{base}: the tokenizer cannot be loaded"):
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
@@ -221,12 +231,12 @@ def tokenizer_of(base: Path) -> Any:
 def _rendered(by: Any, messages: sample_files.Sample, where: str) -> str:
     """A sample as the chat template of a tokenizer or processor writes it."""
     what = f"{where}: the base's chat template does not render it"
-    with library("transformers", CalibrationError, what):
+    with calling("transformers", CalibrationError, what):
         return str(by.apply_chat_template(messages, tokenize=False))
 
 
 def _picture(path: Path, where: str) -> "Image.Image":
-    with library("Pillow", CalibrationError, f"{where}: the picture {path} cannot be read"):
+    with calling("Pillow", CalibrationError, f"{where}: the picture {path} cannot be read"):
         from PIL import Image
 
         return Image.open(path).convert("RGB")

@@ -11,7 +11,6 @@ or how a linear is packed: a new format or a faster loop leaves a calibration wh
 
 import importlib
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
@@ -20,9 +19,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from forge.calibration import decided, record
-from forge.calibration.batches import Batch
+from forge.calibration.batches import Bar, Batch, no_bar
 from forge.calibration.batches import read as read_batches
-from forge.core import files
 from forge.core.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -51,27 +49,19 @@ def run(work: "Work", out: Path) -> None:
     """Writes the calibration record, and beside it what the libraries had to say.
 
     Raises:
-        CalibrationError: as :func:`calibrate` and :func:`require_unchanged`; that log is kept in
-            the store under `failed/`.
+        CalibrationError: as :func:`calibrate`.
     """
-    try:
-        with (
-            (out / LOG).open("w", encoding="utf-8") as log,
-            redirect_stdout(log),
-            redirect_stderr(log),
-        ):
-            calibrate(work.checkpoint, work.inputs, out / record.FILE)
-            require_unchanged(work.inputs, work.needed["fetch"].digests)
-    except CalibrationError as error:
-        # An error may speak of a report above it, which is there.
-        kept = work.job.store.root / "failed" / work.recipe.name / LOG
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(out / LOG, kept)
-        said = f"{str(error).rstrip('.')}. What the libraries said before is in {kept}."
-        raise CalibrationError(said, remedy=error.remedy, **error.facts) from error
+    with (
+        (out / LOG).open("w", encoding="utf-8") as log,
+        redirect_stdout(log),
+        redirect_stderr(log),
+    ):
+        calibrate(work.checkpoint, work.inputs, out / record.FILE, work.count_bar)
 
 
-def calibrate(made: "Checkpoint", inputs: Path, path: Path, **placed: Any) -> None:
+def calibrate(
+    made: "Checkpoint", inputs: Path, path: Path, bar: Bar = no_bar, **placed: Any
+) -> None:
     """Runs the samples and writes the record.
 
     Args:
@@ -79,6 +69,7 @@ def calibrate(made: "Checkpoint", inputs: Path, path: Path, **placed: Any) -> No
             a maximum.
         inputs: what the fetch step left.
         path: where the record goes.
+        bar: shows how many samples have passed.
         placed: where transformers loads the model, if not where it thinks best.
 
     Raises:
@@ -88,32 +79,12 @@ def calibrate(made: "Checkpoint", inputs: Path, path: Path, **placed: Any) -> No
     batches = read_batches(made.recipe, inputs)
     with TemporaryDirectory(dir=path.parent, prefix="offloaded-") as folder:
         placed = {"offload_folder": folder, **placed}
-        maxima = observe(made, inputs / "base", batches, **placed)
+        maxima = observe(made, inputs / "base", batches, bar, **placed)
     record.write(path, maxima, _origin(made.recipe, made.plan, batches))
 
 
-def require_unchanged(inputs: Path, digests: Mapping[str, str]) -> None:
-    """Hashes the base again: transformers has read it, and holds it to no digest.
-
-    Args:
-        inputs: what the fetch step left.
-        digests: the sha256 of its files, by path.
-
-    Raises:
-        CalibrationError: a file of the base is not what was fetched.
-    """
-    expected = {path: digest for path, digest in digests.items() if path.startswith("base/")}
-    paths = {path: inputs / path for path in expected}
-    for path, file in files.hash_files(paths, files.stamps(paths)).items():
-        if file.sha256 != expected[path]:
-            raise CalibrationError(
-                f"{file.path}: has sha256 {file.sha256} after the forward passes, fetched was "
-                f"{expected[path]}; what was measured may be of other weights. Run again."
-            )
-
-
 def observe(
-    made: "Checkpoint", base: Path, batches: Sequence[Batch], **placed: Any
+    made: "Checkpoint", base: Path, batches: Sequence[Batch], bar: Bar = no_bar, **placed: Any
 ) -> dict[str, float]:
     """The input maxima of the calibrated linears, by module name.
 
@@ -123,7 +94,7 @@ def observe(
     _pin_arithmetic()
     module, _ = ENGINES[made.recipe.calibration.engine]
     watch = importlib.import_module(module).watch
-    return merge(made.plan, watch(made, base, batches, **placed))
+    return merge(made.plan, watch(made, base, batches, bar, **placed))
 
 
 def merge(plan: "Plan", maxima: Mapping[str, float]) -> dict[str, float]:

@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.calibration.batches import Batch, tokenizer_of
+from forge.calibration.batches import Bar, Batch, no_bar, tokenizer_of
+from forge.core.boundary import calling
 from forge.core.errors import CalibrationError
-from forge.core.libraries import library
 
 if TYPE_CHECKING:
     import torch
@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 
 
 def watch(
-    made: "Checkpoint", base: Path, batches: Sequence[Batch], **placed: Any
+    made: "Checkpoint",
+    base: Path,
+    batches: Sequence[Batch],
+    bar: Bar = no_bar,  # noqa: ARG001 - `oneshot` has one of its own, in the log
+    **placed: Any,
 ) -> dict[str, float]:
     """The maxima of those calibrated linears that were reached, by module name.
 
     Raises:
-        CalibrationError: a library does not take the base, or fails at a sample.
+        CalibrationError: a library does not take the base, or fails at a sample (so noted on what
+            it raises: :mod:`forge.core.boundary`).
     """
     import llmcompressor
     from torch.utils.data import DataLoader
@@ -36,7 +41,7 @@ def watch(
     model = _load(made.recipe, base, **placed)
     tokenizer = tokenizer_of(base)
     inputs = [batch.inputs() for batch in batches]
-    with library("llm-compressor", CalibrationError, f"{base}: cannot be calibrated"):
+    with calling("llm-compressor", CalibrationError, f"{base}: cannot be calibrated"):
         modifier = _modifier(made, model)
         llmcompressor.oneshot(
             model=model,
@@ -60,7 +65,7 @@ def _load(recipe: "Recipe", base: Path, **placed: Any) -> "torch.nn.Module":
 
     what = f"{base}: cannot be loaded as {recipe.architecture}"
     with ExitStack() as stack:
-        stack.enter_context(library("transformers", CalibrationError, what))
+        stack.enter_context(calling("transformers", CalibrationError, what))
         kind = getattr(transformers, recipe.architecture)
         stack.enter_context(load_offloaded_model(kind))
         if recipe.fused:

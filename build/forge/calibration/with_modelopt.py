@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge.calibration.batches import Batch
-from forge.core import console
+from forge.calibration.batches import Bar, Batch, no_bar
+from forge.core.boundary import calling
 from forge.core.errors import CalibrationError
-from forge.core.libraries import library
 
 if TYPE_CHECKING:
     import torch
@@ -17,12 +16,13 @@ if TYPE_CHECKING:
 
 
 def watch(
-    made: "Checkpoint", base: Path, batches: Sequence[Batch], **placed: Any
+    made: "Checkpoint", base: Path, batches: Sequence[Batch], bar: Bar = no_bar, **placed: Any
 ) -> dict[str, float]:
     """The maxima of those calibrated linears that were reached, by module name.
 
     Raises:
-        CalibrationError: a library does not take the base, or fails at a sample.
+        CalibrationError: a library does not take the base, or fails at a sample (so noted on what
+            it raises: :mod:`forge.core.boundary`).
     """
     import modelopt.torch.quantization as mtq
     import torch
@@ -40,8 +40,8 @@ def watch(
     }
     model = load(made.recipe, base, **placed)
     what = f"{base}: cannot be calibrated"
-    with library("modelopt", CalibrationError, what), torch.inference_mode():
-        model = mtq.quantize(model, config, lambda model: _forward(model, batches))
+    with calling("modelopt", CalibrationError, what), torch.inference_mode():
+        model = mtq.quantize(model, config, lambda model: _forward(model, batches, bar))
         seen = {
             module: model.get_submodule(module).input_quantizer.amax
             for module in made.plan.calibrated
@@ -53,13 +53,13 @@ def load(recipe: "Recipe", base: Path, **placed: Any) -> "torch.nn.Module":
     """The base in BF16, on the GPU as far as it fits, then in memory, then on disk (accelerate).
 
     Raises:
-        CalibrationError: transformers does not load it.
+        CalibrationError: transformers does not load it (so noted on what it raises).
     """
     import torch
     import transformers
 
     what = f"{base}: cannot be loaded as {recipe.architecture}"
-    with library("transformers", CalibrationError, what):
+    with calling("transformers", CalibrationError, what):
         model = getattr(transformers, recipe.architecture).from_pretrained(
             base,
             dtype=torch.bfloat16,
@@ -71,7 +71,7 @@ def load(recipe: "Recipe", base: Path, **placed: Any) -> "torch.nn.Module":
         return model.eval()
 
 
-def _forward(model: "torch.nn.Module", batches: Sequence[Batch]) -> None:
+def _forward(model: "torch.nn.Module", batches: Sequence[Batch], bar: Bar) -> None:
     """Runs the samples through the model or its language model, one by one.
 
     Without the head, which no recipe quantizes: the logits of a long sample take gigabytes.
@@ -79,12 +79,12 @@ def _forward(model: "torch.nn.Module", batches: Sequence[Batch]) -> None:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    with console.count_bar("samples", len(batches)) as advance:
+    with bar("samples", len(batches)) as advance:
         for batch in batches:
             part = model.get_decoder() if batch.language_model_only else model.base_model
             made, rows = batch.inputs(), "{}-{}".format(*batch.rows)
             what = f"calibration.sets.{batch.set}, rows {rows}: the forward pass fails"
-            with library("torch", CalibrationError, what):
+            with calling("torch", CalibrationError, what):
                 inputs = {name: tensor.to(device) for name, tensor in made.items()}
                 part(**inputs, use_cache=False)
             advance(1)

@@ -6,7 +6,7 @@ The result depends on the arguments alone, not on the machine: no torch, no GPU,
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from hashlib import sha256
@@ -19,7 +19,6 @@ import numpy as np
 
 from forge.calibration import record
 from forge.checkpoint import layout
-from forge.core import console, disk
 from forge.tensors import packing, stream, tensor_list, tensorfile
 from forge.tensors.checkpoint import Checkpoint  # by which what makes it counts in the key
 from forge.tensors.plan import Plan
@@ -46,7 +45,7 @@ def run(work: "Work", out: Path) -> Mapping[str, str]:
     made: Checkpoint = work.checkpoint
     base, plan = made.base, made.plan
     needed = checkpoint_bytes(made, work.inputs / "base")
-    disk.require(work.job.store.root, needed, "the checkpoint")
+    work.require_room(needed, "the checkpoint")
     maxima = record.read(work.needed["calibrate"].files / record.FILE, plan.calibrated)
     # The donor's files are called like the base's.
     digests = {
@@ -55,7 +54,9 @@ def run(work: "Work", out: Path) -> Mapping[str, str]:
         if path.startswith("base/")
     }
     size, arrived = work.recipe.layout.shard_bytes, work.checkpoint.digests
-    written = quantize(base, digests, plan, maxima, size, out, arrived=arrived)
+    total = sum(tensor.nbytes for tensor in base.values())
+    with work.bytes_bar("quantize", total) as advance:
+        written = quantize(base, digests, plan, maxima, size, out, advance, arrived=arrived)
     listed = tensor_list.write(out / tensor_list.FILE, written.tensors)
     return written.files | {tensor_list.FILE: listed}
 
@@ -81,13 +82,14 @@ def _file_bytes(specs: Sequence[Spec]) -> int:
     return len(tensorfile.header_bytes(specs)) + sum(spec.nbytes for spec in specs)
 
 
-def quantize(  # noqa: PLR0917 - a pure function of six things
+def quantize(  # noqa: PLR0917 - a pure function of six things, and a bar
     base: Mapping[str, Tensor],
     digests: Mapping[str, str],
     plan: Plan,
     maxima: Mapping[str, np.float32],
     shard_bytes: int,
     out: Path,
+    advance: Callable[[int], None] = lambda _: None,
     *,
     arrived: Mapping[str, str] = MappingProxyType({}),
     new_hash: NewHash = sha256,
@@ -101,6 +103,7 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
         maxima: the largest input magnitudes of the calibrated linears, by module name.
         shard_bytes: the largest shard; a larger tensor gets a shard of its own.
         out: an empty folder.
+        advance: is told how many bytes were read or passed over.
         arrived: the digests that the base's tensors had on arrival, by name. A tensor that is
             copied has the same, since its file must have the same digest in this very pass; so it
             is not hashed once more for itself.
@@ -119,11 +122,7 @@ def quantize(  # noqa: PLR0917 - a pure function of six things
     copied = {name: arrived[name] for name in plan.keep if name in arrived}
     passed_over = {*plan.mtp, *plan.removed}
     waiting: dict[tuple[str, ...], list[packing.Member]] = defaultdict(list)
-    total = sum(tensor.nbytes for tensor in base.values())
-    with (
-        console.bytes_bar("quantize", total) as advance,
-        Conveyor(shards, out, copied, new_hash) as conveyor,
-    ):
+    with Conveyor(shards, out, copied, new_hash) as conveyor:
         for path, tensors in groupby(base.values(), key=lambda tensor: tensor.file):
             with Reader(path, digests, advance, new_hash) as reader:
                 for tensor in tensors:

@@ -2,6 +2,8 @@
 
 A library raises whatever it likes, and its traceback is of use to nobody but a developer. So it is
 called within :func:`library`, narrowly: there one knows what was being done, and to which file.
+Steps whose result a changed word must not touch call it within :func:`forge.core.boundary.calling`
+instead, and are run within :func:`telling`.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +11,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from forge.core import system_errors
+from forge.core import boundary, system_errors
 from forge.core.errors import HallmarkError
 
 LONGEST = 500  # characters of what a library says; some quote a whole file
@@ -46,12 +48,25 @@ def library(
     Raises:
         HallmarkError: of that kind.
     """
+    with telling(shown, **facts), boundary.calling(name, kind, what):
+        yield
+
+
+@contextmanager
+def telling(shown: Callable[[str], str] = str, **facts: Any) -> Iterator[None]:
+    """Turns what a library raises in a call within, which is noted on it, into an error of ours.
+
+    Raises:
+        HallmarkError: of the call's kind; see :func:`library`.
+    """
     try:
         yield
     except BaseException as error:
-        if not _is_theirs(error):
+        call = boundary.call_of(error)
+        if call is None or not _is_theirs(error):
             raise
-        raise kind(f"{what}: {name} says: {shown(said(error))}", **facts) from error
+        told = f"{call.what}: {call.library} says: {shown(said(error))}"
+        raise call.kind(told, **facts) from error
 
 
 def said(error: BaseException) -> str:

@@ -9,10 +9,12 @@ from dataclasses import replace
 import pytest
 from conftest import FLAGSHIP, cut_samples
 
+from forge import pipeline
 from forge.calibration import batches, calibrate, with_llmcompressor, with_modelopt
 from forge.core.errors import CalibrationError
+from forge.core.libraries import telling
 from forge.core.store import Store
-from forge.inputs import fetch
+from forge.inputs import fetch, standin
 from forge.pipeline import Job, work_on
 from forge.recipes import recipe
 from forge.tensors import checkpoint
@@ -68,13 +70,10 @@ def _log_to_the_stream_of_now(monkeypatch):
 def refusal(work, out):
     """The one line that the step ends with."""
     out.mkdir()
-    with pytest.raises(CalibrationError) as told:
+    with pytest.raises(CalibrationError) as told, telling():
         calibrate.run(work, out)
     said = str(told.value)
     assert len(said.splitlines()) == 1
-    log = work.job.store.root / "failed" / work.recipe.name / calibrate.LOG
-    assert said.endswith(f". What the libraries said before is in {log}.")
-    assert log.is_file()
     return said
 
 
@@ -123,8 +122,33 @@ def test_the_log_has_what_an_error_leaves_out(spoilt, tmp_path):
     path = inputs / "base/config.json"
     edit = text_config(vocab_size=77)
     path.write_text(edit(path.read_text(encoding="utf-8")), encoding="utf-8")
-    log = refusal(work, tmp_path / "out").split()[-1].rstrip(".")
-    assert "embed_tokens.weight" in (tmp_path / log).read_text(encoding="utf-8")
+    refusal(work, tmp_path / "out")
+    log = (tmp_path / "out" / calibrate.LOG).read_text(encoding="utf-8")
+    assert "embed_tokens.weight" in log
+
+
+def test_a_failed_build_says_where_the_log_is(tmp_path):
+    """It is kept outside of the step, whose folder is gone."""
+    base = shutil.copytree(standin.ROOT / "qwen36-dense" / "checkpoint", tmp_path / "base")
+    (base / "tokenizer.json").write_text("[]", encoding="utf-8")
+    wanted = recipe.find(FLAGSHIP)
+    origins = {**dict.fromkeys(wanted.sources, "standin"), "base": "local"}
+    store = Store(tmp_path / "store")
+    job = Job(recipe=wanted, store=store, rehearsal=True, base=base, origins=origins)
+    kept = store.root / "failed" / wanted.name
+    with pytest.raises(CalibrationError, match="tokenizer cannot be loaded: trans") as told:
+        pipeline.run(job, until="calibrate")
+    said = str(told.value)
+    assert said.endswith(f" Kept in {kept}: {calibrate.LOG}.")
+    assert len(said.splitlines()) == 1
+    assert (kept / calibrate.LOG).is_file()
+
+    (kept / calibrate.LOG).unlink()
+    kept.rmdir()
+    kept.parent.rmdir()
+    kept.parent.touch()
+    with pytest.raises(CalibrationError, match=r"tokenizer .* Its logs could not be kept: .*Not a"):
+        pipeline.run(job, until="calibrate")
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -134,14 +158,16 @@ def test_weights_that_are_no_weights(spoilt, name):
     path = inputs / "base/model-00001-of-00002.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     load = {"modelopt": with_modelopt.load, "llm-compressor": with_llmcompressor._load}[name]
-    with pytest.raises(CalibrationError, match="transformers says: SafetensorError: Error while"):
+    told = pytest.raises(CalibrationError, match="transformers says: SafetensorError: Error while")
+    with told, telling():
         load(recipe.find(FLAGSHIP), inputs / "base")
 
 
 def test_an_architecture_that_transformers_does_not_know(spoilt):
     _, inputs = spoilt()
     other = recipe.find(FLAGSHIP).model_copy(update={"architecture": "NopeForCausalLM"})
-    with pytest.raises(CalibrationError, match="transformers has no attribute NopeForCausalLM"):
+    told = pytest.raises(CalibrationError, match="transformers has no attribute NopeForCausalLM")
+    with told, telling():
         with_modelopt.load(other, inputs / "base")
 
 
@@ -165,7 +191,7 @@ def test_pictures(spoilt, file, data, fault):
         path.unlink()
     else:
         path.write_bytes(data)
-    with pytest.raises(CalibrationError, match=fault):
+    with pytest.raises(CalibrationError, match=fault), telling():
         batches.read(work.recipe, inputs)
 
 
@@ -181,7 +207,7 @@ def test_a_forward_pass_that_fails(spoilt, name, count):
     sample = batches.Batch(
         set="llm", language_model_only=True, ids=(), rows=(0, 3), inputs=lambda: {"input_ids": ids}
     )
-    with pytest.raises(CalibrationError) as told:
+    with pytest.raises(CalibrationError) as told, telling():
         ENGINES[name].watch(made, inputs / "base", [sample])
     said = str(told.value)
     assert len(said.splitlines()) == 1

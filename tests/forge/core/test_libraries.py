@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from forge.core import libraries
+from forge.core import boundary, libraries
 from forge.core.errors import CalibrationError, FetchError
 from forge.core.libraries import library
 
@@ -100,6 +100,24 @@ def test_what_is_passed_on(error):
     with pytest.raises(type(error)) as raised, library("json", FetchError, "x"):
         raise error
     assert raised.value is error
+
+
+def test_a_call_is_noted_where_it_is_made_and_told_by_who_runs_it():
+    """The innermost call; what passes without one is nobody's but who raised it."""
+    with (
+        pytest.raises(CalibrationError, match="inner: json says: JSONDecodeError") as told,
+        libraries.telling(remedy="wrong-base"),
+        boundary.calling("torch", FetchError, "outer"),
+        boundary.calling("json", CalibrationError, "inner"),
+    ):
+        json.loads("{")
+    assert told.value.remedy == "wrong-base"
+    with pytest.raises(ValueError, match="Expecting"), libraries.telling():
+        json.loads("{")
+    raises = pytest.raises(ValueError, match="Expecting")
+    with raises as raised, boundary.calling("json", FetchError, "x"):
+        json.loads("{")
+    assert boundary.call_of(raised.value).library == "json"
 
 
 @pytest.mark.parametrize("module", ["forge.made_up", "assay", "__main__"])
