@@ -30,7 +30,7 @@ def test_a_flipped_digit_is_not_reported(tmp_path, monkeypatch):
 
     def scored():
         text = Text(name="text", content="a text", window=8)
-        return baseline.perplexity(fetched, text, {}, {}, store)
+        return baseline.perplexity(fetched, text, {}, {}, store, log=tmp_path / "log")
 
     assert [scored(), scored()] == [FIGURES, FIGURES]
     assert len(starts) == 1

@@ -15,11 +15,16 @@ from forge.core.store import Result, Store
 
 STEP = "perplexity"
 FILE = "perplexity.json"
-LOG = "serve-base.log"
 
 
 def perplexity(
-    fetched: Result, text: Text, args: flags.Args, env: Mapping[str, str], store: Store
+    fetched: Result,
+    text: Text,
+    args: flags.Args,
+    env: Mapping[str, str],
+    store: Store,
+    *,
+    log: Path,
 ) -> Perplexity:
     """Scores the base of a fetch result, unless the store has that figure.
 
@@ -29,6 +34,8 @@ def perplexity(
         args: see :func:`assay.serving.flags.scoring`.
         env: the variables of the serving profile, adapted to this machine.
         store: where the figure is kept, under the digests of all that it depends on.
+        log: where the server's output goes. The figure does not have it beside it: if there is
+            none, somebody wants to read why.
 
     Raises:
         EngineError: the engine does not serve the base, or computes nothing finite of it.
@@ -47,7 +54,7 @@ def perplexity(
 
     def work(out: Path) -> None:
         base = fetched.files / "base"
-        with engine.serve(base, args, env=env, speculative_tokens=None, log=out / LOG) as server:
+        with engine.serve(base, args, env=env, speculative_tokens=None, log=log) as server:
             figures = score(server.ready(), text)
         if not math.isfinite(figures.value):
             raise EngineError(f"{base}: its perplexity is {figures.value}; the base is damaged.")

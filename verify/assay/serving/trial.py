@@ -32,7 +32,8 @@ def run(job: Job, checkpoint: Path, fetched: Result, logs: Path) -> Checks:
     )
     fitted = smoke.fit(checkpoint, serve)
     args = flags.scoring(fitted.args, window=text.window)
-    base = baseline.perplexity(fetched, text, args, fitted.env, job.store)
+    log = logs / "serve-base.log"
+    base = baseline.perplexity(fetched, text, args, fitted.env, job.store, log=log)
     compare = partial(
         perplexity.compare,
         base=base,
