@@ -137,7 +137,7 @@ def test_by_a_link_and_from_within(good, bench, monkeypatch):
 def test_what_is_needed_is_told(finished, tmp_path, monkeypatch):
     folder = shutil.copytree(finished, tmp_path / "out", copy_function=os.link)
     monkeypatch.setattr(os, "fsync", refusing(errno.ENOSPC))
-    with pytest.raises(FileSystemError, match="is not made a release: .*full.*GB are needed"):
+    with pytest.raises(FileSystemError, match="is not made a release: .*full.*MB are needed"):
         assemble.assemble(folder)
 
 
@@ -185,7 +185,7 @@ def test_a_report_is_whole(good, tmp_path):
     assert done.returncode == 17, done.stderr
     fresh = path.with_name(".report.json.hallmark-new")
     assert f"error: {path} is not written: {fresh}: No space left on device" in done.stderr
-    assert "GB are needed." in done.stderr
+    assert "MB are needed." in done.stderr
     assert "Traceback" not in done.stderr
     assert (path.read_bytes(), names(tmp_path)) == (b"old", ["report.json"])
 

@@ -9,8 +9,7 @@ import shutil
 from pathlib import Path
 
 from forge.core.errors import SpaceError
-
-GB, MB = 1e9, 1e6
+from forge.core.sizes import size
 
 
 def require(folder: Path, needed: int, what: str) -> None:
@@ -29,14 +28,9 @@ def require(folder: Path, needed: int, what: str) -> None:
     available = free(there)
     if available < needed:
         raise SpaceError(
-            f"{what} takes {size(needed)}, and {size(available)} are free at {there}. Nothing of "
-            "it was written. Free the disk, or use a larger one."
+            f"{what} takes {size(needed, 3)}, and {size(available, 3)} are free at {there}. "
+            "Nothing of it was written. Free the disk, or use a larger one."
         )
-
-
-def size(count: int) -> str:
-    """Bytes in words, to three places, so that two that nearly fit can be told apart."""
-    return f"{count / GB:.3f} GB" if count >= GB else f"{count / MB:.3f} MB"
 
 
 def free(folder: Path) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from forge.core import disk
 from forge.core.errors import FileSystemError
+from forge.core.sizes import size
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # What the system also says of a file that is open already, when Python no longer knows its name.
@@ -74,5 +75,5 @@ def _room(place: Path | None, needed: int | None) -> str:
         there = disk.existing(place)
         if not disk.takes_files(there):
             return f"No more files can be made at {there}: the disk has as many as it can have."
-        free += f": {disk.free(there) / disk.GB:.3f} GB are free at {there}"
-    return f"{free}." if needed is None else f"{free}, {needed / disk.GB:.3f} GB are needed."
+        free += f": {size(disk.free(there), 3)} are free at {there}"
+    return f"{free}." if needed is None else f"{free}, {size(needed, 3)} are needed."

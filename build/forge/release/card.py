@@ -14,9 +14,9 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from forge.core.portable import shown
+from forge.core.sizes import size
 from forge.recipes.recipe import Profile
 from forge.release.facts import Facts
-from forge.release.summary import size
 
 # What Markdown, or HTML in it, takes for more than a character.
 _MARKDOWN = re.compile(r"[\\`*_\[\]<>&|~]")

@@ -18,11 +18,11 @@ from forge.core.files import File, hash_files, names_in, stamps
 from forge.core.hub_client import ClientError, MalformedError, api, newest, said, shown, tree
 from forge.core.hub_session import GaveUpError, UntrustedError
 from forge.core.libraries import library
+from forge.core.sizes import size
 from forge.manifest import provenance, sums
 from forge.manifest.names import ADDED, BUNDLES, PROVENANCE, SIGNATURES
 from forge.release import assemble, remote
 from forge.release.remote import Plan
-from forge.release.summary import size
 
 Operation = CommitOperationAdd | CommitOperationDelete
 

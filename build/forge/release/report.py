@@ -6,11 +6,11 @@ from math import sqrt
 
 from markupsafe import Markup
 
+from forge.core.sizes import size
 from forge.release import charts
 from forge.release.card import environment
 from forge.release.charts import Bar, Dot
 from forge.release.facts import Facts
-from forge.release.summary import size
 from forge.tensors.parts import family
 from forge.tensors.weight_errors import Error
 

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from forge.core.console import Plain
+from forge.core.sizes import size
 from forge.manifest import document, provenance
 from forge.manifest.names import PROVENANCE, VERIFICATION
 from forge.manifest.provenance import Manifest
@@ -34,11 +35,6 @@ def _sizes(release: Path, stated: Manifest) -> list[tuple[str, str]]:
         ("weights of the base", size(before)),
         ("weights of the result", f"{size(after)} ({after / before:.1%})"),
     ]
-
-
-def size(count: int) -> str:
-    """Bytes in words."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
 
 
 def _figures(report: Report) -> list[tuple[str, str]]:

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 
 from forge.core import console, filesystem, locks
 from forge.core.errors import FileSystemError, StoreError
+from forge.core.sizes import size
 from forge.core.store import SHORT, Store
 from forge.manifest.ledger import Ledger
 from forge.pipeline import STEPS
-from forge.release.summary import size
 from forge.storekeeping import contents
 from forge.storekeeping.survey import Inode, Kept, inodes_of, last_used, needs_of, survey
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from forge.core import console, system_errors
 from forge.core.errors import FileSystemError, StoreError
+from forge.core.sizes import size
 from forge.core.store import APART, SHORT, USED, Record, Store, record_of
 from forge.pipeline import STEPS
-from forge.release.summary import size
 from forge.storekeeping import contents
 
 _ORDER = {step.name: number for number, step in enumerate(STEPS)}

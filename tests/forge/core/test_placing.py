@@ -380,7 +380,7 @@ def test_a_file_refused(tmp_path, monkeypatch, name):
         patched.setattr(os, "fsync", refusing(code))
         with pytest.raises(FileSystemError, match=f"^{path} is not written: ") as refused:
             placing.write(path, NEW)
-    assert ("GB are needed" in str(refused.value)) == (name == "ENOSPC")
+    assert ("MB are needed" in str(refused.value)) == (name == "ENOSPC")
     assert (path.read_bytes(), names(tmp_path)) == (OLD, ["file"])
 
 

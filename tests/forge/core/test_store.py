@@ -475,7 +475,7 @@ def test_only_a_full_disk_is_told_as_one(store, name, full):
 
     with pytest.raises(FileSystemError, match=os.strerror(getattr(errno, name))) as refused:
         store.make("step", "key", work, {})
-    assert bool(re.search(r"The disk is full: [\d.]+ GB are free", str(refused.value))) == full
+    assert bool(re.search(r"The disk is full: [\d.]+ [GM]B are free", str(refused.value))) == full
 
 
 def test_errors_of_libraries_pass(store):

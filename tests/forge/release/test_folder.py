@@ -337,7 +337,7 @@ def test_a_full_disk_tells_what_is_needed(results, elsewhere, monkeypatch):
         patched.setattr(os, "fsync", refuse)
         with pytest.raises(FileSystemError) as refused:
             place(results, elsewhere)
-    said = r"The disk is full: [\d.]+ GB are free at /dev/shm/.*, [\d.]+ GB are needed\."
+    said = r"The disk is full: [\d.]+ [GM]B are free at /dev/shm/.*, [\d.]+ MB are needed\."
     assert re.search(said, str(refused.value))
     assert list(elsewhere.parent.iterdir()) == []
 

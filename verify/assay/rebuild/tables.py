@@ -9,7 +9,7 @@ from assay.rebuild.compare import Comparison
 from assay.rebuild.difference import Difference
 from forge.core.console import Plain
 from forge.core.portable import shown
-from forge.release.summary import size
+from forge.core.sizes import size
 
 # A wrong base makes every tensor differ; the first of them tell as much as all.
 ROWS = 40
