@@ -152,10 +152,7 @@ def _require_understood(
 
 def _read(path: Path, expected: str | None) -> bytes:
     """The bytes of a small input, which are those that were fetched."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DressError(f"{path}: cannot be read: {error.strerror}.") from error
+    data = path.read_bytes()
     if (found := sha256(data).hexdigest()) != expected:
         raise DressError(
             f"{path}: has sha256 {found}, fetched was {expected or 'no such file'}; the file "

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
 
-from forge.core import console, walking
+from forge.core import console, filesystem, walking
 from forge.core.errors import FetchError
 
 # Formats that run code when they are loaded, and code itself.
@@ -102,14 +102,9 @@ def names_in(folder: Path) -> list[str]:
     """The files under a folder by their relative POSIX path, sorted.
 
     Raises:
-        FetchError: it is no folder, or the system does not let it be read.
+        OSError: it is no folder, or the system does not let one be read.
     """
-    if not folder.is_dir():
-        raise FetchError(f"{folder}: there is no such folder.")
-    try:
-        return walking.files_below(folder)
-    except OSError as error:
-        raise FetchError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+    return walking.files_below(folder)
 
 
 def everything_in(folder: Path) -> set[str]:
@@ -129,12 +124,9 @@ def stamps(paths: Mapping[str, Path]) -> Stamps:
     """Name, size and modification time in ns of every file, sorted: what can be had unread.
 
     Raises:
-        FetchError: a file cannot be looked at.
+        OSError: the system does not let a file be looked at.
     """
-    try:
-        stats = {name: path.stat() for name, path in sorted(paths.items())}
-    except OSError as error:
-        raise FetchError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+    stats = {name: path.stat() for name, path in sorted(paths.items())}
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()]
 
 
@@ -146,7 +138,8 @@ def hash_files(
     `watch` is told of each file, and fed what is read of it.
 
     Raises:
-        FetchError: a file cannot be read, or its stamp is not the expected one before or after.
+        FetchError: the stamp of a file is not the expected one before or after.
+        OSError: the system does not let a file be read.
     """
     _require_stamps(paths, expected)
     total = sum(size for _, size, _ in expected)
@@ -166,7 +159,7 @@ def sha256_of(
     """The sha256 of a file, read once; `feed` is given the same bytes.
 
     Raises:
-        FetchError: the file cannot be read.
+        OSError: the system does not let the file be read; it names the file.
     """
     digest = sha256()
     beside: list[Feed] = []
@@ -174,11 +167,8 @@ def sha256_of(
         beside.append(feed)
     if advance is not None:
         beside.append(lambda chunk: advance(len(chunk)))
-    try:
-        with path.open("rb", buffering=0) as file:
-            pour(file, digest.update, *beside)
-    except OSError as error:
-        raise FetchError(f"{path}: cannot be read ({error.strerror}).") from error
+    with filesystem.naming(path), path.open("rb", buffering=0) as file:
+        pour(file, digest.update, *beside)
     return digest.hexdigest()
 
 

@@ -5,7 +5,6 @@ git's blob id for the others. Downloads land in a cache folder of the store, by 
 which goes on where a connection broke off and keeps every finished file.
 """
 
-import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +19,8 @@ from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import get_session, hf_raise_for_status
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from forge.core import console, disk
-from forge.core.errors import FetchError
+from forge.core import console, system_errors
+from forge.core.errors import FetchError, FileSystemError
 from forge.core.files import File, Origin, Watch, hash_files, select, stamps, unwatched
 from forge.core.hub_client import (
     ClientError,
@@ -100,10 +99,12 @@ def take(
 
     `watch` is told of each file, and fed what is read of it. `listed` gives what `listing` would.
 
+    Whether there is room for them was asked before, of all inputs together.
+
     Raises:
-        FetchError: as `listing`; the disk is full; a download broke off; a file's bytes are not
-            those of the commit (it is removed, so that the next run fetches it again).
-        SpaceError: there is no room for what is still to be fetched.
+        FetchError: as `listing`; a download broke off; a file's bytes are not those of the commit
+            (it is removed, so that the next run fetches it again).
+        FileSystemError: the system refused a file, as a full disk does.
     """
     entries = listing(source) if listed is None else listed()
     names = select(entries, globs, source.uri, strict=True)
@@ -136,6 +137,7 @@ def outline(source: Source, globs: Sequence[str], cache: Path, into: Path) -> No
 
     Raises:
         FetchError: as `listing`; a download broke off.
+        FileSystemError: the system refused a file.
         TensorFileError: a file of tensors has no header.
     """
     entries = listing(source)
@@ -163,7 +165,7 @@ def outline(source: Source, globs: Sequence[str], cache: Path, into: Path) -> No
             path.touch()
 
     disable_progress_bars()
-    with explained(source, client.endpoint), ThreadPoolExecutor(max_workers=PARALLEL) as pool:
+    with explained(source, client.endpoint, into), ThreadPoolExecutor(max_workers=PARALLEL) as pool:
         list(pool.map(lay, names))
 
 
@@ -200,11 +202,17 @@ def _beginning(source: Source, name: str, count: int) -> bytes:
 
 
 @contextmanager
-def explained(source: Source, at: str) -> Iterator[None]:
+def explained(source: Source, at: str, where: Path | None = None) -> Iterator[None]:
     """Turns what huggingface_hub and its HTTP client raise into errors that name the way out.
+
+    Args:
+        source: the repository that is asked for.
+        at: the hub's address.
+        where: the folder that is written to.
 
     Raises:
         FetchError: in place of theirs.
+        FileSystemError: in place of what the system says of a file.
     """
     what = f"{_named(source)}: {shown(at)} does not give it"
     with library("huggingface_hub", FetchError, what, shown=said, remedy="no-hub"):
@@ -216,12 +224,12 @@ def explained(source: Source, at: str) -> Iterator[None]:
             if isinstance(error, errors.LocalEntryNotFoundError):
                 # It stands for what kept huggingface_hub from asking for a file.
                 told = error.__cause__ or error
-            raise _explain(source, shown(at), told) from error
+            raise _explain(source, shown(at), told, where) from error
 
 
 def _explain(  # noqa: PLR0911 - one a cause
-    source: Source, at: str, error: BaseException
-) -> FetchError:
+    source: Source, at: str, error: BaseException, where: Path | None
+) -> FetchError | FileSystemError:
     repo = _named(source)
     page = f"{at}/{'datasets/' if source.kind == 'dataset' else ''}{source.repo}"
     match error:
@@ -258,7 +266,12 @@ def _explain(  # noqa: PLR0911 - one a cause
                 f"{repo}: {at} cannot be reached ({error}). Finished files are kept.",
                 remedy="unreachable",
             )
-    return FetchError(_disk_message(repo, error))
+        case OSError() if system_errors.concerns_files(error):
+            what = f"{repo}: the download broke off, finished files are kept"
+            return system_errors.of_files(error, what, where)
+    return FetchError(
+        f"{repo}: the download broke off ({error}). Run again; finished files are kept."
+    )
 
 
 def _named(source: Source) -> str:
@@ -314,12 +327,11 @@ def _download(source: Source, entries: Mapping[str, RepoFile], cache: Path) -> d
     missing = {name for name in entries if not _is_there(source, name, cache)}
     total = sum(entries[name].size for name in missing)
     cache.mkdir(parents=True, exist_ok=True)
-    disk.require(cache, total, f"what is still to be fetched of {source.uri}")
     disable_progress_bars()  # ours tells of all files together
     client = api()
     with (
         console.bytes_bar(f"fetching {source.repo}", total) as advance,
-        explained(source, client.endpoint),
+        explained(source, client.endpoint, cache),
     ):
 
         def get(name: str) -> Path:
@@ -346,9 +358,3 @@ def _check(source: Source, entry: RepoFile, file: File) -> None:
             f"{source.uri}#{entry.path}: the download has {kind} {found}, the commit says "
             f"{pinned}. It was removed; run again, and if it comes again, distrust the hub."
         )
-
-
-def _disk_message(repo: str, error: BaseException) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"{repo}: the disk is full. Free some of it and run again; finished files are kept."
-    return f"{repo}: the download broke off ({error}). Run again; finished files are kept."

@@ -99,7 +99,8 @@ def local(folder: Path, globs: Sequence[str]) -> Origin:
     """A checkpoint folder that nobody vouches for: the files that are there, as they are now.
 
     Raises:
-        FetchError: it is no folder, a glob takes a pickle, or all take nothing.
+        FetchError: a glob takes a pickle, or all take nothing.
+        OSError: it is no folder, or the system does not let it be read.
     """
     names = select(names_in(folder), globs, str(folder), strict=False)
     if not names:

@@ -54,8 +54,9 @@ def checkpoint(recipe: Recipe, globs: Sequence[str], root: Path) -> Origin:
     """The recipe's stand-in: the files of its checkpoint that the globs match.
 
     Raises:
-        FetchError: there is no such stand-in, its card is malformed, it is of another
-            architecture, or a file is there that the card does not list or the other way round.
+        FetchError: its card is malformed, it is of another architecture, or a file is there that
+            the card does not list or the other way round.
+        OSError: there is no such stand-in, or the system does not let it be read.
     """
     card_path = root / recipe.standin / "standin.toml"
     card = _read(card_path, Card)
@@ -189,10 +190,7 @@ def _origin(what: str, name: str, folder: Path, digests: Mapping[str, str], reme
 
 
 def _check(path: Path, digest: str, remedy: str, watch: Watch) -> File:
-    try:
-        found = sha256_of(path, watch(path))
-    except FetchError as error:
-        raise FetchError(f"{error} {remedy}") from error
+    found = sha256_of(path, watch(path))
     if found != digest:
         raise FetchError(f"{path}: has sha256 {found}, pinned is {digest}. {remedy}")
     return File(path=path, sha256=found, bytes=path.stat().st_size)
@@ -201,8 +199,6 @@ def _check(path: Path, digest: str, remedy: str, watch: Watch) -> File:
 def _read(path: Path, model: type[_Model]) -> _Model:
     try:
         return parse(path.read_bytes(), model)
-    except OSError as error:
-        raise FetchError(f"{path}: cannot be read ({error.strerror}); restore it.") from error
     except ValueError as error:  # TOML, UTF-8 and pydantic raise kinds of it
         raise FetchError(f"{path}: malformed: {error}. Restore it.") from error
 

@@ -210,12 +210,9 @@ def load(path: Path) -> Recipe:
 
     Raises:
         RecipeError: naming the file, the key and the value at fault.
+        OSError: the system does not let it be read.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror}).") from error
-    return parse(data, path)
+    return parse(path.read_bytes(), path)
 
 
 def parse(written: bytes, path: Path) -> Recipe:

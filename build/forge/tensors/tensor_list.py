@@ -240,13 +240,10 @@ def read(path: Path) -> dict[str, TensorLine]:
     """The lines of a file by the names of the tensors, in their order.
 
     Raises:
-        TensorFileError: it cannot be read, or a line is malformed or names a tensor again.
+        TensorFileError: a line is malformed or names a tensor again.
+        OSError: the system does not let it be read.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise TensorFileError(f"{path}: is no list of tensors: {error}.") from error
-    return parse(data, str(path))
+    return parse(path.read_bytes(), str(path))
 
 
 def parse(data: bytes, where: str) -> dict[str, TensorLine]:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.rebuild import compare, tables
-from forge.core.errors import DifferenceError, FetchError
+from forge.core.errors import DifferenceError
 from forge.tensors import tensorfile
 from forge.tensors.tensorfile import Spec
 
@@ -210,7 +210,7 @@ def test_nothing_to_compare(pair, tmp_path):
         compare.folders(tmp_path / "one", tmp_path / "other")
     with pytest.raises(DifferenceError, match="other: holds no file to compare"):
         compare.folders(pair[0], tmp_path / "other")
-    with pytest.raises(FetchError, match="there is no such folder"):
+    with pytest.raises(FileNotFoundError, match="third"):
         compare.folders(pair[0], tmp_path / "third")
 
 

@@ -138,7 +138,7 @@ def test_a_local_folder_is_taken_as_it_is(tmp_path):
 def test_a_local_folder_without_any_of_it_is_refused(tmp_path):
     with pytest.raises(FetchError, match="holds none of the files"):
         mirror.local(tmp_path, ("*.json",))
-    with pytest.raises(FetchError, match="there is no such folder"):
+    with pytest.raises(FileNotFoundError):
         mirror.local(tmp_path / "missing", ("*.json",))
 
 
@@ -162,9 +162,9 @@ def test_a_file_that_changed_since_is_refused(tmp_path, data):
         origin.take()
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path):
+def test_what_the_system_says_of_a_file_is_told_as_that(tmp_path):
     (tmp_path / "config.json").write_bytes(b"{}")
     origin = mirror.local(tmp_path, ("*.json",))
     (tmp_path / "config.json").unlink()
-    with pytest.raises(FetchError, match="cannot be read"):
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
         origin.take()

@@ -111,7 +111,7 @@ def test_a_wrong_card_is_refused(root, card, fault):
 
 def test_a_standin_that_is_not_there(root):
     shutil.rmtree(root / "qwen36-dense")
-    with pytest.raises(FetchError, match=r"standin\.toml: cannot be read"):
+    with pytest.raises(FileNotFoundError, match=r"standin\.toml"):
         checkpoint(root)
 
 
