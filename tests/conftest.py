@@ -85,7 +85,7 @@ def names(folder: Path) -> list[str]:
 
 FLAGSHIP = "qwen36-27b-vlm-mtp"
 MIXED = "qwen36-35b-a3b-nvfp4-fp8-mtp"
-HIDDEN, WIDE, EXPERTS = 32, 48, 3
+HIDDEN, WIDE, EXPERTS = 32, 64, 3
 LAYERS = ("linear_attn", "self_attn")
 Arrays = Mapping[str, np.ndarray]
 # What a step's record says besides its outputs, of results that are made by hand.

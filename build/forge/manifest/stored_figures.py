@@ -150,9 +150,9 @@ class Scales(Figures):
     wrong: Wrong
 
     def problem(self, recipe: Recipe) -> str | None:
-        """All are finite and positive."""
+        """All are finite and positive, and none is a subnormal number."""
         del recipe
-        return listed(self.wrong, "scale tensors that are missing, or not finite and positive")
+        return listed(self.wrong, "scales that are missing, not finite and positive, or subnormal")
 
 
 class Siblings(Figures):

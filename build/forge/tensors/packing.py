@@ -16,7 +16,6 @@ from forge.core.errors import QuantizeError
 from forge.tensors import encodings, nvfp4, stream
 from forge.tensors.buffers import Memory
 from forge.tensors.plan import Linear
-from forge.tensors.small_floats import SMALLEST_NORMAL
 from forge.tensors.stream import Bytes, Conveyor, Reader
 from forge.tensors.tensorfile import DTYPE_BYTES, Tensor
 
@@ -76,12 +75,10 @@ def _amax(read: Future[None], rows: nvfp4.Weight, module: str) -> np.float32:
 def _maximum(group: Sequence[Member]) -> np.float32:
     maximum = max(slab.maximum.result() for member in group for slab in member.slabs)
     for linear in (member.linear for member in group):
-        scale = linear.format.global_scale
-        if scale is not None and scale(maximum) < SMALLEST_NORMAL:
+        if linear.format.global_scale and not linear.format.global_scale(maximum):
             raise QuantizeError(
-                f"{linear.module}: its largest magnitude {maximum} gives the global scale "
-                f"{scale(maximum)}, too small for engines, which may take it for 0. Take another "
-                "base, or name the linear under [[keep]]."
+                f"{linear.module}: its largest magnitude {maximum} is too small for a scale; "
+                "name it under [[keep]] if that is meant."
             )
     return maximum
 

@@ -71,13 +71,14 @@ def test_one_bit_of_a_kept_tensor(built, checkpoint, name):
         ("weight_scale_2", set_nan("<f4")),
         ("input_scale", set_nan("<f4")),
         ("input_scale", lambda data: data.__setitem__(slice(0, 4), bytes(4))),
+        ("input_scale", lambda data: data.__setitem__(slice(0, 4), bytes([255, 255, 127, 0]))),
         ("weight_scale", lambda data: data.__setitem__(5, 0x7F)),
         ("weight_scale", lambda data: data.__setitem__(5, 0)),
         ("weight_scale", lambda data: data.__setitem__(5, 0xB8)),
     ],
 )
 def test_bad_scale(built, checkpoint, suffix, change):
-    """NaN, zero and negative, in each kind of scale."""
+    """NaN, zero, subnormal and negative, in each kind of scale."""
     poke(checkpoint, f"model.language_model.layers.1.mlp.down_proj.{suffix}", change)
     assert failed(built, checkpoint) == {"structure.scales"}
 

@@ -107,7 +107,7 @@ def whole(data):
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
 FAULTS = {
     "a norm is absent": (dropped(NORM), rf"the base: has no tensor '{NORM}' \(norms\)"),
-    "a linear is absent": (dropped(LINEAR), rf"has no tensor '{LINEAR}' \(MLP\).*\[48, 32\]"),
+    "a linear is absent": (dropped(LINEAR), rf"has no tensor '{LINEAR}' \(MLP\).*\[64, 32\]"),
     "a layer is absent": (
         lambda base: dropped(*(name for name in base.arrays if LAYER in name))(base),
         r"has no tensor 'model.language_model.layers.0.*13 other tensor\(s\) are wrong",
@@ -116,7 +116,7 @@ FAULTS = {
     "a tensor of the head is absent": (dropped("mtp.fc.weight"), "mtp.fc.weight"),
     "the output head is absent": (dropped("lm_head.weight"), "lm_head.weight"),
     "a tensor is empty": (empty, rf"model-00001.*'{NORM}' \(norms\) is empty, of shape \[0\]"),
-    "a matrix is transposed": (transposed, rf"'{LINEAR}' .* shape \[32, 48\].*\[48, 32\]"),
+    "a matrix is transposed": (transposed, rf"'{LINEAR}' .* shape \[32, 64\].*\[64, 32\]"),
     "a prefix is doubled": (renamed, rf"'model.{NORM}' is none of the architecture"),
     "a dtype is none of the family's": (typed, rf"'{NORM}' \(norms\) is F64, expected BF16 or F16"),
     "a shape of the head is wrong": (

@@ -190,7 +190,7 @@ def nothing_at_all(report):
         (measured("structure.digests", wrong=["config.json"]), "are not what was written"),
         (measured("structure.sources", wrong=["a"]), "changed since they were fetched: a"),
         (measured("structure.quantized", wrong=["a"]), "with a wrong dtype or shape: a"),
-        (measured("structure.scales", wrong=["a"]), "not finite and positive: a"),
+        (measured("structure.scales", wrong=["a"]), "or subnormal: a"),
         (measured("structure.siblings", wrong=["a"]), "global scales differ"),
         (measured("structure.parallel", devices={"1": ["a"]}), "divided among 1 devices: a"),
         (measured("structure.parallel", devices={"2": []}), "not looked whether 1 devices"),

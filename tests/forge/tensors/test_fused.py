@@ -100,10 +100,14 @@ def test_damaged_expert_is_named(mixed, arrays, tmp_path, fault, message):
         run(mixed, arrays, tmp_path)
 
 
-def test_zero_expert_is_named(mixed, arrays, tmp_path):
+def test_a_zero_expert_has_scales_that_engines_can_divide_by(mixed, arrays, tmp_path):
+    """An expert of a fused tensor cannot be kept, so it is stored as what it is."""
     arrays[f"{LAYER}.down_proj"][1] = 0
-    with pytest.raises(QuantizeError, match=rf"{LAYER}\.1\.down_proj: the weight is zero"):
-        run(mixed, arrays, tmp_path)
+    found = run(mixed, arrays, tmp_path)
+    expert = f"{LAYER}.1.down_proj"
+    assert not any(found[f"{expert}.weight_packed"].read())
+    assert set(found[f"{expert}.weight_scale"].read()) == {0x20}  # 0.125, as the library has it
+    assert found[f"{expert}.weight_global_scale"].read() == np.float32(1).tobytes()
 
 
 @pytest.mark.parametrize("shape", [(3, 95, 32), (96, 32)])

@@ -28,6 +28,7 @@ from forge.core.files import sha256_of
 from forge.tensors import quantization_error
 from forge.tensors.checkpoint import Checkpoint
 from forge.tensors.plan import Linear
+from forge.tensors.small_floats import SMALLEST_NORMAL
 from forge.tensors.tensorfile import DTYPE_BYTES, Tensor
 from forge.tensors.weight_errors import Error
 
@@ -47,8 +48,8 @@ class Reading:
     tensors of base and donor that were read, `moved` has those that are not what was fetched.
     `unequal` are the tensors that should be their source's and are not, `scales` counts the values
     of scales, `bad` has the scale tensors that are missing, of another form, or not finite and
-    positive, `global_scales` the bytes of those of one value by name, `errors` the errors of the
-    linears whose tensors are all there.
+    positive (a subnormal is as good as 0), `global_scales` the bytes of those of one value by
+    name, `errors` the errors of the linears whose tensors are all there.
     """
 
     files: Mapping[str, str]
@@ -334,9 +335,9 @@ def _specs(linear: Linear) -> list[Any]:
 
 
 def _are_good(read_values: Any, data: memoryview) -> bool:
-    """Whether scales are finite and positive."""
+    """Whether scales are finite, positive and no subnormals, which engines may take for 0."""
     values = read_values(data)
-    return bool(np.all(np.isfinite(values) & (values > 0)))
+    return bool(np.all(np.isfinite(values) & (values >= SMALLEST_NORMAL)))
 
 
 def _if_all(good: Sequence["Future[bool]"], work: Any) -> Any:

@@ -12,6 +12,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from assay.checks import declared, reading
 from assay.checks.declared import json_object
 from assay.checks.reading import Reading
@@ -89,7 +91,7 @@ def run(made: Checkpoint, folder: Path, fetched: Result, listed: Listed) -> Foun
         "structure.mtp": lambda: head(recipe, made.head_source, seen, stored),
         "structure.kept": lambda: kept(plan, seen, stored),
         "structure.quantized": lambda: quantized(plan, stored),
-        "structure.scales": lambda: Scales(scales=seen.scales, wrong=tuple(seen.bad)),
+        "structure.scales": lambda: scales(seen),
         "structure.siblings": lambda: siblings(plan, seen),
         "structure.parallel": lambda: devices(made, fetched),
         "structure.ignore": lambda: declared.ignore(recipe, plan, folder, stored),
@@ -180,6 +182,13 @@ def quantized(plan: Plan, stored: Tensors) -> Quantized:
             if found is None or (found.dtype, found.shape) != (spec.dtype, spec.shape):
                 wrong.append(spec.name)
     return Quantized(linears=len(plan.linears), tensors=count, wrong=tuple(wrong))
+
+
+def scales(seen: Reading) -> Scales:
+    """Every scale is one that an engine can multiply with, or divide by; global ones are told."""
+    values = {name: np.frombuffer(data, "<f4")[0] for name, data in seen.global_scales.items()}
+    wrong = [f"{name} = {values[name]}" if name in values else name for name in seen.bad]
+    return Scales(scales=seen.scales, wrong=tuple(wrong))
 
 
 def devices(made: Checkpoint, fetched: Result) -> Parallel:
