@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from forge.calibration import record
+from forge.calibration import decided, record
 from forge.core import canonical
 from forge.core.commandline import INTERFACE
 from forge.core.store import Result, Store
@@ -139,6 +139,13 @@ def maxima_by_hand(plan: Plan) -> dict[str, float]:
     """Input maxima without a forward pass; linears that receive the same tensor have the same."""
     numbers = {module: number for number, group in enumerate(plan.groups) for module in group}
     return {module: 1.0 + numbers[module] for module in plan.calibrated}
+
+
+def record_by_hand(path: Path, made: "Checkpoint") -> None:
+    """Writes the calibration record of these maxima, which says what calibrate's would."""
+    plan = made.plan
+    origin = {"device": "a hand", "calibration_sha256": decided.digest(made.recipe, plan)}
+    record.write(path, maxima_by_hand(plan), origin)
 
 
 def write_checkpoint(folder: Path, arrays: Arrays, shards: int = 2) -> Path:

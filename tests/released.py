@@ -1,9 +1,9 @@
 """Small releases for tests, made by the real steps from a base that needs no torch."""
 
-from conftest import FLAGSHIP, base_arrays, base_config, write_checkpoint
+from conftest import FLAGSHIP, base_arrays, base_config, record_by_hand, write_checkpoint
 
 from forge import pipeline
-from forge.calibration import calibrate, decided, record
+from forge.calibration import calibrate, record
 from forge.core import canonical
 from forge.core.store import Store
 from forge.inputs import fetch
@@ -41,10 +41,6 @@ def build(root, base):
 def calibrated_by_hand(job, fetched):
     """A calibration record that is written by hand, under the key that calibrate's would have."""
     work = pipeline.work_on(job, fetched)
-    plan = work.checkpoint.plan
-    groups = enumerate(plan.groups, start=1)
-    maxima = {module: float(number) for number, group in groups for module in group}
-    origin = {"device": "a hand", "calibration_sha256": decided.digest(job.recipe, plan)}
     (step,) = (step for step in pipeline.STEPS if step.name == "calibrate")
     facts = {
         **pipeline.code_of(calibrate.__name__),
@@ -55,9 +51,7 @@ def calibrated_by_hand(job, fetched):
         job.store,
         step.name,
         facts,
-        lambda out: record.write(
-            out / record.FILE, {name: maxima[name] for name in plan.calibrated}, origin
-        ),
+        lambda out: record_by_hand(out / record.FILE, work.checkpoint),
     )
 
 

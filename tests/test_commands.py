@@ -145,7 +145,7 @@ def test_places_that_cannot_be(built, tmp_path):
     nowhere = tmp_path / "missing" / "ledger.json"
     said, _ = command(*fetch, nowhere, *base, *store, code=FileSystemError.code)
     beside = nowhere.with_name(".ledger.json.hallmark-new")
-    assert f"error: {beside}: No such file or directory (open)\n" in said
+    assert f"error: {beside}: No such file or directory (touch)\n" in said
     (tmp_path / "file").touch()
     for root in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/below")):
         said, _ = command(*fetch, tmp_path / "l.json", *base, "--store", root, code=StoreError.code)

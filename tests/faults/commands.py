@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import released
-from conftest import FLAGSHIP, base_arrays, maxima_by_hand, write_checkpoint
+from conftest import FLAGSHIP, base_arrays, record_by_hand, write_checkpoint
 from faults import beside, shim
 from faults.beside import Beside
 from faults.worlds import Inventory, below
@@ -108,8 +108,7 @@ def calibrated(job: Job) -> tuple[Job, dict[str, Result]]:
 
 def calibrate_by_hand(work: Work, out: Path) -> None:
     """In place of forward passes, for which this environment has no library."""
-    maxima = maxima_by_hand(work.checkpoint.plan)
-    record.write(out / record.FILE, maxima, {"device": "a hand"})
+    record_by_hand(out / record.FILE, work.checkpoint)
 
 
 def inputs(folder: Path) -> None:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import FLAGSHIP, base_arrays, maxima_by_hand, write_checkpoint
+from conftest import FLAGSHIP, base_arrays, record_by_hand, write_checkpoint
 from faults.commands import here
 from huggingface_hub import constants
 from released import local_base
 
 from forge import driver, pipeline
-from forge.calibration import calibrate, record
+from forge.calibration import calibrate
 from forge.calibration.batches import Bar
 from forge.core import checkout, console
 from forge.core.model import Level
@@ -87,7 +87,7 @@ def warm() -> Iterator[None]:
 
 def _by_hand(made: "Checkpoint", inputs: Path, path: Path, bar: Bar) -> None:
     del inputs, bar
-    record.write(path, maxima_by_hand(made.plan), {"device": "a hand"})
+    record_by_hand(path, made)
 
 
 class World:

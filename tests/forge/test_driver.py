@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import released
-from conftest import FACTS, FLAGSHIP, maxima_by_hand
+from conftest import FACTS, FLAGSHIP, record_by_hand
 
 from forge import driver, pipeline
 from forge import ledger as ledgers
@@ -44,11 +44,11 @@ class Here:
         assert environment == "build"
         job, results = ledgers.read(ledger)
         assert results["fetch"].key == fetched.key
-        maxima = maxima_by_hand(pipeline.work_on(job, results).checkpoint.plan)
+        checkpoint = pipeline.work_on(job, results).checkpoint
         calibrated = job.store.get("calibrate", "by hand") or job.store.make(
             "calibrate",
             "by hand",
-            lambda out: record.write(out / record.FILE, maxima, {"device": "a hand"}),
+            lambda out: record_by_hand(out / record.FILE, checkpoint),
             FACTS,
         )
         made = pipeline.run(job, given={**results, "calibrate": calibrated})

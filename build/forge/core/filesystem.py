@@ -118,14 +118,13 @@ def replace(path: Path, data: bytes, *, mode: int = 0o666, new: bool = False) ->
     """
     fresh = beside(path, "new")
     fresh.unlink(missing_ok=True)
-    with naming(fresh):
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            if path.exists():
-                os.fchmod(descriptor, stat.S_IMODE(path.stat().st_mode))
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
+    fresh.touch(mode, exist_ok=False)
+    with naming(fresh), fresh.open("wb") as file:
+        if path.exists():
+            os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     if new and _linked(fresh, path):
         fresh.unlink()
     else:

@@ -62,10 +62,10 @@ def _path(error: OSError) -> str | None:
 
 def _operation(error: OSError) -> str | None:
     """What was tried, if the call was one of pathlib's, whose functions have its name."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    if not frames or frames[-1][0].f_globals.get("__name__") != "pathlib":
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not frames or frames[-1].f_globals.get("__name__", "").partition(".")[0] != "pathlib":
         return None
-    return frames[-1][0].f_code.co_name.strip("_")
+    return frames[-1].f_code.co_name.strip("_")
 
 
 def _room(place: Path | None, needed: int | None) -> str:
