@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from hashlib import sha256
 
 import pytest
-from assets.verify.bench import SIGNED_LIST, SIGNED_MANIFEST, encoded, envelope
+from assets.verify.bench import SIGNED_LIST, SIGNED_MANIFEST, dependency, encoded, envelope
 from assets.verify.cases_report import checked
 from conftest import FLAGSHIP
 
@@ -271,4 +272,18 @@ def test_manifest_says_what_it_is_read_as(bench, demands):
     value = json.loads(path.read_bytes())
     path.write_text(json.dumps(value), encoding="utf-8")
     with pytest.raises(ReleaseError, match="over another provenance.json than the one here"):
+        verdict(bench, demands)
+
+
+def test_other_code_is_told(bench, demands, monkeypatch):
+    """What it derives may be another thing, and its documents are not compared."""
+    from assay.release import rendered
+
+    monkeypatch.setattr(rendered, "is_of_this_code", lambda _: False)
+    (told,) = [line for line in verdict(bench, demands) if "documents" in line]
+    assert re.search("not compared: they were made by other code; commit [0-9a-f]{40}", told)
+    bench.restate(lambda statement: dependency(statement, "base/config.json").update(uri="x"))
+    with pytest.raises(
+        ReleaseError, match="is not the one that built it: check out commit [0-9a-f]"
+    ):
         verdict(bench, demands)

@@ -776,3 +776,50 @@ document("attributes_of_another_kind", ".gitattributes", "* -text", "* text")
 def resigned_notice_left_out(bench):
     (bench / "NOTICE").unlink()
     bench.relist(tell=False)
+
+
+# The errors of the packed weights.
+ERRORS = "provenance/quantization_error.jsonl"
+
+
+def erring(name, change, reason):
+    def spoil(bench):
+        lines = [json.loads(line) for line in (bench / ERRORS).read_bytes().splitlines()]
+        lines = change(lines) or lines
+        text = "".join(canonical.dumps(line) + "\n" for line in lines)
+        (bench / ERRORS).write_text(text, encoding="utf-8")
+        bench.admit(ERRORS)
+
+    add(f"resigned_errors_{name}", spoil, reason)
+
+
+for name, change, reason in (
+    ("of_a_linear_less", lambda ls: ls.pop() and None, "does not list each packed linear once"),
+    ("of_another_linear", lambda ls: ls[0].update(module="x"), "does not list each packed linear"),
+    ("of_one_twice", lambda ls: ls + ls[:1], "does not list each packed linear once"),
+    (
+        "in_another_format",
+        lambda ls: ls[0].update(format="fp8"),
+        "in fp8; by the recipe it is nvfp4",
+    ),
+    (
+        "beyond_rounding",
+        lambda ls: ls[0].update(squared_error=1e9),
+        "it is nvfp4, off by 0.2 at most",
+    ),
+    ("that_are_words", lambda ls: ls[0].update(squared_error="0"), "is no list of errors"),
+    ("of_no_norm", lambda ls: ls[0].pop("squared_norm") and None, "is no list of errors"),
+):
+    erring(name, change, reason)
+
+
+@case("quantization_error.jsonl: is not there, though the build was verified")
+def resigned_errors_removed(bench):
+    (bench / ERRORS).unlink()
+
+    def gone(statement):
+        details(statement)["byproducts"].remove(byproduct(statement, ERRORS))
+        del record(statement, "verify")["outputs"]["quantization_error.jsonl"]
+        retell(statement)
+
+    bench.restate(gone)

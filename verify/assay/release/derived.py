@@ -23,7 +23,7 @@ from forge.manifest.names import ERRORS, PROVENANCE, listing_of, original_of
 from forge.manifest.provenance import Manifest
 from forge.manifest.tensor_list import TensorLine
 from forge.recipes.recipe import Recipe
-from forge.tensors import admission, configs, tensor_list, tensorfile
+from forge.tensors import admission, configs, tensor_list, tensorfile, weight_errors
 from forge.tensors.admission import Offer
 from forge.tensors.configs import CONFIG
 from forge.tensors.plan import Plan, head_source, make_plan
@@ -83,6 +83,7 @@ def check(manifest: Manifest, recipe: Recipe, here: Here) -> str:
     require_told("calibrate", told["calibrate"], decided.parameters(recipe, plan, groups))
     require_told("graft", told["graft"], graft.decided(recipe, source))
     _require_record(recipe, plan, here)
+    _require_errors(manifest, recipe, plan, here)
     kept = len(plan.keep) + len(head)
     return f"{kept} tensors are those of the inputs, {len(plan.linears)} are packed"
 
@@ -266,3 +267,29 @@ def _require_record(recipe: Recipe, plan: Plan, here: Here) -> None:
         raise ReleaseError(
             f"{path}: was made by the calibration {stated}, the recipe's is {expected}."
         )
+
+
+def _require_errors(manifest: Manifest, recipe: Recipe, plan: Plan, here: Here) -> None:
+    """Holds the errors that the assay took to the linears, and to what their formats round."""
+    name = f"{PROVENANCE}/{ERRORS}"
+    level = manifest.predicate.build_definition.internal_parameters.verified
+    if level == "none":
+        return
+    if name not in manifest.results:
+        raise ReleaseError(f"{name}: is not there, though the build was verified.")
+    try:
+        errors = weight_errors.parse(here.data(name).decode("utf-8"))
+        found = {error.module: (error.format, error.relative) for error in errors}
+    except (ValueError, TypeError) as error:
+        raise ReleaseError(f"{name}: is no list of errors: {error}.") from error
+    if differing := sorted(found.keys() ^ plan.linears.keys()) or len(found) != len(errors):
+        raise ReleaseError(f"{name}: does not list each packed linear once: {differing}.")
+    limits: Mapping[str, float] = {str(k): most for k, most in recipe.gates.max_error.items()}
+    for module, linear in plan.linears.items():
+        kind, relative = found[module]
+        most = limits[linear.format.name]
+        if kind != linear.format.name or not 0 <= relative <= most:
+            raise ReleaseError(
+                f"{name}: {module} is off by {relative:.2g} in {kind}; by the recipe it is "
+                f"{linear.format.name}, off by {most} at most."
+            )

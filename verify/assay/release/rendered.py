@@ -13,6 +13,11 @@ from forge.release import documents
 from forge.release.facts import Facts
 
 
+def is_of_this_code(manifest: Manifest) -> bool:
+    """Whether the packages that built a release are those that are here."""
+    return manifest.source == checkout.source_digests()
+
+
 def check(manifest: Manifest, facts: Facts, here: Mapping[str, str]) -> str:
     """Compares card, notice and report with what the facts give.
 
@@ -24,7 +29,7 @@ def check(manifest: Manifest, facts: Facts, here: Mapping[str, str]) -> str:
     Raises:
         ReleaseError: naming the first that tells something else.
     """
-    if manifest.source != checkout.source_digests():
+    if not is_of_this_code(manifest):
         tree = manifest.commit
         commit = "unknown" if tree is None else tree.digest.git_commit
         return f"not compared: they were made by other code; commit {commit} compares them"

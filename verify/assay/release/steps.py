@@ -4,8 +4,8 @@ Each takes the case, may rely on what the steps before have established about it
 it found in a few words, or raises why the release is refused.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from assay.release.known import BESIDE
 from assay.release.trust import Key, Trust
 from forge.calibration import record
 from forge.core import foreign
-from forge.core.errors import ReleaseError
+from forge.core.errors import HallmarkError, ReleaseError
 from forge.core.portable import check_name, check_twins
 from forge.manifest import document, limits, release_list, sums
 from forge.manifest.names import (
@@ -267,8 +267,9 @@ def check_builder(case: Case) -> str:
 
 def check_recipe(case: Case) -> str:
     """11."""
-    case.recipe = asked.read(case.manifest)
-    return asked.check(case.manifest, case.recipe)
+    with _derived_here(case.manifest):
+        case.recipe = asked.read(case.manifest)
+        return asked.check(case.manifest, case.recipe)
 
 
 def check_contents(case: Case) -> str:
@@ -283,7 +284,8 @@ def check_contents(case: Case) -> str:
         lines=tensor_list.parse(case.data(listed), listed),
         data=case.data,
     )
-    return derived.check(case.manifest, case.recipe, here)
+    with _derived_here(case.manifest):
+        return derived.check(case.manifest, case.recipe, here)
 
 
 def check_expected(case: Case) -> str:
@@ -354,6 +356,27 @@ def _require_model(signed: Mapping[str, str], here: Mapping[str, str]) -> None:
                 f"{name}: {MODEL_SIGNATURE} is over sha256 {signed.get(name, 'nothing')}, it is "
                 f"{files.get(name, 'not there')}."
             )
+
+
+@contextmanager
+def _derived_here(manifest: Manifest) -> Iterator[None]:
+    """Says of what is refused within that other code derived it, if that is so.
+
+    Raises:
+        ReleaseError: as what is raised within.
+    """
+    try:
+        yield
+    except HallmarkError as error:
+        tree = manifest.commit
+        if tree is None or rendered.is_of_this_code(manifest):
+            raise
+        raise ReleaseError(
+            f"{error} This code is not the one that built it: check out commit "
+            f"{tree.digest.git_commit} and ask again.",
+            remedy=error.remedy,
+            **error.facts,
+        ) from error
 
 
 def _require_sizes(case: Case, apart: set[str]) -> None:
