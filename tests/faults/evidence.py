@@ -18,7 +18,11 @@ from faults.world import SUMS, World, digest
 
 STATEMENT = Path("provenance", "provenance.json")
 LISTED = Path("provenance", "release.json")
-BUNDLES = {"provenance.sigstore.json": STATEMENT, "release.sigstore.json": LISTED}
+BUNDLES = {
+    "provenance.sigstore.json": STATEMENT,
+    "test-result.sigstore.json": STATEMENT.with_name("test-result.json"),
+    "release.sigstore.json": LISTED,
+}
 
 
 Wrong = tuple[str, str]

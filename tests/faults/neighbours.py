@@ -38,7 +38,7 @@ OVERTAKEN = "another build, with another result, was placed there while this one
 OTHER_BASE = "base/model-00001-of-00002.safetensors (from local:base#"
 REPLACED = "another release was put in its place while it was rebuilt"
 # What one of a builder and a signer is told, if the other came first.
-SIGNED = "is signed (provenance/provenance.sigstore.json, provenance/release.sigstore.json), so"
+SIGNED = "is signed (provenance/provenance.sigstore.json, "
 NO_RELEASE = "has no provenance/release.json, so it is no release yet"
 # What is told of a store whose disk fails.
 ROTTEN = "which makes that anew"

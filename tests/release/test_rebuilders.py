@@ -89,7 +89,7 @@ def test_two_of_two(good, demands, attested, rebuilder):
     one, two = rebuilder("one"), rebuilder("two")
     statements = [attested(one), attested(two)]
     told = verdict(good, demands, 2, statements, [one, two])
-    assert told == "16  pass  reproductions: 2 rebuilders, 2 demanded"
+    assert told == "17  pass  reproductions: 2 rebuilders, 2 demanded"
 
 
 def test_the_same_key_twice_is_one(good, demands, attested, rebuilder, tmp_path):

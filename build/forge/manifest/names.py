@@ -15,14 +15,22 @@ INPUTS = "inputs.json"
 
 # What `make release` puts beside a checkpoint; a rebuild does not have them.
 DOCUMENTS = ("README.md", "NOTICE", "report.html", ".gitattributes")
-# What it adds to the provenance: the list of all files.
+# What it adds to the provenance: a test result and a bill of materials, which follow from what is
+# there, and the list of all files.
+TEST_RESULT = "test-result.json"
+BOM = "bom.cdx.json"
 CONTENTS = "release.json"
 # The statements that are signed, each with the bundle that holds its signature, and the optional
 # OpenSSF model signature.
-BUNDLES = {STATEMENT: "provenance.sigstore.json", CONTENTS: "release.sigstore.json"}
+BUNDLES = {
+    STATEMENT: "provenance.sigstore.json",
+    TEST_RESULT: "test-result.sigstore.json",
+    CONTENTS: "release.sigstore.json",
+}
 MODEL_SIGNATURE = "model.sig"
 SIGNATURES = tuple(f"{PROVENANCE}/{name}" for name in (*BUNDLES.values(), MODEL_SIGNATURE))
-ADDED = frozenset({*DOCUMENTS, f"{PROVENANCE}/{CONTENTS}", *SIGNATURES})
+SUMMARIES = tuple(f"{PROVENANCE}/{name}" for name in (TEST_RESULT, BOM))
+ADDED = frozenset({*DOCUMENTS, *SUMMARIES, f"{PROVENANCE}/{CONTENTS}", *SIGNATURES})
 
 
 def listing_of(role: str) -> str:

@@ -10,6 +10,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from forge.core import checkout, placing
 from forge.core.model import NOT_NULL, Model
 from forge.core.store import Record
+from forge.manifest.bom import Bom
 from forge.manifest.inputs import Inputs
 from forge.manifest.ledger import Ledger
 from forge.manifest.model_signature import ModelSignature
@@ -18,11 +19,13 @@ from forge.manifest.provenance import Manifest
 from forge.manifest.release_list import Release
 from forge.manifest.reproduction import Outcome, Reproduction
 from forge.manifest.tensor_list import TensorLine
+from forge.manifest.test_result import TestResult
 from forge.manifest.verification import Report
 
 FOLDER = checkout.ROOT / "docs" / "schemas"
 SUFFIX = ".schema.json"
 MODELS: Mapping[str, type[Model]] = {
+    "bom": Bom,
     "inputs": Inputs,
     "ledger": Ledger,
     "model": ModelSignature,
@@ -33,6 +36,7 @@ MODELS: Mapping[str, type[Model]] = {
     "reproduced": Outcome,
     "reproduction": Reproduction,
     "tensors": TensorLine,
+    "test-result": TestResult,
     "verification": Report,
 }
 

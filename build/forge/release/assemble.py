@@ -16,7 +16,7 @@ from pathlib import Path
 from forge.core import canonical, console, disk, foreign, placing, system_errors
 from forge.core.errors import ReleaseError
 from forge.core.files import File, everything_in, hash_files, names_in, pour, stamps
-from forge.manifest import limits, release_list, sums
+from forge.manifest import document, limits, release_list, summaries, sums
 from forge.manifest import provenance as manifests
 from forge.manifest.names import (
     ADDED,
@@ -25,9 +25,12 @@ from forge.manifest.names import (
     PROVENANCE,
     SIGNATURES,
     STATEMENT,
+    SUMMARIES,
     SUMS,
+    VERIFICATION,
 )
 from forge.manifest.release_list import Content
+from forge.manifest.verification import Report
 from forge.release import documents, facts
 from forge.release.folder import changing, names_of_build, provenance_of
 
@@ -61,7 +64,11 @@ def assemble(folder: Path, *, replace: bool = False) -> None:
         _require_nothing_else(target)
         _require_whole(target)
         found = facts.read(target)
-        _put(target, documents.documents(found), replace=replace)
+        _put(
+            target,
+            {**documents.documents(found), **_summaries(target, found)},
+            replace=replace,
+        )
         console.say(f"{target} is a release: {len(names_in(target))} files")
     if not found.errors:
         console.say("the build was not verified, so the error by layer is not in the report")
@@ -222,11 +229,24 @@ def _contents(folder: Path, found: Mapping[str, Content]) -> bytes:
     return release_list.release(found, named).encoded()
 
 
+def _summaries(folder: Path, found: facts.Facts) -> Mapping[str, bytes]:
+    """What follows from the provenance: the test result and the bill of materials."""
+    provenance = folder / PROVENANCE
+    return summaries.documents(
+        manifests.read(provenance),
+        canonical.sha256_file(provenance / STATEMENT),
+        found.recipe,
+        document.read(Report, provenance / VERIFICATION),
+        found.licence,
+    )
+
+
 def _require_as_built(folder: Path, digests: Mapping[str, str]) -> None:
     """Refuses files that are not those that were built, such as some on a failing disk."""
     _require_equal(digests, sums.read(folder / PROVENANCE / SUMS), SUMS)
     stated = manifests.read(folder / PROVENANCE).results
-    there = {name for name in digests if name.startswith(_WITHIN)} - {f"{_WITHIN}{STATEMENT}"}
+    there = {name for name in digests if name.startswith(_WITHIN)}
+    there -= {f"{_WITHIN}{STATEMENT}", *SUMMARIES}
     if extra := sorted(there - stated.keys()):
         raise ReleaseError(f"{extra[0]}: is not in {STATEMENT}. Move it elsewhere.")
     _require_equal(digests, {n: d for n, d in stated.items() if n.startswith(_WITHIN)}, STATEMENT)

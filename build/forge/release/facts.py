@@ -4,7 +4,6 @@ Everything here comes out of the folder's provenance and out of the recipe that 
 by digest. What was not measured is None or empty.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from forge.core import canonical, checkout
 from forge.core.errors import RecipeError
 from forge.manifest import document
 from forge.manifest import provenance as manifests
+from forge.manifest.licences import identified
 from forge.manifest.names import ERRORS, TENSORS, VERIFICATION
 from forge.manifest.provenance import Manifest
 from forge.manifest.served_figures import Drafts, Perplexity
@@ -31,10 +31,6 @@ from forge.tensors.parts import Part
 from forge.tensors.weight_errors import Error, parse
 
 LICENCE = "LICENSE"
-LICENCES = {
-    "apache-2.0": re.compile(r"Apache License,?\s+Version 2\.0"),
-    "mit": re.compile(r"\bMIT License\b"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +142,7 @@ def of(
         acceptance=report.figures(Drafts),
         parallel=report.figures(Parallel),
         errors=tuple(parse(errors.decode())),
-        licence=None if licence is None else _licence(licence),
+        licence=None if licence is None else identified(licence),
     )
 
 
@@ -178,9 +174,3 @@ def _inputs(stated: Manifest) -> tuple[Input, ...]:
         Input(role=role, uri=uri, files=len(sizes), nbytes=sum(sizes))
         for (role, uri), sizes in sorted(found.items())
     )
-
-
-def _licence(text: bytes) -> str | None:
-    """The hub's identifier of a licence text, or None if it is not one of those known here."""
-    begin = text.decode(errors="replace")[:1000]
-    return next((name for name, pattern in LICENCES.items() if pattern.search(begin)), None)

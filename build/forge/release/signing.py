@@ -22,7 +22,7 @@ Sign = Callable[[bytes], bytes]
 
 
 def sign(folder: Path, key: Path | None, *, model_signature: bool = False) -> None:
-    """Signs both statements of a release, and on request the model as OpenSSF does.
+    """Signs the statements of a release, and on request the model as OpenSSF does.
 
     The new signatures are there at once, in place of all older ones.
 

@@ -12,9 +12,11 @@ from conftest import FLAGSHIP, write_list
 
 from forge import pipeline
 from forge.core import canonical, files
-from forge.core.errors import HallmarkError
-from forge.manifest import names, release_list, sums, verification
+from forge.core.errors import HallmarkError, RecipeError
+from forge.manifest import names, release_list, summaries, sums, verification
 from forge.manifest.names import BUNDLES, CONTENTS, DOCUMENTS, PROVENANCE, SIGNATURES
+from forge.manifest.provenance import Manifest
+from forge.manifest.verification import Report
 from forge.recipes import recipe
 from forge.release import bundle, documents, facts, keys
 from forge.tensors import tensor_list, tensorfile
@@ -79,9 +81,14 @@ class Bench:
         self.relist()
 
     def relist(self, *, tell=True):
-        """Lists the files as they are now, whatever they say, and signs both statements."""
+        """Makes what follows from the others, and lists all files as they are now."""
         if tell:
             self._tell()
+        self.summarize()
+        self.list_files()
+
+    def list_files(self):
+        """Lists the files as they are now, whatever they say, and signs the statements."""
         apart = {LIST, *SIGNATURES}
         paths = {name: self / name for name in files.names_in(self.folder) if name not in apart}
         digests = {name: canonical.sha256_file(path) for name, path in paths.items()}
@@ -94,7 +101,25 @@ class Bench:
         }
         (self / LIST).write_bytes(release_list.release(found, named).encoded())
         for name in BUNDLES:
-            self.sign(name)
+            if (self / f"{PROVENANCE}/{name}").exists():
+                self.sign(name)
+
+    def summarize(self):
+        """Makes what follows from manifest and report, if these can be read at all."""
+        try:
+            manifest = Manifest.parse((self / MANIFEST).read_bytes())
+            report = Report.parse((self / VERIFICATION).read_bytes())
+            made = summaries.documents(
+                manifest,
+                canonical.sha256_file(self / MANIFEST),
+                recipe.find(manifest.asked.target),
+                report,
+                None,
+            )
+        except (OSError, ValueError, KeyError, RecipeError):
+            return
+        for name, data in made.items():
+            (self / name).write_bytes(data)
 
     def _tell(self):
         """Makes the documents again, where what they are made from can still be read."""

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 )
 
 from forge.core import canonical
+from forge.manifest.names import BUNDLES, PROVENANCE
 from forge.release import bundle, keys, signing
 from forge.tensors import tensorfile
 
@@ -540,9 +541,12 @@ def model_signature_of_another_payload(bench):
     bench.rebundle(lambda value: envelope(value).update(payload=encoded(b"{}")), MODEL)
 
 
+BUNDLED = [f"{PROVENANCE}/{name}" for name in BUNDLES.values()]
+
+
 @modelled("model.sig: names key")
 def model_signature_by_another_key(bench):
-    before = {name: (bench / name).read_bytes() for name in (SIGNED_MANIFEST, SIGNED_LIST)}
+    before = {name: (bench / name).read_bytes() for name in BUNDLED}
     signing.sign(bench.folder, bench.other_key, model_signature=True)
     for name, data in before.items():
         (bench / name).write_bytes(data)

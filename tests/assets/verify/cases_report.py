@@ -4,8 +4,12 @@ The first table lies about a build whose structure was verified, the second abou
 served as well. `tests/forge/manifest/test_verification.py` has more of them, without a release.
 """
 
+import json
+
 from assets.verify.bench import MANIFEST, VERIFICATION, definition, record
 from assets.verify.table import add, case, reported
+
+from forge.manifest import names, verification
 
 UNKNOWN = "Extra inputs are not permitted"
 
@@ -263,3 +267,103 @@ def resigned_level_of_the_manifest(bench):
 
     bench.edit(MANIFEST, change)
     bench.admit(VERIFICATION)
+
+
+# What follows from manifest and report.
+CHECKS = len(verification.STRUCTURE)
+TEST_RESULT, BOM = (f"provenance/{name}" for name in (names.TEST_RESULT, names.BOM))
+
+
+def followed(name, path, change, reason):
+    """A case that changes a document that is made of others, and signs."""
+
+    def spoil(bench):
+        bench.edit(path, change)
+        bench.list_files()
+
+    add(f"resigned_{name}", spoil, f"{path}: {reason}")
+
+
+def predicate(**changed):
+    return lambda statement: statement["predicate"].update(changed)
+
+
+def component(**changed):
+    return lambda bom: bom["metadata"]["component"].update(changed)
+
+
+for name, path, change, reason in (
+    ("test_result_failed", TEST_RESULT, predicate(result="FAILED"), 'predicate.result is "FAILED"'),
+    (
+        "test_result_of_more_tests",
+        TEST_RESULT,
+        lambda s: s["predicate"]["passedTests"].append("perplexity"),
+        f'predicate.passedTests.{CHECKS} is "perplexity", the release gives null',
+    ),
+    (
+        "test_result_of_fewer_tests",
+        TEST_RESULT,
+        lambda s: s["predicate"]["passedTests"].pop(),
+        f"predicate.passedTests.{CHECKS - 1} is null",
+    ),
+    (
+        "test_result_of_another_recipe",
+        TEST_RESULT,
+        lambda s: s["predicate"]["configuration"][0]["digest"].update(sha256="0" * 64),
+        "predicate.configuration.0.digest.sha256 is",
+    ),
+    (
+        "test_result_of_another_report",
+        TEST_RESULT,
+        lambda s: s["predicate"]["urn:hallmark:report"]["digest"].update(sha256="0" * 64),
+        "predicate.urn:hallmark:report.digest.sha256 is",
+    ),
+    (
+        "test_result_of_other_files",
+        TEST_RESULT,
+        lambda s: s["subject"][0]["digest"].update(sha256="0" * 64),
+        "subject.0.digest.sha256 is",
+    ),
+    ("test_result_with_a_url", TEST_RESULT, predicate(url="https://x"), "predicate.url is"),
+    ("bom_of_another_model", BOM, component(name="other"), 'metadata.component.name is "other"'),
+    ("bom_of_another_licence", BOM, component(licenses=[{"license": {"id": "MIT"}}]),
+     "metadata.component.licenses.0 is"),
+    ("bom_without_a_source", BOM, lambda bom: bom["components"].pop(0), "components.0."),
+    ("bom_with_an_author", BOM, lambda bom: bom["metadata"].update(authors=[]), "metadata.authors"),
+    ("bom_of_another_base", BOM,
+     lambda bom: bom["components"][0].update(purl="pkg:huggingface/a/b@c"), "components.0.purl is"),
+):  # fmt: skip
+    followed(name, path, change, reason)
+
+
+@case("test-result.json: is not in canonical JSON, so it was changed since")
+def resigned_test_result_indented(bench):
+    path = bench / TEST_RESULT
+    path.write_text(json.dumps(json.loads(path.read_bytes()), indent=1), encoding="utf-8")
+    bench.list_files()
+
+
+@case(f"{TEST_RESULT}: is not in the folder")
+def test_result_removed(bench):
+    (bench / TEST_RESULT).unlink()
+
+
+@case("provenance/test-result.sigstore.json: is missing")
+def test_result_unsigned(bench):
+    (bench / "provenance/test-result.sigstore.json").unlink()
+
+
+@case("the signature is over another test-result.json than the one here")
+def test_result_edited(bench):
+    bench.edit(TEST_RESULT, predicate(result="FAILED"))
+
+
+@case(f"{BOM}: has")
+def bom_edited(bench):
+    bench.edit(BOM, component(name="other"))
+
+
+@case(f"{BOM}: is not in the folder")
+def resigned_bom_removed(bench):
+    (bench / BOM).unlink()
+    bench.list_files()

@@ -20,6 +20,7 @@ from assay.release import (
     rendered,
     source_tree,
 )
+from assay.release.differing import difference
 from assay.release.files import Reader, Stored
 from assay.release.known import BESIDE
 from assay.release.trust import Key, Trust
@@ -27,7 +28,7 @@ from forge.calibration import record
 from forge.core import foreign
 from forge.core.errors import HallmarkError, ReleaseError
 from forge.core.portable import check_name, check_twins
-from forge.manifest import document, limits, release_list, sums
+from forge.manifest import document, licences, limits, release_list, summaries, sums
 from forge.manifest.names import (
     BUNDLES,
     CONTENTS,
@@ -37,6 +38,7 @@ from forge.manifest.names import (
     PROVENANCE,
     SIGNATURES,
     STATEMENT,
+    SUMMARIES,
     SUMS,
     TENSORS,
     VERIFICATION,
@@ -195,7 +197,7 @@ def check_subjects(case: Case) -> str:
         _require_model(case.model, here)
     results = case.manifest.results
     beside = {name for name in results.keys() | here.keys() if name.startswith(f"{PROVENANCE}/")}
-    for name in sorted({*BESIDE} | beside - apart - {MANIFEST}):
+    for name in sorted({*BESIDE} | beside - apart - {MANIFEST, *SUMMARIES}):
         if results.get(name) is None or results[name] != here.get(name):
             raise ReleaseError(
                 f"{name}: {MANIFEST} says sha256 {results.get(name, 'nothing')}, it is "
@@ -328,8 +330,19 @@ def check_documents(case: Case) -> str:
     return rendered.check(case.manifest, found, here)
 
 
-def check_reproductions(case: Case) -> str:
+def check_summaries(case: Case) -> str:
     """16."""
+    licence = licences.identified(case.data(facts.LICENCE)) if facts.LICENCE in case.files else None
+    manifest = case.manifest, case.files[MANIFEST].sha256
+    made = summaries.documents(*manifest, case.recipe, case.report, licence)
+    for path, data in made.items():
+        if case.data(path) != data:
+            raise ReleaseError(f"{path}: {difference(case.data(path), data)}.")
+    return " and ".join(path.removeprefix(f"{PROVENANCE}/") for path in made)
+
+
+def check_reproductions(case: Case) -> str:
+    """17."""
     demands = case.demands
     trust = demands.trust
     counted, refused = rebuilders.check(

@@ -15,7 +15,8 @@
 13. expected: variant, digest, date, commit, base and formats are those that were stated beforehand.
 14. verification: the assay found what the policy demands.
 15. documents: card, notice and report are what the provenance gives.
-16. reproductions: as many others as demanded have rebuilt it.
+16. summaries: the test result and the bill of materials are what manifest, recipe and report give.
+17. reproductions: as many others as demanded have rebuilt it.
 
 Nothing here needs torch, a GPU or (with a key) the network. All files are opened in step 1 and each
 is read once, from that descriptor; those that are not signed statements are read in step 5, when
@@ -50,6 +51,7 @@ STEPS: Mapping[str, Callable[[Case], str]] = {
     "expected": steps.check_expected,
     "verification": steps.check_verification,
     "documents": steps.check_documents,
+    "summaries": steps.check_summaries,
     "reproductions": steps.check_reproductions,
 }
 
