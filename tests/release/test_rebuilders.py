@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -136,6 +137,121 @@ def spoiled(path, key, change):
     payload = (canonical.dumps(statement) + "\n").encode()
     path.write_bytes(bundle.by_key(payload, keys.signer(key)))
     return path
+
+
+def said(**changes):
+    """A change of what a statement says beside its files."""
+    return lambda statement: statement["predicate"].update(changes)
+
+
+def compared(**counts):
+    return lambda statement: statement["predicate"]["compared"].update(counts)
+
+
+OTHER_ID = "urn:hallmark:rebuilder:0123456789abcdef"
+COMMIT = "1" * 40
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (compared(tensors=1), "compared 8 files and 1 tensors, the release has 8 and 109"),
+        (compared(tensors=110), "compared 8 files and 110 tensors"),
+        (compared(files=1), "compared 1 files and 109 tensors"),
+        (compared(files=0), "greater than 0"),
+        (compared(tensors=-1), "greater than 0"),
+        (said(commit=COMMIT), f"was rebuilt with commit {COMMIT}, expected is [0-9a-f]+"),
+        (said(commit="unknown"), "was rebuilt with commit unknown"),
+        (said(finishedOn="2020-01-01T00:00:00+00:00"), "rebuilt at 2020-.*, before it was built"),
+        (said(finishedOn="2099-01-01T00:00:00+00:00"), "rebuilt at 2099-.*, which is yet to come"),
+        (said(finishedOn="2026-02-30T00:00:00+00:00"), "states a time that there is not"),
+        (said(finishedOn="yesterday"), "finishedOn: String should match"),
+        (said(builder={"id": ""}), "builder.id: String should match"),
+        (said(builder={"id": "alice"}), "builder.id: String should match"),
+        (said(builder={"id": "https://a b"}), "builder.id: String should match"),
+        (said(builder={"id": f"https://{'a' * 300}"}), "builder.id: String should match"),
+        (said(builder={"id": "urn:hallmark:builder:rehearsal"}), "id of the publisher's builder"),
+        (said(builder={"id": "urn:hallmark:builder:host"}), "id of a builder that publishes"),
+        (said(builder={"id": "URN:hallmark:builder:HOST/"}), "id of a builder that publishes"),
+        (said(builder={"id": OTHER_ID}), f"states {OTHER_ID}, which is the id of another key"),
+    ],
+)
+def test_statement_that_does_not_cover_this_release(bench_of_one, change, reason):
+    good, demands, attested, one = bench_of_one
+    statement = spoiled(attested(one), one, change)
+    with pytest.raises(ReleaseError, match=f"0 of 1 rebuilders demanded; .*{reason}"):
+        verdict(good, demands, 1, [statement], [one])
+
+
+def test_a_commit_that_the_policy_names_counts(bench_of_one):
+    good, demands, attested, one = bench_of_one
+    statement = spoiled(attested(one), one, said(commit=COMMIT))
+    policy = Policy(builders=KNOWN_BUILDERS, reproductions=1, rebuild_commits=(COMMIT,))
+    keys_ = [trust.by_key(one.with_name("one.pub"))]
+    verify.verify(
+        good.folder,
+        replace(demands, policy=policy, statements=[statement], rebuilders=keys_),
+        lambda _: None,
+    )
+
+
+@pytest.mark.parametrize(
+    "ids", [("https://a.org", "https://a.org"), ("https://a.org", "HTTPS://A.org/")]
+)
+def test_two_keys_with_one_id_are_one(good, demands, attested, rebuilder, ids):
+    made = [(name, rebuilder(name)) for name in ("one", "two")]
+    statements = [
+        spoiled(attested(key), key, said(builder={"id": id_}))
+        for (_, key), id_ in zip(made, ids, strict=True)
+    ]
+    both = [key for _, key in made]
+    with pytest.raises(ReleaseError, match="1 of 2 .* states the id of another rebuilder"):
+        verdict(good, demands, 2, statements, both)
+    verdict(good, demands, 1, statements, both)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_key_with_two_ids_is_none(*, good, demands, attested, rebuilder, tmp_path, backwards):
+    one = rebuilder("one")
+    statements = []
+    for name in ("a", "b"):
+        made = spoiled(attested(one), one, said(builder={"id": f"https://{name}.org"}))
+        statements.append(made.rename(tmp_path / f"{name}.json"))
+    with pytest.raises(ReleaseError, match=r"0 of 1 .* states 2 ids: https://a.org, https://b.org"):
+        verdict(good, demands, 1, statements[::-1] if backwards else statements, [one])
+
+
+def test_what_was_compared_is_signed_whatever_comes_of_the_folder(
+    *, bench, good, report, demands, rebuilder, tmp_path
+):
+    """Files and their list change between the rebuild and the signing."""
+    wrong = "0" * 64
+    sums = bench / "provenance/SHA256SUMS"
+    text = sums.read_text(encoding="utf-8")
+    sums.write_text(text.replace(text[:64], wrong), encoding="utf-8")
+    bench.flip("config.json", 5)
+    one = rebuilder("one")
+    path = rebuilders.attest_reproduction(bench.folder, report, one, None, tmp_path / "statements")
+    subject = json.loads(bundle.payload(bundle.read(path.read_bytes(), "it")))["subject"]
+    found = {each["name"]: each["digest"]["sha256"] for each in subject}
+    assert found == {name: canonical.sha256_file(good / name) for name in found}
+    assert wrong not in found.values()
+    assert verdict(good, demands, 1, [path], [one]).endswith("1 rebuilders, 1 demanded")
+
+
+@pytest.mark.parametrize(
+    ("builder", "reason"),
+    [
+        ("", "is no id of a rebuilder"),
+        ("alice", "is no id of a rebuilder"),
+        ("https://a\nb", "is no id of a rebuilder"),
+        ("urn:hallmark:builder:host", "is the id of a builder that publishes"),
+        (OTHER_ID, "is the id of another key"),
+    ],
+)
+def test_no_statement_under_an_id_of_others(*, good, report, rebuilder, tmp_path, builder, reason):
+    with pytest.raises(SigningError, match=reason):
+        rebuilders.attest_reproduction(good.folder, report, rebuilder("one"), builder, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -169,9 +169,9 @@ def verify_a_release(
         revision=revision,
         formats=formats,
     )
-    demands = policies.demanded(policy, rehearsal=rehearsal)
-    if reproduced is not None:
-        demands = demands.model_copy(update={"reproductions": reproduced})
+    given = [one for one in (key, policy, *(statement or ()), *(rebuilder or ())) if one]
+    policies.require_outside(folder, given)
+    demands = policies.demanded(policy, rehearsal=rehearsal, reproduced=reproduced)
     trusted: trust.Trust | None = None
     if key is not None:
         trusted = trust.by_key(key)

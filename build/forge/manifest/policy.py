@@ -10,6 +10,7 @@ from forge.core.model import Commit, Maybe, Model, Sha256
 from forge.manifest.provenance import BUILDERS, REHEARSALS
 
 KNOWN_BUILDERS = (*BUILDERS.values(), *REHEARSALS.values())
+MOST_REBUILDERS = 1000
 Rate = Annotated[float, Field(ge=0, le=1)]
 _DATE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-][0-9]{2}:[0-9]{2}))?"
@@ -94,5 +95,9 @@ class Policy(Model):
         Field(description="The least share of the MTP head's drafts accepted, by position."),
     ] = ()
     reproductions: Annotated[
-        int, Field(ge=0, description="How many others must have rebuilt it.")
+        int, Field(ge=0, le=MOST_REBUILDERS, description="How many others must have rebuilt it.")
     ] = 0
+    rebuild_commits: Annotated[
+        tuple[Commit, ...],
+        Field(description="Commits that others may have rebuilt with, besides the release's own."),
+    ] = ()

@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from forge.core.machine import Machine
-from forge.core.model import Model, Sha256, Timestamp
-from forge.manifest.provenance import Builder, Revision
+from forge.core.model import Model, RelativePath, Sha256, Timestamp
+from forge.manifest.provenance import Revision
 from forge.manifest.statement import TYPE, InToto, Resource, Statement, subjects
 
 PREDICATE_TYPE: Final = "urn:hallmark:reproduction:v1"
+# The id of one who states none: this, and the first digits of the key's name.
+REBUILDER: Final = "urn:hallmark:rebuilder:"
 Count = Annotated[int, Field(gt=0)]
 
 
@@ -25,17 +27,32 @@ class Compared(Model):
 
 
 class Outcome(Model):
-    """What a rebuild found."""
+    """What a rebuild found, all that a statement about it says included."""
 
+    variant: str
     manifest: Sha256 = Field(description="The SHA-256 of the release's provenance.json.")
     identical: bool
     compared: Compared
+    files: dict[RelativePath, Sha256] = Field(
+        description="What the rebuild wrote and was compared: SHA-256 by path."
+    )
+    commit: Revision
+    machine: Machine
+    finished_on: Timestamp
+
+
+class Rebuilder(Model):
+    """Who rebuilt."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,200}$")] = (
+        Field(description="A URI.")
+    )
 
 
 class Rebuilt(InToto):
     """Who rebuilt which release, from which commit and on which machine."""
 
-    builder: Builder
+    builder: Rebuilder
     manifest: Resource
     compared: Compared
     verdict: Literal["identical"]

@@ -13,8 +13,9 @@ Until 4 every mismatch is a refusal: another input or other code would prove not
 release. What 5 finds is the answer. Steps 1 to 5 need neither torch nor a GPU.
 """
 
+import datetime
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from assay.rebuild.compare import Comparison
 from assay.rebuild.recalibration import Scale
 from forge import pipeline
 from forge.calibration import record
-from forge.core import canonical, checkout, console, locks, signals
+from forge.core import canonical, checkout, console, locks, machine, signals
 from forge.core.errors import DifferenceError, FetchError, HallmarkError, ManifestError
 from forge.core.filesystem import delete
 from forge.core.store import Result, Store
@@ -45,10 +46,16 @@ class Reproduction:
 
     `listed` compares the release's digests with the rebuild, `files` its files, if it has any;
     `scales` are there if it was calibrated again, `bytes` is the size of the rebuild, `manifest`
-    the digest of the manifest that it was rebuilt from.
+    the digest of the manifest that it was rebuilt from. `written` are the digests that the files of
+    the rebuild had when they were written, with which those of the release were compared. `commit`
+    is that of this checkout before it built.
     """
 
+    variant: str
     manifest: str
+    commit: str
+    finished: str
+    written: Mapping[str, str]
     listed: Comparison
     files: Comparison | None
     scales: tuple[Scale, ...] | None
@@ -64,6 +71,7 @@ class Reproduction:
         """The outcome, for a statement about it."""
         compared = self.files or self.listed
         return Outcome(
+            variant=self.variant,
             manifest=self.manifest,
             identical=self.identical,
             compared=Compared(
@@ -71,6 +79,10 @@ class Reproduction:
                 files=len(compared.files),
                 tensors=compared.compared,
             ),
+            files=dict(self.written),
+            commit=self.commit,
+            machine=machine.machine(),
+            finished_on=self.finished,
         )
 
 
@@ -105,7 +117,8 @@ def run(
         stated = manifests.read(provenance)
         # 2. Whether it is whole, and this checkout the one that built it.
         preconditions.require_whole(stated, provenance)
-        _tell_source(stated, preconditions.require_checkout(stated))
+        commit, _ = checkout.commit()
+        _tell_source(stated, commit, preconditions.require_checkout(stated))
         # 3. What it was made from.
         job = _job(folder, store, base, mirror)
         fetched = _fetch(job, stated)
@@ -129,7 +142,15 @@ def run(
             _require_there(folder, digest)
             size = sum((dress.files / path).stat().st_size for path in dress.digests)
             found = Reproduction(
-                manifest=digest, listed=listed, files=files, scales=again, bytes=size
+                variant=stated.asked.target,
+                manifest=digest,
+                commit=commit,
+                finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                written=dress.digests,
+                listed=listed,
+                files=files,
+                scales=again,
+                bytes=size,
             )
             if found.identical:
                 delete(apart.store.root)
@@ -164,8 +185,7 @@ def _meaning(found: Reproduction) -> str:
     return "is not reproduced"
 
 
-def _tell_source(stated: Manifest, others: Sequence[str]) -> None:
-    here, _ = checkout.commit()
+def _tell_source(stated: Manifest, here: str, others: Sequence[str]) -> None:
     built = stated.commit.digest.git_commit if stated.commit else "unknown"
     if here != built:
         console.say(

@@ -6,7 +6,9 @@ for more than the recipe, never for less.
 """
 
 import json
+import os
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,7 +17,7 @@ from forge.core import filesystem
 from forge.core.errors import ReleaseError
 from forge.core.model import mistake
 from forge.manifest import document, limits, verification
-from forge.manifest.policy import KNOWN_BUILDERS, Policy
+from forge.manifest.policy import KNOWN_BUILDERS, MOST_REBUILDERS, Policy
 from forge.manifest.provenance import REHEARSALS, Manifest
 from forge.manifest.served_figures import Drafts, Perplexity
 from forge.manifest.verification import LEVELS, Report
@@ -39,21 +41,54 @@ def read(path: Path) -> Policy:
         raise ReleaseError(f"{path}: cannot be read: {error}.") from error
 
 
-def demanded(path: Path | None, *, rehearsal: bool) -> Policy:
-    """The policy of a file, or the default, which may take a rehearsal as well.
+def demanded(path: Path | None, *, rehearsal: bool, reproduced: int | None = None) -> Policy:
+    """The policy of a file, or the default, with what options demand. No option loosens a file's.
+
+    Args:
+        path: the file.
+        rehearsal: whether a rehearsal is taken as well.
+        reproduced: how many rebuilders are demanded.
 
     Raises:
-        ReleaseError: it cannot be read, or a rehearsal is asked for that the file does not take.
+        ReleaseError: it cannot be read, an option would loosen it, or a number is out of bounds.
     """
     if path is None:
-        return Policy(builders=KNOWN_BUILDERS) if rehearsal else Policy()
-    policy = read(path)
+        policy = Policy(builders=KNOWN_BUILDERS) if rehearsal else Policy()
+    else:
+        policy = read(path)
+    if reproduced is not None:
+        if not 0 <= reproduced <= MOST_REBUILDERS:
+            raise ReleaseError(
+                f"{reproduced} rebuilders cannot be demanded; from 0 to {MOST_REBUILDERS} can."
+            )
+        if reproduced < policy.reproductions:
+            raise ReleaseError(
+                f"{path}: demands {policy.reproductions} rebuilders, and no option loosens a "
+                f"policy. Demand {policy.reproductions} or more, not {reproduced}, or leave it out."
+            )
+        policy = policy.model_copy(update={"reproductions": reproduced})
     if rehearsal and not {*policy.builders} & {*REHEARSALS.values()}:
         raise ReleaseError(
             f"{path}: takes no rehearsal, and no option loosens a policy. Name their builders, "
             f"{', '.join(REHEARSALS.values())}, in its `builders`, or use another policy."
         )
     return policy
+
+
+def require_outside(folder: Path, paths: Iterable[Path]) -> None:
+    """Refuses policies, keys and statements that lie in the release which they are to judge.
+
+    Raises:
+        ReleaseError: one does, by its name or by where its links lead.
+    """
+    inside = filesystem.real(folder)
+    for path in paths:
+        for place in (Path(os.path.abspath(path)), filesystem.real(path)):  # noqa: PTH100 - no links
+            if place.is_relative_to(inside) or place.is_relative_to(os.path.abspath(folder)):  # noqa: PTH100
+                raise ReleaseError(
+                    f"{path}: lies in the release {folder}, and what lies there vouches for "
+                    "nothing. Take it from where the publisher announces it."
+                )
 
 
 def check(data: bytes, where: str, *, stated: Manifest, recipe: Recipe, policy: Policy) -> Report:

@@ -343,15 +343,19 @@ def check_summaries(case: Case) -> str:
 
 def check_reproductions(case: Case) -> str:
     """17."""
-    demands = case.demands
+    demands, manifest = case.demands, case.manifest
     trust = demands.trust
-    counted, refused = rebuilders.check(
-        demands.statements,
-        demands.rebuilders,
+    own = [manifest.commit.digest.git_commit] if manifest.commit else []
+    release = rebuilders.Rebuildable(
         files=case.checkpoint,
+        tensors=len(case.tensors),
         manifest_sha256=case.files[MANIFEST].sha256,
+        finished=manifest.finished,
+        commits=[*own, *demands.policy.rebuild_commits],
+        builder=manifest.builder,
         not_by=trust.key.keyid if isinstance(trust, Key) else None,
     )
+    counted, refused = rebuilders.check(demands.statements, demands.rebuilders, release)
     told = "; ".join(["", *refused])
     if len(counted) < demands.policy.reproductions:
         raise ReleaseError(
