@@ -270,6 +270,7 @@ def build_small(root: Path, arrays: Arrays, wanted: Recipe | None = None) -> Bui
         if wanted.mtp.donor is not None:
             head = {name: array for name, array in base_arrays(9).items() if name[:4] == "mtp."}
             write_checkpoint(out / "donor", head)
+            canonical.write(out / "donor/config.json", base_config(wanted))
         list_inputs(out)
         source = InputSource(kind="standin", uri="standin:x", revision="x", name="x")
         document.write(out / INPUTS, Inputs(sources={"base": source}, files=()))

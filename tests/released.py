@@ -22,11 +22,11 @@ def local_base(folder):
     return folder
 
 
-def build(root, base):
+def build(root, base, variant=FLAGSHIP):
     """A rehearsal by the real steps, but for the record, which is written by hand."""
     job = fetch.choose(
         Job(
-            recipe=recipe.find(FLAGSHIP),
+            recipe=recipe.find(variant),
             store=Store(root / "store"),
             rehearsal=True,
             base=base,

@@ -2,7 +2,8 @@
 
 The files of the base are carried over as they are, but for those that must differ: the index, the
 quantization config (in every place where engines look for it, with the same ignore list), the
-chat template where the recipe replaces it, and keys that the recipe strips. Each file that is read
+count of the MTP head's layers where a donor gives it, the chat template where the recipe replaces
+it, and keys that the recipe strips. Each file that is read
 must have the digest that fetch took.
 """
 
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from forge.core import filesystem
 from forge.core.errors import DressError
 from forge.recipes.recipe import Recipe
-from forge.tensors import configs, tensor_list, tensorfile, vllm_names
+from forge.tensors import configs, family, tensor_list, tensorfile, vllm_names
 from forge.tensors.checkpoint import Checkpoint  # by which what makes it counts in the key
 from forge.tensors.configs import CONFIG, QUANT_CONFIG, TEMPLATE
+from forge.tensors.family import Config
 from forge.tensors.plan import Plan
 from forge.tensors.tensorfile import Spec
 
@@ -65,12 +67,13 @@ def run(work: "Work", out: Path) -> Mapping[str, str]:
         )
     for name, source in carried(recipe, here).items():
         into.write(name, _read(work.inputs / source, fetched.get(source)))
-    originals = {
-        name: _read(work.inputs / "base" / name, fetched.get(f"base/{name}"))
-        for name in configs.edited_files(recipe)
-    }
     made_of: Checkpoint = work.checkpoint
-    for name, data in made(recipe, made_of.plan, originals, placed).items():
+    originals = {
+        path: _read(work.inputs / path, fetched.get(path))
+        for path in configs.originals(recipe, fetched)
+    }
+    giver = made_of.head_source
+    for name, data in made(recipe, made_of.plan, originals, placed, giver).items():
         into.write(name, data)
     return into.digests
 
@@ -92,25 +95,36 @@ def made(
     plan: Plan,
     originals: Mapping[str, bytes],
     placed: Sequence[tuple[str, Spec]],
+    giver: str | None,
 ) -> dict[str, bytes]:
     """The files that differ from the base's: configs, index, and what has keys stripped.
+
+    Where a donor gives the head, its config says how many layers the head has.
 
     Args:
         recipe: says what is edited.
         plan: which linears are stored in which format.
-        originals: the base's files that are edited, by name.
+        originals: what they are made of, by where fetch leaves it.
         placed: the tensors of the result, each with its file.
+        giver: where the head is taken from.
 
     Raises:
         DressError: a file is no JSON object, or an engine would not find with the config what is
             stored.
+        BaseError: a config does not say what a donor's head is.
     """
     specs = [spec for _, spec in placed]
     ignore = configs.ignore_list(recipe, specs)
-    files = {name: _parse(name, data) for name, data in originals.items()}
+    base = {name: originals[f"base/{name}"] for name in configs.edited_files(recipe)}
+    files = {name: _parse(name, data) for name, data in base.items()}
     for name, keys in recipe.strip.items():
         files[name] = {key: value for key, value in files[name].items() if key not in keys}
-    config = {**files[CONFIG], QUANTIZATION: configs.quantization_config(recipe, ignore)}
+    config = files[CONFIG]
+    if giver == "donor":
+        paths = [f"{role}/{CONFIG}" for role in ("base", "donor")]
+        both = [Config(path=Path(one), data=_parse(one, originals[one])) for one in paths]
+        config = configs.with_key(config, *family.grafted(*both))
+    config = {**config, QUANTIZATION: configs.quantization_config(recipe, ignore)}
     _require_understood(recipe, config[QUANTIZATION], plan, specs)
     files |= {CONFIG: config, tensorfile.INDEX: tensorfile.index_json(placed)}
     if QUANT_CONFIG in configs.made_files(recipe):

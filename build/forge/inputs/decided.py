@@ -14,6 +14,7 @@ from forge.inputs import mirror, standin
 from forge.manifest.inputs import InputFile, Inputs, InputSource
 from forge.recipes.recipe import CalibrationSet, Donor, Recipe
 from forge.recipes.sources import Checkpoint, Dataset, Source, Template
+from forge.tensors.configs import CONFIG
 from forge.tensors.tensorfile import INDEX
 
 # Where a rehearsal's inputs come from, by role; all others are stand-ins.
@@ -61,7 +62,7 @@ def base_globs(recipe: Recipe) -> tuple[str, ...]:
 
 def donated_globs(recipe: Recipe) -> tuple[str, ...]:
     """What a rehearsal takes of its donor, whatever the files of the real one are called."""
-    return ("*.safetensors", INDEX, *map(escape, recipe.lent))
+    return ("*.safetensors", INDEX, CONFIG, *map(escape, recipe.lent))
 
 
 def named(recipe: Recipe, role: str, kind: Kind) -> tuple[str, str]:

@@ -74,7 +74,7 @@ def _offered(job: "Job", role: str) -> Iterator[Offer]:
         yield admission.read(origin.folder)
         return
     source, cache = job.recipe.sources[role], job.store.root / "hub"
-    beside = [CONFIG, *job.recipe.strip] if role == "base" else []
+    beside = [CONFIG, *(job.recipe.strip if role == "base" else ())]
     # Where nothing is left to fetch, the hub is not asked.
     if (there := hub.downloaded(source, cache, beside)) is not None:
         yield admission.read(there)

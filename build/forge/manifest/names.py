@@ -39,13 +39,12 @@ def listing_of(role: str) -> str:
 
 
 def original_of(path: str) -> str:
-    """What a file of the base is called that is kept as it was fetched."""
-    return f"base.{path}"
+    """What a file is called that is kept as it was fetched, such as `base/config.json`."""
+    return path.replace("/", ".", 1)
 
 
 def is_of_input(path: str) -> bool:
     """Whether a path of a release is that of a list or file of the inputs."""
     return (
-        re.fullmatch(rf"{PROVENANCE}/((base|donor)\.tensors\.jsonl|base\.[^/]+\.json)", path)
-        is not None
+        re.fullmatch(rf"{PROVENANCE}/(base|donor)\.(tensors\.jsonl|[^/]+\.json)", path) is not None
     )

@@ -1,5 +1,6 @@
 """The sections of a recipe: frozen, strict, and refused with a reason where they make no sense."""
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -127,9 +128,19 @@ class Remove(Keep):
 
 
 class Donor(Checkpoint):
-    """A repository that gives the head; `lends` are other files, which the base does not have."""
+    """A repository that gives the head; `lends` are other files, which the base does not have.
+
+    Its config says how many layers the head has, so `files` must take it.
+    """
 
     lends: tuple[RelativePath, ...] = ()
+
+    @field_validator("files")
+    @classmethod
+    def _with_its_config(cls, files: tuple[RelativePath, ...]) -> tuple[RelativePath, ...]:
+        if not any(fnmatchcase("config.json", glob) for glob in files):
+            raise ValueError("must take config.json, which says how many layers the head has")
+        return files
 
 
 class Mtp(Model):

@@ -3,8 +3,9 @@
 `provenance.json` is an in-toto Statement v1 (https://in-toto.io/Statement/v1) with the SLSA
 provenance v1 predicate (https://slsa.dev/spec/v1.0/provenance). `SHA256SUMS` covers every file
 outside `provenance/`, `tensors.jsonl` every stored tensor; the digests in both were taken while the
-bytes were written. Beside them lie the lists of the tensors of base and donor, and the base's files
-that the result has in another form, as they were fetched. No tensor is read here.
+bytes were written. Beside them lie the lists of the tensors of base and donor, the donor's config,
+and the base's files that the result has in another form, as they were fetched. No tensor is read
+here.
 """
 
 from hashlib import sha256
@@ -49,7 +50,7 @@ from forge.manifest.provenance import (
 from forge.manifest.statement import Digest, subjects
 from forge.manifest.tensor_list import TensorLine
 from forge.tensors import tensor_list
-from forge.tensors.configs import edited_files
+from forge.tensors.configs import originals
 
 if TYPE_CHECKING:
     from forge.pipeline import Job, Needed, Work
@@ -105,7 +106,8 @@ def _of_inputs(job: "Job", needed: "Needed") -> dict[str, str]:
     """
     lists = {listing_of(role): tensor_list.of_input(role) for role in ("base", "donor")}
     found = {name: path for name, path in lists.items() if path in needed["fetch"].digests}
-    return found | {original_of(name): f"base/{name}" for name in edited_files(job.recipe)}
+    fetched = needed["fetch"].digests
+    return found | {original_of(path): path for path in originals(job.recipe, fetched)}
 
 
 def _fetched(needed: "Needed", path: str) -> bytes:

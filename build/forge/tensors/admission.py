@@ -32,7 +32,7 @@ _MARK = b"\xef\xbb\xbf"
 class Offer:
     """A checkpoint that a base or a head may be taken from: its folder, and what is in it.
 
-    `config` is None where the folder has none, as a donor's may.
+    `config` is None where the folder has none.
     """
 
     folder: Path
@@ -253,11 +253,17 @@ def _family(recipe: Recipe, config: Config) -> Family:
 
 def _admit_head(recipe: Recipe, known: Family, config: Config, giver: Offer) -> None:
     """Checks that the MTP head has the base's sizes, and as many layers as its config says."""
-    own = giver.config if giver.config is not None else config
-    layers = known.head_layers(own)
+    own = giver.config
+    if own is None:
+        raise BaseError(
+            f"{giver.folder}: has no {CONFIG}, which says how many layers its MTP head has. Take "
+            "a checkpoint that has one."
+        )
+    whose = family.find(own)
+    layers = whose.head_layers(own)
     if not layers:
         raise BaseError(
-            f"{own.path}: {known.optional[family.HEAD_LAYERS]} is {json.dumps(_count(known, own))},"
+            f"{own.path}: {whose.optional[family.HEAD_LAYERS]} is {json.dumps(_count(whose, own))},"
             f" but {recipe.name}.toml keeps an MTP head, which engines then would not load. Take "
             "the config that belongs to the head."
         )

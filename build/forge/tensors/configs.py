@@ -4,7 +4,7 @@ What the writer produces and the assay expects is defined here once. Engines rea
 `model_executor/layers/quantization/modelopt.py` and `.../compressed_tensors/` of vLLM do.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from forge.recipes.recipe import Recipe
@@ -64,6 +64,22 @@ def made_files(recipe: Recipe) -> set[str]:
 def edited_files(recipe: Recipe) -> tuple[str, ...]:
     """The files of the base that the checkpoint has in another form, sorted."""
     return tuple(sorted({CONFIG, *recipe.strip}))
+
+
+def originals(recipe: Recipe, fetched: Collection[str]) -> list[str]:
+    """What was fetched of which files of the checkpoint are made, by where fetch left it."""
+    donors = f"donor/{CONFIG}"
+    base = [f"base/{name}" for name in edited_files(recipe)]
+    return [*base, donors] if donors in fetched else base
+
+
+def with_key(data: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """An object with a value under a dotted key, which is added at the end if it is not there."""
+    first, _, rest = key.partition(".")
+    if rest:
+        inner = data.get(first)
+        value = with_key(inner if isinstance(inner, Mapping) else {}, rest, value)
+    return {**data, first: value}
 
 
 def ignore_list(recipe: Recipe, tensors: Iterable[Spec | Tensor]) -> list[str]:

@@ -219,6 +219,22 @@ def find(config: Config) -> Family:
     return load(name)
 
 
+def grafted(base: Config, giver: Config) -> tuple[str, int]:
+    """How many layers a grafted head has, by the config of the checkpoint that gives it.
+
+    Args:
+        base: of the checkpoint that gets the head.
+        giver: of the one that gives it.
+
+    Returns:
+        The key under which the base's config says it, and the count.
+
+    Raises:
+        BaseError: a config is of no family that is known here, or says no count.
+    """
+    return find(base).optional[HEAD_LAYERS], find(giver).head_layers(giver)
+
+
 def names() -> list[str]:
     """The families there are, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))

@@ -303,7 +303,8 @@ def test_a_rehearsal_takes_the_donor_from_the_standin(job, small, tmp_path):
 
 def donated(small: Recipe, lends: tuple[str, ...] = ()) -> Recipe:
     """A recipe whose head is from a donor, which lends the base files as well."""
-    donor = Donor(repo="acme/donor", revision=COMMIT, files=("mtp.safetensors",), lends=lends)
+    files = ("mtp.safetensors", "config.json")
+    donor = Donor(repo="acme/donor", revision=COMMIT, files=files, lends=lends)
     mtp = Mtp(source="donor", donor=donor, tensors=small.mtp.tensors)
     return small.model_copy(update={"mtp": mtp})
 
@@ -339,7 +340,7 @@ def test_a_base_of_a_rehearsal_keeps_what_the_donor_would_lend(job, small, stand
 
 
 def test_what_neither_base_nor_donor_has_is_refused(job, small, mirror, tmp_path):
-    put(mirror, "acme/donor", {"mtp.safetensors": holding(b"head")})
+    put(mirror, "acme/donor", {"mtp.safetensors": holding(b"head"), "config.json": b"{}"})
     recipe = donated(small, ("processor.json",))
     with pytest.raises(FetchError, match=r"has no file 'processor\.json'"):
         run(job(recipe, rehearsal=False, mirror=mirror), tmp_path / "real")

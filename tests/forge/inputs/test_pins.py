@@ -98,7 +98,7 @@ def test_a_donors_pin_is_completed_too(hub, file):
     hub.add("acme/donor", {}, commit="d" * 40)
     donor = (
         '\n[mtp.donor]\nrepo = "acme/donor"\nrevision = {unresolved = ""}\n'
-        'files = ["mtp.safetensors"]\n\n[calibration]'
+        'files = ["mtp.safetensors", "config.json"]\n\n[calibration]'
     )
     text = file.read_text(encoding="utf-8").replace('source = "base"', 'source = "donor"')
     file.write_text(text.replace("\n[calibration]", donor), encoding="utf-8")

@@ -260,6 +260,24 @@ def test_the_head_of_a_donor_is_held_to_the_base(tmp_path):
     assert re.search(r"standins/.*'mtp.*' \(MTP head.*has shape \[256.*asks for", str(told.value))
 
 
+def test_the_config_of_a_donor_says_how_many_layers_its_head_has(tmp_path):
+    """The base's may say none; without one of the donor's nobody knows."""
+    base, donor = Base(tmp_path / "base", DONATED), Base(tmp_path / "donor", DONATED)
+    base.arrays = {name: one for name, one in base.arrays.items() if name[:4] != "mtp."}
+    del base.config["text_config"]["mtp_num_hidden_layers"]
+    both = [admission.read(one.write()) for one in (base, donor)]
+    admission.admit(base.wanted, *both)
+    donor.config["text_config"]["mtp_num_hidden_layers"] = 0
+    with pytest.raises(BaseError, match=r"donor/config\.json: .*mtp_num_hidden_layers is 0, but"):
+        admission.admit(base.wanted, both[0], admission.read(donor.write()))
+    donor.config["text_config"]["mtp_num_hidden_layers"] = 2
+    with pytest.raises(RecipeError, match=r"a head of 2 layer\(s\), as .*donor/config\.json"):
+        admission.admit(base.wanted, both[0], admission.read(donor.write()))
+    (donor.folder / "config.json").unlink()
+    with pytest.raises(BaseError, match=r"donor: has no config\.json, which says how many layers"):
+        admission.admit(base.wanted, both[0], admission.read(donor.folder))
+
+
 def test_an_output_head_of_its_own_beside_tied_embeddings(base):
     base.config["tie_word_embeddings"] = True
     found = base.look()

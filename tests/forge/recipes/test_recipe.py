@@ -156,6 +156,14 @@ def test_a_file_is_lent_or_the_bases_own(tmp_path):
         load(tmp_path, twice)
 
 
+def test_a_donor_gives_its_config_too(tmp_path):
+    """Which says how many layers the head has."""
+    carnice = (recipe.VARIANTS / "carnice-v2-27b-text-mtp.toml").read_text(encoding="utf-8")
+    without = carnice.replace('.index.json", "config.json"]', '.index.json"]')
+    with pytest.raises(RecipeError, match=r"mtp\.donor\.files: .*must take config\.json"):
+        load(tmp_path, without)
+
+
 def test_nothing_mutates_a_recipe(flagship):
     with pytest.raises(ValueError, match="frozen"):
         flagship.title = "other"

@@ -12,7 +12,8 @@ from forge.core.store import Result
 from forge.manifest.names import DOCUMENTS, PROVENANCE
 from forge.manifest.stored_figures import Declared, Files, Ignore
 from forge.recipes.recipe import Recipe
-from forge.tensors import configs, vllm_names
+from forge.tensors import admission, configs, family, vllm_names
+from forge.tensors.checkpoint import Checkpoint
 from forge.tensors.configs import CONFIG, QUANT_CONFIG, TEMPLATE
 from forge.tensors.plan import Plan
 from forge.tensors.tensorfile import Tensor
@@ -73,16 +74,18 @@ def files_of(checkpoint: Path) -> list[str]:
     return [name for name in names if name.partition("/")[0] != PROVENANCE]
 
 
-def files(recipe: Recipe, checkpoint: Path, fetched: Result, digests: Mapping[str, str]) -> Files:
+def files(
+    made_of: Checkpoint, checkpoint: Path, fetched: Result, digests: Mapping[str, str]
+) -> Files:
     """The files beside the weights are the base's, edited as the recipe says and no further.
 
     Args:
-        recipe: says what is edited.
+        made_of: the checkpoint that the recipe, which says what is edited, makes of the base.
         checkpoint: the folder.
         fetched: the inputs.
         digests: the sha256 of the checkpoint's files, by path.
     """
-    base = fetched.files / "base"
+    recipe, base = made_of.recipe, fetched.files / "base"
     stored = set(files_of(checkpoint))
     made = configs.made_files(recipe)
     weights = {path for path in stored if path.endswith(".safetensors")}
@@ -97,6 +100,7 @@ def files(recipe: Recipe, checkpoint: Path, fetched: Result, digests: Mapping[st
         edited = json_object(checkpoint / path)
         if path == CONFIG:
             edited.pop(QUANTIZATION, None)
+            original = _with_head(original, made_of, fetched.files)
         if edited != original:
             wrong.append(f"{path} is not the base's without {', '.join(keys)}")
     sources = {path: f"base/{path}" for path in carried - made - edits.keys()}
@@ -106,6 +110,14 @@ def files(recipe: Recipe, checkpoint: Path, fetched: Result, digests: Mapping[st
         if digests[path] != fetched.digests[sources[path]]:
             wrong.append(f"{path} is not {'the recipe' if path in made else 'the base'}'s")
     return Files(files=len(stored), compared=len(sources) + len(edits), wrong=tuple(wrong))
+
+
+def _with_head(config: dict[str, Any], made_of: Checkpoint, inputs: Path) -> dict[str, Any]:
+    """A config that says of a donor's head how many layers it has."""
+    if made_of.head_source != "donor":
+        return config
+    both = [admission.read_config(inputs / role / CONFIG) for role in ("base", "donor")]
+    return configs.with_key(config, *family.grafted(*both))
 
 
 def json_object(path: Path, key: str | None = None) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def run(made: Checkpoint, folder: Path, fetched: Result, listed: Listed) -> Foun
         "structure.parallel": lambda: devices(made, fetched),
         "structure.ignore": lambda: declared.ignore(recipe, plan, folder, stored),
         "structure.config": lambda: declared.config(recipe, folder),
-        "structure.files": lambda: declared.files(recipe, folder, fetched, seen.files),
+        "structure.files": lambda: declared.files(made, folder, fetched, seen.files),
     }
     checks = [verification.check(name, recipe, look) for name, look in looks.items()]
     if all(check.passed for check in checks):  # then there are weights to look at

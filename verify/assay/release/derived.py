@@ -67,17 +67,20 @@ def check(manifest: Manifest, recipe: Recipe, here: Here) -> str:
     base = _listed(manifest, "base", here)
     source = head_source(recipe, base)
     giver = {"base": base, "donor": _listed(manifest, "donor", here), None: {}}[source]
+    fetched = manifest.steps["fetch"].annotations.outputs
     originals = {
-        name: here.data(f"{PROVENANCE}/{original_of(name)}")
-        for name in configs.edited_files(recipe)
+        path: here.data(f"{PROVENANCE}/{original_of(path)}")
+        for path in configs.originals(recipe, fetched)
     }
-    _require_fit(recipe, base, giver, originals[CONFIG], own=source == "base")
+    _require_fit(recipe, base, giver, originals, source)
     plan = make_plan(recipe, base)
     head = {name: giver[name] for name in recipe.mtp.tensors} if source else {}
     _require_layout(_layout(recipe, plan, base, head), here.tensors)
     _require_copied({name: base[name] for name in plan.keep} | head, here.lines)
     _require_scales(plan, here.numbers)
-    _require_files(manifest, recipe, plan, originals, here)
+    placed = [(tensor.file.name, tensor.spec) for tensor in here.tensors.values()]
+    made = dress.made(recipe, plan, originals, placed, source)
+    _require_files(manifest, recipe, made, here)
     told = {name: step.annotations.parameters for name, step in manifest.steps.items()}
     groups = configs.quantization_config(recipe, []).get("config_groups")
     require_told("calibrate", told["calibrate"], decided.parameters(recipe, plan, groups))
@@ -93,7 +96,7 @@ def _require_provenance(manifest: Manifest, recipe: Recipe) -> None:
     fetched = manifest.steps["fetch"].annotations.outputs
     lists = {listing_of(role): tensor_list.of_input(role) for role in ("base", "donor")}
     wanted = {name: path for name, path in lists.items() if path in fetched}
-    wanted |= {original_of(name): f"base/{name}" for name in configs.edited_files(recipe)}
+    wanted |= {original_of(path): path for path in configs.originals(recipe, fetched)}
     there = manifest.results
     for name, path in wanted.items():
         found = there.get(f"{PROVENANCE}/{name}", "nothing")
@@ -143,34 +146,44 @@ def _spec(line: TensorLine) -> Spec:
     return Spec(name=line.name, dtype=line.dtype, shape=line.shape)
 
 
-def _require_fit(recipe: Recipe, base: Lines, giver: Lines, config: bytes, *, own: bool) -> None:
+def _require_fit(
+    recipe: Recipe,
+    base: Lines,
+    giver: Lines,
+    originals: Mapping[str, bytes],
+    source: str | None,
+) -> None:
     """Asks of the inputs what a build asks of them before it begins."""
-    offer = Offer(
-        folder=Path("base"),
-        config=admission.parse_config(config, Path("base") / CONFIG),
+    offer = _offer("base", base, originals)
+    if source == "donor":
+        admission.admit(recipe, offer, _offer("donor", giver, originals))
+    else:
+        admission.admit(recipe, offer, None)
+    if source is not None:
+        admission.require_head(recipe, giver, Path(source))
+    if offer.config is not None:
+        digests = {name: line.sha256 for name, line in base.items()}
+        admission.require_tied(offer.config, digests)
+
+
+def _offer(role: str, lines: Lines, originals: Mapping[str, bytes]) -> Offer:
+    """An input as its list and its config, which was kept, describe it."""
+    path = f"{role}/{CONFIG}"
+    return Offer(
+        folder=Path(role),
+        config=admission.parse_config(originals[path], Path(path)) if path in originals else None,
         tensors={
             name: Tensor(
                 name=name,
                 dtype=line.dtype,
                 shape=line.shape,
-                file=Path("base") / line.file,
+                file=Path(role) / line.file,
                 offset=0,
                 nbytes=line.nbytes,
             )
-            for name, line in base.items()
+            for name, line in lines.items()
         },
     )
-    if own:
-        admission.admit(recipe, offer, None)
-    else:
-        admission.admit_body(recipe, offer)
-    if giver:
-        admission.require_head(recipe, giver, Path("base" if own else "donor"))
-        if missing := sorted(set(recipe.mtp.tensors) - giver.keys()):
-            raise ReleaseError(f"{missing[0]}: is a tensor of the head, and no input has it.")
-    if offer.config is not None:
-        digests = {name: line.sha256 for name, line in base.items()}
-        admission.require_tied(offer.config, digests)
 
 
 def _layout(recipe: Recipe, plan: Plan, base: Lines, head: Lines) -> dict[str, list[Spec]]:
@@ -236,16 +249,10 @@ def _value(data: bytes) -> float:
 
 
 def _require_files(
-    manifest: Manifest,
-    recipe: Recipe,
-    plan: Plan,
-    originals: Mapping[str, bytes],
-    here: Here,
+    manifest: Manifest, recipe: Recipe, made: Mapping[str, bytes], here: Here
 ) -> None:
     """Holds the files beside the weights to the inputs: as they are, or edited by the recipe."""
     fetched = manifest.steps["fetch"].annotations.outputs
-    placed = [(tensor.file.name, tensor.spec) for tensor in here.tensors.values()]
-    made = dress.made(recipe, plan, originals, placed)
     expected = {name: fetched[path] for name, path in dress.carried(recipe, fetched).items()}
     expected |= {name: sha256(data).hexdigest() for name, data in made.items()}
     found = {name: digest for name, digest in here.checkpoint.items() if not name.endswith(SUFFIX)}

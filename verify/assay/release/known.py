@@ -17,6 +17,6 @@ LOCK = "lockfiles/build.txt"
 BESIDE = tuple(
     f"{PROVENANCE}/{name}"
     for name in (
-        SUMS, TENSORS, record.FILE, VERIFICATION, listing_of("base"), original_of(CONFIG),
+        SUMS, TENSORS, record.FILE, VERIFICATION, listing_of("base"), original_of(f"base/{CONFIG}"),
     )
 )  # fmt: skip
