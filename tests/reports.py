@@ -38,7 +38,11 @@ def structural(variant):
         "structure.siblings": stored.Siblings(fused=8, wrong=none),
         "structure.parallel": stored.Parallel(devices={"1": none, "2": none, "4": ("x",)}),
         "structure.ignore": stored.Ignore(
-            quantized=linears, not_quantized=19, entries={"config.json": 25}, wrong=none
+            quantized=linears,
+            not_quantized=19,
+            entries={"config.json": 25},
+            wrong=none,
+            readers={name: stored.Misread(layers=0) for name in ("sglang", "transformers")},
         ),
         "structure.config": stored.Declared(files=1, kv_cache=variant.layout.kv_cache, wrong=none),
         "structure.files": stored.Files(files=14, compared=10, wrong=none),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from forge.core import filesystem
 from forge.core.errors import DressError
 from forge.recipes.recipe import Recipe
-from forge.tensors import configs, family, tensor_list, tensorfile, vllm_names
+from forge.tensors import configs, family, other_names, tensor_list, tensorfile, vllm_names
 from forge.tensors.checkpoint import Checkpoint  # by which what makes it counts in the key
 from forge.tensors.configs import CONFIG, QUANT_CONFIG, TEMPLATE
 from forge.tensors.family import Config
@@ -155,13 +155,17 @@ class _Folder:
 def _require_understood(
     recipe: Recipe, config: Mapping[str, Any], plan: Plan, stored: Sequence[Spec]
 ) -> None:
-    """Refuses a config with which the engine would not find what is stored."""
-    if wrong := vllm_names.mistaken(config, configs.linears(stored, plan)):
-        raise DressError(
-            f"{recipe.name}.toml: with the ignore list {config['ignore']}, vLLM takes "
-            f"{len(wrong)} layer(s) for something else than is stored, first {wrong[0]!r}. "
-            "Correct layout.ignore, or leave it out to list every module by name."
-        )
+    """Refuses a config with which the recipe's readers would not find what is stored."""
+    linears = configs.linears(stored, plan)
+    others = other_names.mistaken(config, linears)
+    mistaken = {"vLLM": vllm_names.mistaken(config, linears)}
+    for reader, wrong in (mistaken | {name: others[name] for name in recipe.gates.readers}).items():
+        if wrong:
+            raise DressError(
+                f"{recipe.name}.toml: with the ignore list {config['ignore']}, {reader} takes "
+                f"{len(wrong)} layer(s) for something else than is stored, first {wrong[0]!r}. "
+                "Correct layout.ignore, or leave it out to list every module by name."
+            )
 
 
 def _read(path: Path, expected: str | None) -> bytes:

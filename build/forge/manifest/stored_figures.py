@@ -1,10 +1,11 @@
 """The figures of the structural checks: of what is stored, without an engine."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from forge.core.model import Model
+from forge.core.model import Maybe, Model
 from forge.manifest.measured import Amount, Count, Figures, Some, Wrong, listed
 from forge.recipes.recipe import Recipe
 
@@ -198,6 +199,19 @@ class Parallel(Figures):
         return f"on {', '.join(sorted(fits, key=int))} devices"
 
 
+class Misread(Model):
+    """How many layers a reader takes for something else than is stored; one stops it."""
+
+    layers: Count
+    first: Maybe[str] = None
+
+    @model_validator(mode="after")
+    def _one_is_named(self) -> Self:
+        if (self.layers == 0) != (self.first is None):
+            raise ValueError("the first one is named exactly if there are any")
+        return self
+
+
 class Ignore(Figures):
     """The linears that are quantized and those that are not, and the lists of the latter."""
 
@@ -205,11 +219,37 @@ class Ignore(Figures):
     not_quantized: Count
     entries: dict[str, Count] = Field(min_length=1, description="Of the list in each file.")
     wrong: Wrong
+    readers: dict[str, Misread] = Field(
+        min_length=1, description="How others than vLLM read the lists and groups."
+    )
+
+    @staticmethod
+    def read(mistaken: Mapping[str, Sequence[str]]) -> dict[str, Misread]:
+        """`readers`, by what each of them takes for something else."""
+        return {
+            reader: Misread(layers=len(layers), first=next(iter(layers), None))
+            for reader, layers in mistaken.items()
+        }
 
     def problem(self, recipe: Recipe) -> str | None:
-        """The lists are those of the recipe, and the engine reads them as what is stored."""
-        del recipe
+        """The lists are the recipe's; vLLM and the recipe's readers take them as what is stored."""
+        for reader in recipe.gates.readers:
+            misread = self.readers.get(reader)
+            if misread is None:
+                return f"it was not looked how {reader} reads the lists"
+            if misread.layers:
+                return (
+                    f"{reader} takes {misread.layers} layers for something else than is stored: "
+                    f"{misread.first}, ..."
+                )
         return listed(self.wrong, "mistakes in the lists of what is not quantized")
+
+    @property
+    def told(self) -> str:
+        """The counts, and who else can read it."""
+        able = [reader for reader, misread in self.readers.items() if not misread.layers]
+        others = f"also read by {', '.join(able)}" if able else "read by vLLM alone"
+        return f"{super().told}, {others}"
 
 
 class Declared(Figures):

@@ -211,6 +211,10 @@ class MtpGates(Model):
         return self
 
 
+# Who else reads a checkpoint's lists, by the names that :mod:`forge.tensors.other_names` has.
+Reader = Literal["sglang", "transformers"]
+
+
 class Gates(Model):
     """What the assay demands beside perplexity and acceptance; no threshold is in its code.
 
@@ -220,11 +224,13 @@ class Gates(Model):
     (0.1 + 15 * 1) / (32 + 15 * 25) of the square, 0.193. It explains 0.07 for `fp8`: three bits of
     mantissa, 1/16 of each weight, and a little for the rounding to BF16 before. Only blocks far
     smaller than the rest may be off by more. `min_picture_shift` is how far at least a picture of
-    another colour moves the log-probability of a first token.
+    another colour moves the log-probability of a first token. `readers` are those beside vLLM who
+    must read the lists of what is quantized as what is stored.
     """
 
     max_error: dict[Literal["nvfp4", "fp8"], Annotated[Finite, Field(gt=0, lt=1)]]
     min_picture_shift: Annotated[Finite, Field(gt=0)] | None = None
+    readers: tuple[Reader, ...] = ()
     mtp: MtpGates | None = None
 
 

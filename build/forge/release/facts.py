@@ -19,7 +19,7 @@ from forge.manifest.licences import identified
 from forge.manifest.names import ERRORS, TENSORS, VERIFICATION
 from forge.manifest.provenance import Manifest
 from forge.manifest.served_figures import Drafts, Perplexity
-from forge.manifest.stored_figures import Parallel
+from forge.manifest.stored_figures import Ignore, Parallel
 from forge.manifest.tensor_list import TensorLine
 from forge.manifest.verification import Check, Report
 from forge.recipes import recipe
@@ -47,8 +47,8 @@ class Input:
 class Facts:
     """A build in figures.
 
-    `perplexity`, `acceptance` and `parallel` are what their checks measured; `errors` are there
-    if the build was verified.
+    `perplexity`, `acceptance`, `parallel` and `names` are what their checks measured; `errors` are
+    there if the build was verified.
     """
 
     recipe: Recipe
@@ -67,6 +67,7 @@ class Facts:
     perplexity: Perplexity | None
     acceptance: Drafts | None
     parallel: Parallel | None
+    names: Ignore | None
     errors: tuple[Error, ...]
     licence: str | None
 
@@ -141,6 +142,7 @@ def of(
         perplexity=report.figures(Perplexity),
         acceptance=report.figures(Drafts),
         parallel=report.figures(Parallel),
+        names=report.figures(Ignore),
         errors=tuple(parse(errors.decode())),
         licence=None if licence is None else identified(licence),
     )

@@ -93,7 +93,7 @@ def _layers(
         reading = _reading(config, renamed=renamed)
         layers: dict[str, list[str]] = defaultdict(list)
         for name in part:
-            layers[_layer(name)].append(name)
+            layers[engine_layer(name)].append(name)
         found += [
             (layer, reading(layer, parts), {part[name] for name in parts})
             for layer, parts in layers.items()
@@ -111,7 +111,7 @@ def fused(name: str) -> str:
     return f"{parent}.{FUSED[last]}" if last in FUSED else name
 
 
-def _layer(name: str) -> str:
+def engine_layer(name: str) -> str:
     """The engine's layer that a linear becomes a part of, or its own name."""
     experts = _EXPERTS.fullmatch(name)
     return experts[1] if experts else fused(name)
@@ -173,7 +173,7 @@ def _compressed_tensors(
     layer: str, parts: Sequence[str], ignore: Sequence[str], groups: Sequence[tuple[str, str]]
 ) -> str | None:
     def scheme(name: str) -> str | None:
-        return next((kind for entry, kind in groups if _covers(entry, name)), None)
+        return next((kind for entry, kind in groups if covers(entry, name)), None)
 
     if layer.endswith(".experts"):  # it asks for each linear of an expert, never for all at once
         linears = parts if parts != [layer] else [f"{layer}.0.{linear}" for linear in _LINEARS]
@@ -189,10 +189,11 @@ def _compressed_tensors(
 
 
 def _covered(name: str, entries: Sequence[str]) -> bool:
-    return any(_covers(entry, name) for entry in entries)
+    return any(covers(entry, name) for entry in entries)
 
 
-def _covers(entry: str, name: str) -> bool:
+def covers(entry: str, name: str) -> bool:
+    """Whether a name is an entry of a list of compressed-tensors, or matches it from the start."""
     if entry.startswith(REGEX):
         return re.match(entry.removeprefix(REGEX), name) is not None
     return entry == name

@@ -9,7 +9,7 @@ from assay_edits import edit_json, failed, flip_a_bit, poke, rewrite, set_nan
 from conftest import MIXED, base_arrays, build_small
 
 from forge.recipes import recipe
-from forge.tensors import tensorfile
+from forge.tensors import other_names, tensorfile, vllm_names
 from forge.tensors.tensorfile import Spec
 
 LAYER = "model.language_model.layers.1"
@@ -178,6 +178,24 @@ def test_a_target_that_reaches_the_head(broken):
         config["ignore"] = [entry for entry in config["ignore"] if "mtp" not in entry]
 
     assert broken(MIXED, quantization(change)) == {"structure.config", "structure.ignore"}
+
+
+def test_what_sglang_alone_misreads(broken):
+    """An entry that lies in a name covers it for SGLang; vLLM and transformers want the whole."""
+    linears = (f"{LAYER}.mlp.shared_expert.{name}_proj" for name in ("gate", "up"))
+    modules = dict.fromkeys(linears, "a")
+    config = {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"group_0": {"format": "a", "targets": ["re:.*_proj"]}},
+        "ignore": ["shared_expert.gate"],
+    }
+    assert vllm_names.mistaken(config, modules) == []
+    assert other_names.mistaken(config, modules) == {
+        "sglang": [f"{LAYER}.mlp.shared_expert.gate_up_proj"], "transformers": []
+    }  # fmt: skip
+
+    gates = broken(MIXED, quantization(lambda c: c["ignore"].append("shared_expert.gate")))
+    assert gates == {"structure.ignore"}
 
 
 def test_second_config_where_none_belongs(broken):

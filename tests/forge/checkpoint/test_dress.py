@@ -110,6 +110,15 @@ def test_ignore_list_that_vllm_misreads(built, tmp_path, ignore, layer):
         dress.run(work_on(replace(built.job, recipe=changed), built.results), tmp_path / "out")
 
 
+def test_lists_that_a_reader_of_the_recipe_misreads(built, tmp_path):
+    """SGLang quantizes no attention of ModelOpt's checkpoints, so a recipe cannot promise it."""
+    recipe = built.job.recipe
+    gates = recipe.gates.model_copy(update={"readers": ("sglang",)})
+    changed = recipe.model_copy(update={"gates": gates})
+    with pytest.raises(DressError, match=r"sglang takes \d+ layer.*linear_attn\.in_proj_ba"):
+        dress.run(work_on(replace(built.job, recipe=changed), built.results), tmp_path / "out")
+
+
 def test_malformed_json_names_the_file(built, tmp_path):
     (built.inputs / "base" / "tokenizer_config.json").write_text("{", encoding="utf-8")
     with pytest.raises(DressError, match=r"tokenizer_config\.json: cannot be read as JSON"):

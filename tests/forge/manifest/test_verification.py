@@ -195,6 +195,8 @@ def nothing_at_all(report):
         (measured("structure.parallel", devices={"1": ["a"]}), "divided among 1 devices: a"),
         (measured("structure.parallel", devices={"2": []}), "not looked whether 1 devices"),
         (measured("structure.ignore", wrong=["a"]), "mistakes in the lists"),
+        (measured("structure.ignore", readers={}), "should have at least 1 item"),
+        (measured("structure.ignore", readers={"x": {"layers": 1}}), "is named exactly if there"),
         (measured("structure.files", wrong=["code a.py"]), "code a.py"),
         (
             measured("structure.weights", formats={"nvfp4": {
@@ -313,6 +315,20 @@ def nothing_at_all(report):
 )  # fmt: skip
 def test_forged_reports(change, reason):
     assert reason in forged(change)
+
+
+@pytest.mark.parametrize(
+    ("readers", "reason"),
+    [
+        ({"sglang": {"layers": 2, "first": "a.b"}}, "sglang takes 2 layers for something else"),
+        ({"transformers": {"layers": 0}}, "it was not looked how sglang reads the lists"),
+    ],
+)
+def test_readers_that_the_recipe_promises(readers, reason):
+    """Only some recipes do; the flagship is for vLLM alone."""
+    change = measured("structure.ignore", readers=readers)
+    assert reason in forged(change, "qwen36-27b-nvfp4")
+    assert forged(change) is None
 
 
 def test_windows_of_another_size_than_the_recipes():

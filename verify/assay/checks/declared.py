@@ -12,7 +12,7 @@ from forge.core.store import Result
 from forge.manifest.names import DOCUMENTS, PROVENANCE
 from forge.manifest.stored_figures import Declared, Files, Ignore
 from forge.recipes.recipe import Recipe
-from forge.tensors import admission, configs, family, vllm_names
+from forge.tensors import admission, configs, family, other_names, vllm_names
 from forge.tensors.checkpoint import Checkpoint
 from forge.tensors.configs import CONFIG, QUANT_CONFIG, TEMPLATE
 from forge.tensors.plan import Plan
@@ -38,7 +38,11 @@ def ignore(recipe: Recipe, plan: Plan, checkpoint: Path, stored: Mapping[str, Te
         if sorted(listed) != sorted(expected)
     ]
     kinds = configs.linears(stored.values(), plan)
-    taken = vllm_names.mistaken(declared, kinds) if "ignore" in declared else []
+    if "ignore" in declared:
+        taken = vllm_names.mistaken(declared, kinds)
+        others = other_names.mistaken(declared, kinds)
+    else:  # the check fails anyway
+        taken, others = [], {reader: [*kinds] for reader in other_names.READERS}
     if taken:
         wrong.append(f"vLLM takes {len(taken)} layers for something else{first(taken)}")
     plain = sum(kind is None for kind in kinds.values())
@@ -47,6 +51,7 @@ def ignore(recipe: Recipe, plan: Plan, checkpoint: Path, stored: Mapping[str, Te
         not_quantized=plain,
         entries={file: len(listed) for file, listed in lists.items()},
         wrong=tuple(wrong),
+        readers=Ignore.read(others),
     )
 
 

@@ -19,11 +19,13 @@ from assay.release.known import BESIDE
 from forge.calibration import decided, record
 from forge.checkpoint import dress, graft, layout
 from forge.core.errors import ReleaseError
-from forge.manifest.names import ERRORS, PROVENANCE, listing_of, original_of
+from forge.manifest.names import ERRORS, PROVENANCE, VERIFICATION, listing_of, original_of
 from forge.manifest.provenance import Manifest
+from forge.manifest.stored_figures import Ignore
 from forge.manifest.tensor_list import TensorLine
+from forge.manifest.verification import Report
 from forge.recipes.recipe import Recipe
-from forge.tensors import admission, configs, tensor_list, tensorfile, weight_errors
+from forge.tensors import admission, configs, other_names, tensor_list, tensorfile, weight_errors
 from forge.tensors.admission import Offer
 from forge.tensors.configs import CONFIG
 from forge.tensors.plan import Plan, head_source, make_plan
@@ -89,6 +91,26 @@ def check(manifest: Manifest, recipe: Recipe, here: Here) -> str:
     _require_errors(manifest, recipe, plan, here)
     kept = len(plan.keep) + len(head)
     return f"{kept} tensors are those of the inputs, {len(plan.linears)} are packed"
+
+
+def check_readers(report: Report, manifest: Manifest, recipe: Recipe, here: Here) -> None:
+    """Holds what a report says of other readers to how they read the lists of this checkpoint.
+
+    Raises:
+        ReleaseError: the report says something else.
+    """
+    if (said := report.figures(Ignore)) is None:
+        return
+    tensors = [tensor.spec for tensor in here.tensors.values()]
+    linears = configs.linears(tensors, make_plan(recipe, _listed(manifest, "base", here)))
+    config = configs.quantization_config(recipe, configs.ignore_list(recipe, tensors))
+    found = Ignore.read(other_names.mistaken(config, linears))
+    for reader in sorted(found.keys() | said.readers.keys()):
+        if said.readers.get(reader) != found.get(reader):
+            raise ReleaseError(
+                f"{PROVENANCE}/{VERIFICATION}: structure.ignore says of {reader} "
+                f"{said.readers.get(reader)}, by the stored tensors it is {found.get(reader)}."
+            )
 
 
 def _require_provenance(manifest: Manifest, recipe: Recipe) -> None:

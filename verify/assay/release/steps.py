@@ -98,6 +98,7 @@ class Case:
     source: source_tree.Compared = field(init=False)
     tensors: Mapping[str, Tensor] = field(init=False)
     recipe: Recipe = field(init=False)
+    here: derived.Here = field(init=False)
     report: Report = field(init=False)
 
     @property
@@ -286,6 +287,7 @@ def check_contents(case: Case) -> str:
         lines=tensor_list.parse(case.data(listed), listed),
         data=case.data,
     )
+    case.here = here
     with _derived_here(case.manifest):
         return derived.check(case.manifest, case.recipe, here)
 
@@ -311,6 +313,8 @@ def check_verification(case: Case) -> str:
         recipe=case.recipe,
         policy=case.demands.policy,
     )
+    with _derived_here(case.manifest):
+        derived.check_readers(case.report, case.manifest, case.recipe, case.here)
     return policy.told(case.report)
 
 
