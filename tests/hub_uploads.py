@@ -37,7 +37,8 @@ class Uploads:
             return None
         if oid in self.hub.full_for:
             return self._refuse(413, "")
-        assert hashlib.sha256(data).hexdigest() == oid
+        if hashlib.sha256(data).hexdigest() != oid:
+            return self._refuse(422, "")
         self.hub.objects[oid] = data
         return self._send(200, b"")
 

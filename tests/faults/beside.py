@@ -70,6 +70,10 @@ class Beside:
         """The files of the repository by digest, as an inventory."""
         return self._ask("state")
 
+    def commits(self) -> list[dict[str, bytes]]:
+        """The files that each commit of the repository has, the newest last."""
+        return self._ask("commits")
+
     def _ask(self, *words: object) -> Any:
         self._control.send(words)
         return self._control.recv()
@@ -112,6 +116,7 @@ def _serve(control: Connection, files: Mapping[str, bytes]) -> None:
                     "started": lambda: None,
                     "requests": lambda: list(server.requests),
                     "state": lambda: _state(server),
+                    "commits": lambda: list(server.repos.get(("model", REPO), {}).values()),
                 }[what]()
             )
 

@@ -23,7 +23,7 @@ BUNDLES = {
     "test-result.sigstore.json": STATEMENT.with_name("test-result.json"),
     "release.sigstore.json": LISTED,
 }
-
+GIT = ".gitattributes"  # which a hub puts into a new repository
 
 Wrong = tuple[str, str]
 
@@ -111,6 +111,18 @@ def of_an_out(out: Path, world: World, wanted: Iterable[str]) -> Iterator[Wrong]
         if not (out / name).is_file() or digest(out / name) != wants:
             yield "lost", f"{out.name}: {name} does not hash to SHA256SUMS"
     yield from _of_signatures(out)
+
+
+def of_a_hub(commits: Iterable[Mapping[str, bytes]], folder: Path, world: World) -> Iterator[Wrong]:
+    """Each commit of a repository is one whole build, signed or not yet, or the hub's own file."""
+    for number, files in enumerate(commits):
+        if files.keys() == {GIT}:
+            continue
+        out = folder / f"commit-{number}"
+        for name, data in files.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_bytes(data)
+        yield from of_an_out(out, world, world.jobs)
 
 
 def job_of(out: Path, world: World) -> str | None:

@@ -11,18 +11,20 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from faults import evidence, world
+from faults import beside, evidence, world
+from faults.beside import Beside
 from faults.evidence import Wrong
 from faults.processes import STOPS, Actor, Ended, alone, together
 from faults.report import Row
 from faults.world import STATES, World
+from huggingface_hub import constants
 
 from assay import __main__ as assay
 from forge import __main__ as forge
@@ -40,6 +42,15 @@ REPLACED = "another release was put in its place while it was rebuilt"
 # What one of a builder and a signer is told, if the other came first.
 SIGNED = "is signed (provenance/provenance.sigstore.json, "
 NO_RELEASE = "has no provenance/release.json, so it is no release yet"
+# What a publisher is told of a release that changes, or is replaced by a build, meanwhile.
+CHANGES = (
+    "was changed after it was checked, so it is not published",
+    "was changed since it was made a release",
+    "changed while it was read",
+    "changed since this command began",
+    "another folder took its place while it was checked",
+)
+NOT_SIGNED = "so it is not signed"
 # What is told of a store whose disk fails.
 ROTTEN = "which makes that anew"
 DAMAGED = "results were damaged and are gone"
@@ -62,6 +73,10 @@ class Scene:
     following: str | None = None
     # Of each folder the jobs whose result may be there in the end.
     outs: dict[str, set[str]] = field(default_factory=dict)
+    # What else lies beside those folders, by name, and a hub with one repository, if there is one.
+    beside: set[str] = field(default_factory=set)
+    hub: Beside | None = None
+    ending: ExitStack = field(default_factory=ExitStack)
 
     @property
     def store(self) -> Path:
@@ -352,6 +367,49 @@ def a_release_signed(scene: Scene) -> None:
     )
 
 
+def a_release_published(scene: Scene) -> None:
+    """What the hub gets is one whole release, or nothing; who changes it meanwhile is told of."""
+    scene.prepare("full", "calibrated")
+    neighbour = scene.chance.choice(("builder", "signer", "writer", "nobody"))
+    refusals = () if neighbour == "nobody" else CHANGES
+    if neighbour in {"builder", "signer"}:
+        scene.outs["out"] = {"one"}
+    if neighbour == "builder":
+        scene.builder("builder", scene.chance.choice(sorted(scene.world.jobs)), replace=True)
+        refusals = (*CHANGES, NO_RELEASE, NOT_SIGNED)
+    published(scene, refusals)
+    if neighbour == "signer":
+        scene.actor("signer", scene.forge("sign", scene.out(), "--key", scene.world.key))
+    elif neighbour == "writer":
+        path = scene.chance.choice(sorted(scene.out().glob("*.*")))
+        scene.actor("writer", partial(write_into, path))
+
+
+def published(scene: Scene, refusals: Sequence[str]) -> None:
+    """Has a signed release at the folder published on a hub."""
+    shutil.copytree(scene.world.release, scene.out())
+    scene.hub = scene.ending.enter_context(beside.hub({}))
+    scene.beside = {"out", "out.files"}
+    line = scene.forge("publish", scene.out(), beside.REPO, "--confirm", "--rehearsal")
+    scene.actor("publisher", partial(publish, scene.hub, line), refusals=refusals, pauses=())
+
+
+def publish(hub: Beside, line: Callable[[], object]) -> None:
+    """Runs a command that asks a hub; for a process of its own."""
+    os.environ |= hub.env
+    constants.HF_HUB_OFFLINE = False
+    constants.HF_HUB_DISABLE_XET = True  # the hub of these tests speaks LFS
+    line()
+
+
+def write_into(path: Path) -> None:
+    """Changes a file as an editor does that writes in place."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    with path.open("r+b") as file:
+        file.write(data)
+
+
 KINDS: Mapping[str, Callable[[Scene], None]] = {
     "two builders of one job at one folder": one_job_at_one_out,
     "two builders of one job at two folders": one_job_at_two_outs,
@@ -359,6 +417,7 @@ KINDS: Mapping[str, Callable[[Scene], None]] = {
     "reproduce beside a builder": a_release_reproduced,
     "release beside a builder at its folder": a_release_made,
     "sign beside a builder at its folder": a_release_signed,
+    "publish beside others at its folder": a_release_published,
     "store gc beside a builder": a_store_collected,
     "store fsck beside a builder": a_store_checked,
     "a builder killed beside another": a_builder_killed,
@@ -397,9 +456,10 @@ def round_of(kind: str, made: World, number: int, seed: int, folder: Path) -> Ou
     """Runs one round; its chance depends on seed, kind and number alone."""
     chance = random.Random(f"{seed} {kind} {number}")  # noqa: S311 - chance, and no secret
     scene = Scene(world=made, chance=chance, folder=folder)
-    KINDS[kind](scene)
-    ended = together(scene.actors, scene.logs)
-    wrong = [*_judged(scene, ended), *_next(scene)]
+    with scene.ending:
+        KINDS[kind](scene)
+        ended = together(scene.actors, scene.logs)
+        wrong = [*_judged(scene, ended), *_next(scene)]
     return Outcome(refused=any(one.errors for one in ended.values()), wrong=tuple(wrong))
 
 
@@ -409,6 +469,8 @@ def _judged(scene: Scene, ended: Mapping[str, Ended]) -> Iterator[Wrong]:
     if not scene.rots and all(one.errors for one in ended.values()):
         yield "wedged", "all were refused"
     yield from evidence.of_a_store(scene.store)
+    if scene.hub is not None:
+        yield from evidence.of_a_hub(scene.hub.commits(), scene.folder / "hub", scene.world)
     for name, jobs in scene.outs.items():
         # Where its only builder was killed, there may be nothing, or what was there before.
         if _is_due(scene, ended, name):
@@ -435,7 +497,7 @@ def _next(scene: Scene) -> Iterator[Wrong]:
         yield from evidence.of_an_out(scene.out(name), scene.world, {job})
     yield from evidence.of_a_store(scene.store)
     yield from evidence.of_leftovers(
-        scene.store, scene.folder / "outs", scene.outs, aside=scene.aside
+        scene.store, scene.folder / "outs", {*scene.outs, *scene.beside}, aside=scene.aside
     )
 
 

@@ -20,7 +20,8 @@ from faults.report import Row
 from forge import driver
 from forge.core import filesystem, locks, placing
 from forge.core.store import USED, Store
-from forge.release import folder
+from forge.release import folder, remote
+from forge.release.outgoing import Outgoing
 from forge.storekeeping import contents
 
 SAMPLE = 2
@@ -170,6 +171,31 @@ def test_a_collector_that_takes_what_is_in_use(made, root, monkeypatch, step):
     assert "untold: builder: exit " in found(step, made, root / "wrong", most=1)
 
 
+def test_a_publisher_that_does_not_compare_what_it_sends(made, root, monkeypatch):
+    """A release that was changed as it was planned to be sent is in no commit, but for that."""
+    plan = remote.plan
+
+    def changing(client, repo, release):
+        path = release.files["config.json"].path
+        found = plan(client, repo, release)
+        neighbours.write_into(path)
+        return found
+
+    def kind(scene):
+        scene.prepare("empty")
+        neighbours.published(scene, neighbours.CHANGES)
+        scene.actor("nobody", lambda: sys.exit(0))
+
+    monkeypatch.setattr(remote, "plan", changing)
+    monkeypatch.setitem(KINDS, "published", kind)
+    assert neighbours.round_of("published", made, 0, SEED, root / "0").wrong == ()
+    monkeypatch.setattr(
+        Outgoing, "_compared", lambda self, name: self.files[name].path.read_bytes()
+    )
+    wrong = found("published", made, root / "wrong", most=1)
+    assert "lost: commit-1: config.json does not hash to what is stated" in wrong
+
+
 def test_a_traceback(made, root, monkeypatch):
     def place(*_, **__):
         raise RuntimeError("a bug")
@@ -250,7 +276,7 @@ def signed_otherwise(scene):
         (lambda scene: (scene.out() / "config.json").unlink(), ("out: lacks config.json",)),
         (lambda scene: shutil.rmtree(scene.out()), ("holds no build", "No such file")),
         (lambda scene: (scene.out() / "notes").touch(), ("has ['notes'], which nothing lists",)),
-        (signed_by_half, ("only ['provenance.sigstore.json'] is there",)),
+        (signed_by_half, ("only ['provenance.sigstore.json', 'test-result.sigstore.json'] is there",)),
         (signed_otherwise, ("release.sigstore.json signs another release.json",)),
         (lambda scene: (scene.out("x")).touch(), ("left beside the folder: ['x']",)),
         (lambda scene: (scene.store / "tmp/x").mkdir(parents=True), ("store's tmp: ['x']",)),

@@ -4,12 +4,13 @@ import subprocess
 
 import pytest
 from hub_server import serve
-from huggingface_hub import constants
+from hub_uploads import Uploads
+from huggingface_hub import HfApi, constants
 
 from forge.core import hub_session
 from forge.core.errors import ReleaseError, UploadError
 from forge.manifest.names import SIGNATURES
-from forge.release import publish
+from forge.release import outgoing, publish, remote
 
 REPO = "someone/result"
 
@@ -203,6 +204,108 @@ def test_changed_release_is_not_published(bench, hub):
     with pytest.raises(ReleaseError, match="was changed since it was made a release"):
         published(bench)
     assert hub.requests == []
+
+
+SHARD = "model-00001-of-00001.safetensors"
+CHANGED = r"was changed after it was checked, so it is not published"
+
+
+@pytest.fixture(params=["from memory", "from its path"])
+def way(request, monkeypatch):
+    """How a file is sent; small ones would be read into memory."""
+    if request.param == "from its path":
+        monkeypatch.setattr(outgoing, "IN_MEMORY", 0)
+
+
+def changes(bench, name, how):
+    if how == "written to":
+        bench.flip(name, 5)
+    elif how == "gone":
+        (bench / name).unlink()
+    else:  # another file took its place
+        data = bytearray((bench / name).read_bytes())
+        data[5] ^= 1
+        (bench / name).unlink()
+        (bench / name).write_bytes(data)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("how", ["written to", "gone", "replaced"])
+@pytest.mark.parametrize("name", [SHARD, SIGNATURES[0]])
+def test_what_changes_after_it_was_hashed_is_not_sent(bench, hub, monkeypatch, name, how):
+    """A neighbour writes between the check and the upload: nothing is done to the hub."""
+
+    def plan(*words, real=remote.plan):
+        changes(bench, name, how)
+        return real(*words)
+
+    monkeypatch.setattr(remote, "plan", plan)
+    with pytest.raises(UploadError, match=CHANGED):
+        published(bench)
+    assert writes(hub) == []
+
+
+@pytest.mark.parametrize("name", [SHARD, "provenance/release.json"])
+def test_what_changes_while_it_is_hashed_is_not_sent(bench, hub, monkeypatch, name):
+    """The list was compared already when another file took the place of one of its own."""
+
+    def current(folder, real=publish.assemble.require_current):
+        found = real(folder)
+        changes(bench, name, "replaced")
+        return found
+
+    monkeypatch.setattr(publish.assemble, "require_current", current)
+    with pytest.raises(UploadError, match=CHANGED):
+        published(bench)
+    assert writes(hub) == []
+
+
+@pytest.mark.parametrize("when", ["before it is sent", "when it is sent"])
+def test_a_large_file_that_changes_on_the_way(bench, hub, monkeypatch, when):
+    """It is in no commit, also where the hub takes bytes of any digest."""
+    monkeypatch.setattr(outgoing, "IN_MEMORY", 0)
+    real = HfApi.preupload_lfs_files
+
+    def preupload(self, repo, additions, **more):
+        (addition,) = additions
+        if addition.path_in_repo == SHARD and when == "before it is sent":
+            bench.flip(SHARD, 5)
+        real(self, repo, additions, **more)
+        if addition.path_in_repo == SHARD and when == "when it is sent":
+            bench.flip(SHARD, 5)
+
+    monkeypatch.setattr(HfApi, "preupload_lfs_files", preupload)
+    with pytest.raises(UploadError, match=CHANGED):
+        published(bench)
+    assert [list(files) for files in commits(hub)] == [[".gitattributes"]]
+
+
+def test_a_large_file_that_the_hub_finds_changed(bench, hub, monkeypatch):
+    """It is announced by one digest, and has another when it arrives."""
+    monkeypatch.setattr(outgoing, "IN_MEMORY", 0)
+
+    def batch(self, asked, real=Uploads._batch):
+        bench.flip(SHARD, 5)
+        real(self, asked)
+
+    monkeypatch.setattr(Uploads, "_batch", batch)
+    with pytest.raises(UploadError, match=CHANGED):
+        published(bench)
+    assert [list(files) for files in commits(hub)] == [[".gitattributes"]]
+
+
+def test_what_is_read_is_sent_though_it_changes_then(bench, hub, monkeypatch):
+    """What goes from memory is whole: the release that was checked, its signatures included."""
+    there = release_files(bench)
+
+    def create(self, *words, real=HfApi.create_repo, **more):
+        for name in ("config.json", "provenance/release.json", SIGNATURES[0]):
+            bench.flip(name, 5)
+        return real(self, *words, **more)
+
+    monkeypatch.setattr(HfApi, "create_repo", create)
+    published(bench)
+    assert commits(hub)[-1] == there
 
 
 def test_rehearsal_is_published_only_if_asked_for(bench, hub):

@@ -186,7 +186,7 @@ def _require_stamps(paths: Mapping[str, Path], expected: Stamps) -> None:
     for then, now in zip(expected, stamps(paths), strict=True):
         if then != now:
             raise FetchError(
-                f"{paths[now[0]]}: changed since this build began ({then[1]} bytes then, "
+                f"{paths[now[0]]}: changed since this command began ({then[1]} bytes then, "
                 f"{now[1]} now). Let nothing write to it, and run again."
             )
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from huggingface_hub import HfApi, constants, errors, get_token, set_client_factory
 from huggingface_hub.hf_api import RepoFile
@@ -131,8 +131,7 @@ def _require_file(entry: RepoFile) -> None:
         raise MalformedError(f"lists {path} with the digest {digest!r}")
 
 
-def blob_id(path: Path) -> str:
+def blob_id(data: bytes) -> str:
     """Git's name of a file's bytes."""
-    data = path.read_bytes()
     # SHA-1 is git's choice; the sha256 of these files is recorded besides.
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

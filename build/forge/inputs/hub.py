@@ -351,7 +351,7 @@ def _check(source: Source, entry: RepoFile, file: File) -> None:
     if entry.lfs is not None:
         kind, pinned, found = "sha256", entry.lfs.sha256, file.sha256
     else:
-        kind, pinned, found = "git blob id", entry.blob_id, blob_id(file.path)
+        kind, pinned, found = "git blob id", entry.blob_id, blob_id(file.path.read_bytes())
     if found != pinned:
         file.path.resolve().unlink()
         raise FetchError(

@@ -168,7 +168,7 @@ def require_current(folder: Path) -> dict[str, File]:
     """Refuses a folder whose list of files is not what is there.
 
     Returns:
-        The files that are in the list, each read once.
+        The list, and the files that are in it, each read once.
 
     Raises:
         ReleaseError: it was never made a release, was changed since, or is not what was built.
@@ -183,14 +183,16 @@ def require_current(folder: Path) -> dict[str, File]:
     _require_regular(folder)
     paths = {name: folder / name for name in _listed(folder)}
     files = hash_files(paths, stamps(paths))
-    if path.read_bytes() != _contents(folder, _contents_of(files)):
+    listed = path.read_bytes()
+    if listed != _contents(folder, _contents_of(files)):
         raise ReleaseError(
             f"{folder}: was changed since it was made a release.",
             remedy="not-released",
             folder=folder,
         )
     _require_as_built(folder, {name: file.sha256 for name, file in files.items()})
-    return files
+    there = File(path=path, sha256=sha256(listed).hexdigest(), bytes=len(listed))
+    return {**files, _LIST: there}
 
 
 def _require_regular(folder: Path) -> None:

@@ -6,14 +6,15 @@ push in between is overwritten. Until the last commit the repository has no sign
 only half there cannot be taken for a release.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, errors
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from forge.core import console, filesystem, placing
-from forge.core.errors import UploadError
+from forge.core.errors import HallmarkError, UploadError
 from forge.core.files import File, hash_files, names_in, stamps
 from forge.core.hub_client import ClientError, MalformedError, api, newest, said, shown, tree
 from forge.core.hub_session import GaveUpError, UntrustedError
@@ -22,6 +23,7 @@ from forge.core.sizes import size
 from forge.manifest import provenance, sums
 from forge.manifest.names import ADDED, BUNDLES, PROVENANCE, SIGNATURES
 from forge.release import assemble, remote
+from forge.release.outgoing import Outgoing
 from forge.release.remote import Plan
 
 Operation = CommitOperationAdd | CommitOperationDelete
@@ -39,28 +41,48 @@ def upload(folder: Path, repo: str, *, confirm: bool, rehearsal: bool) -> str | 
     """
     folder = filesystem.real(folder)
     _require_signed(folder)
-    files = assemble.require_current(folder)
+    release = _hashed(folder)
     _require_no_rehearsal(folder, rehearsal)
-    rest = {name: folder / name for name in names_in(folder) if name not in files}
-    files |= hash_files(rest, stamps(rest))
-    listed = _write_list(folder, files)
+    listed = _write_list(folder, release.files)
     console.say(f"{listed} has the files for a source forge's release page")
     client = api()
     if not console.is_terminal():
         disable_progress_bars()  # an error would stand at the end of one
     with library("huggingface_hub", UploadError, f"{repo}: the upload fails", shown=said):
-        return _asked(client, repo, files, folder.name, confirm=confirm)
+        return _asked(client, repo, release, folder.name, confirm=confirm)
 
 
-def _asked(
-    client: HfApi, repo: str, files: dict[str, File], name: str, *, confirm: bool
-) -> str | None:
+def _hashed(folder: Path) -> Outgoing:
+    """The files of a release, which are what its list says."""
+    before = folder.stat()
+    try:
+        return _outgoing(folder)
+    except (HallmarkError, OSError) as error:
+        if folder.exists() and os.path.samestat(before, folder.stat()):
+            raise
+        # What was found may be of two releases.
+        raise UploadError(
+            f"{folder}: another folder took its place while it was checked. Run this again."
+        ) from error
+
+
+def _outgoing(folder: Path) -> Outgoing:
+    paths = {name: folder / name for name in names_in(folder)}
+    before = stamps(paths)
+    files = assemble.require_current(folder)
+    rest = {name: path for name, path in paths.items() if name not in files}
+    release = Outgoing(files=files | hash_files(rest, stamps(rest)), stamps=before)
+    release.require_unchanged()
+    return release
+
+
+def _asked(client: HfApi, repo: str, release: Outgoing, name: str, *, confirm: bool) -> str | None:
     """Sends the files, or tells what that would do; errors of the hub are told as what they are."""
     try:
         if not confirm:
-            _rehearse(client, repo, files)
+            _rehearse(client, repo, release)
             return None
-        plan = remote.plan(client, repo, files)
+        plan = remote.plan(client, repo, release)
         _tell(plan)
         return _send(client, plan, name)
     except errors.HfHubHTTPError as error:
@@ -79,37 +101,40 @@ def _asked(
         raise _broken_off(repo, error) from error
 
 
-def _rehearse(client: HfApi, repo: str, files: dict[str, File]) -> None:
+def _rehearse(client: HfApi, repo: str, release: Outgoing) -> None:
     """Tells what would be sent; all of it, where the hub cannot be asked what it has."""
     try:
-        _tell(remote.plan(client, repo, files))
+        _tell(remote.plan(client, repo, release))
     except errors.HfHubHTTPError:
         raise
     except (ClientError, OSError) as error:
         why = str(error) if isinstance(error, GaveUpError) else type(error).__name__
         console.say(f"{shown(client.endpoint)} cannot be asked ({why})")
-        _tell_files(files, tuple(files), ())
+        _tell_files(release.files, tuple(release.files), ())
     console.say("nothing was sent")
 
 
 def _send(client: HfApi, plan: Plan, name: str) -> str:
+    signatures = [path for path in SIGNATURES if path in plan.release.files]
+    content = [path for path in plan.changed if path not in SIGNATURES]
+    signed = [path for path in plan.changed if path in SIGNATURES]
+    if content or plan.removed:
+        signed = signatures
+    # All of them now, so that nothing is done if one was changed.
+    additions = {path: plan.release.addition(path) for path in (*content, *signed)}
     parent = plan.parent
     if parent is None:
         client.create_repo(plan.repo, private=True)
         parent = newest(client, plan.repo)
-    signatures = [path for path in SIGNATURES if path in plan.files]
-    content = [path for path in plan.changed if path not in SIGNATURES]
-    stale: list[str] = [*plan.removed]
-    if content or stale:
+    if content or plan.removed:
         # What was signed is about to change; a signature of before would only confuse.
         there = tree(client, plan.repo, parent)
-        stale += [path for path in signatures if path in there]
-        parent = _commit(client, plan, parent, f"Release {name}", add=content, remove=stale)
-        signed = signatures
-    else:
-        signed = [path for path in plan.changed if path in SIGNATURES]
+        stale = [*plan.removed, *(path for path in signatures if path in there)]
+        add = [additions[path] for path in content]
+        parent = _commit(client, plan, parent, f"Release {name}", add=add, remove=stale)
     if signed:
-        parent = _commit(client, plan, parent, f"Sign {name}", add=signed, remove=())
+        add = [additions[path] for path in signed]
+        parent = _commit(client, plan, parent, f"Sign {name}", add=add, remove=())
     _require_there(client, plan, parent)
     console.say(f"{plan.repo} has the release at commit {parent}")
     return parent
@@ -121,23 +146,34 @@ def _commit(
     parent: str,
     message: str,
     *,
-    add: Sequence[str],
+    add: Sequence[CommitOperationAdd],
     remove: Sequence[str],
 ) -> str:
-    additions = [CommitOperationAdd(path, plan.files[path].path) for path in add]
-    for addition in additions:
+    for addition in add:
         # One at a time, so that a finished file is finished.
-        client.preupload_lfs_files(plan.repo, [addition], free_memory=False)
-    operations: list[Operation] = [*additions, *(CommitOperationDelete(path) for path in remove)]
+        _send_large(client, plan, addition)
+    operations: list[Operation] = [*add, *(CommitOperationDelete(path) for path in remove)]
     made = client.create_commit(plan.repo, operations, commit_message=message, parent_commit=parent)
     return str(made.oid)
+
+
+def _send_large(client: HfApi, plan: Plan, addition: CommitOperationAdd) -> None:
+    """Sends a file that goes before its commit; what it holds is compared on the way."""
+    try:
+        client.preupload_lfs_files(plan.repo, [addition], free_memory=False)
+    except (OSError, RuntimeError):
+        # A hub refuses bytes that do not have the digest that was announced.
+        plan.release.require_unchanged([addition.path_in_repo])
+        raise
+    plan.release.require_sent(addition)
 
 
 def _require_there(client: HfApi, plan: Plan, commit: str) -> None:
     """Compares what the hub lists at a commit with the release."""
     there = tree(client, plan.repo, commit)
-    wrong = [name for name, file in plan.files.items() if not remote.holds(there.get(name), file)]
-    if wrong := sorted({*wrong, *(there.keys() - plan.files.keys())}):
+    files = plan.release.files
+    wrong = [name for name in files if not remote.holds(there.get(name), plan.release, name)]
+    if wrong := sorted({*wrong, *(there.keys() - files.keys())}):
         raise UploadError(
             f"{plan.repo} at {commit}: the hub does not hold what was sent, first {wrong[0]}. "
             "Run it again."
@@ -149,10 +185,10 @@ def _tell(plan: Plan) -> None:
         console.say(f"{plan.repo}: is not there; it would be made, private")
     else:
         console.say(f"{plan.repo}: is at commit {plan.parent}")
-    _tell_files(plan.files, plan.changed, plan.removed)
+    _tell_files(plan.release.files, plan.changed, plan.removed)
 
 
-def _tell_files(files: dict[str, File], changed: Sequence[str], removed: Sequence[str]) -> None:
+def _tell_files(files: Mapping[str, File], changed: Sequence[str], removed: Sequence[str]) -> None:
     for name in changed:
         last = ", last" if name in SIGNATURES else ""
         console.say(f"  send    {name} ({size(files[name].bytes)}{last})")
@@ -162,7 +198,7 @@ def _tell_files(files: dict[str, File], changed: Sequence[str], removed: Sequenc
     console.say(f"{len(changed)} of {len(files)} files to send, {total}; {len(removed)} to remove")
 
 
-def _write_list(folder: Path, files: dict[str, File]) -> Path:
+def _write_list(folder: Path, files: Mapping[str, File]) -> Path:
     """The documents and the provenance: what is small enough to be looked at."""
     chosen = {
         name: file.sha256

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from huggingface_hub import HfApi, errors
 from huggingface_hub.hf_api import RepoFile
 
-from forge.core.files import File
 from forge.core.hub_client import blob_id, newest, tree
+from forge.release.outgoing import Outgoing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,31 +18,40 @@ class Plan:
 
     repo: str
     parent: str | None
-    files: dict[str, File]
+    release: Outgoing
     changed: tuple[str, ...]
     removed: tuple[str, ...]
 
 
-def plan(client: HfApi, repo: str, files: dict[str, File]) -> Plan:
-    """What is to be done so that a repository holds these files and no others."""
+def plan(client: HfApi, repo: str, release: Outgoing) -> Plan:
+    """What is to be done so that a repository holds these files and no others.
+
+    Raises:
+        UploadError: a file was changed since it was hashed.
+    """
+    files = release.files
     try:
         parent = newest(client, repo)
     except errors.RepositoryNotFoundError:
-        return Plan(repo=repo, parent=None, files=files, changed=tuple(files), removed=())
+        return Plan(repo=repo, parent=None, release=release, changed=tuple(files), removed=())
     there = tree(client, repo, parent)
     return Plan(
         repo=repo,
         parent=parent,
-        files=files,
-        changed=tuple(name for name in files if not holds(there.get(name), files[name])),
+        release=release,
+        changed=tuple(name for name in files if not holds(there.get(name), release, name)),
         removed=tuple(sorted(there.keys() - files.keys())),
     )
 
 
-def holds(entry: RepoFile | None, file: File) -> bool:
-    """Whether the hub's file has our bytes: by sha256 if it is large, else by git's blob id."""
-    if entry is None:
+def holds(entry: RepoFile | None, release: Outgoing, name: str) -> bool:
+    """Whether the hub's file has our bytes: by sha256 if it is large, else by git's blob id.
+
+    Raises:
+        UploadError: the file was changed since it was hashed.
+    """
+    if entry is None or entry.size != release.files[name].bytes:
         return False
     if entry.lfs is not None:
-        return entry.lfs.sha256 == file.sha256
-    return entry.blob_id == blob_id(file.path)
+        return entry.lfs.sha256 == release.files[name].sha256
+    return entry.blob_id == blob_id(release.content(name))

@@ -13,7 +13,7 @@ from forge.core import console, placing
 from forge.core.errors import SigningError
 from forge.core.filesystem import real
 from forge.core.libraries import library
-from forge.manifest.names import BUNDLES, CONTENTS, MODEL_SIGNATURE, PROVENANCE
+from forge.manifest.names import BUNDLES, MODEL_SIGNATURE, PROVENANCE
 from forge.release import assemble, bundle, keys
 from forge.release.folder import changing
 
@@ -46,7 +46,7 @@ def sign(folder: Path, key: Path | None, *, model_signature: bool = False) -> No
         }
 
         def fill(fresh: Path) -> None:
-            placing.keep((*names, f"{PROVENANCE}/{CONTENTS}"), target, fresh)
+            placing.keep(names, target, fresh)
             for name, data in bundles.items():
                 (fresh / PROVENANCE / name).write_bytes(data)
             if model_signature and key:

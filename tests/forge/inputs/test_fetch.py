@@ -273,7 +273,7 @@ def test_a_local_base_that_changes_is_refused(job, tmp_path):
     (base / "a.safetensors").write_bytes(holding(b"Mine"))
     os.utime(base / "a.safetensors", ns=(1, 1))
 
-    with pytest.raises(FetchError, match="changed since this build began"):
+    with pytest.raises(FetchError, match="changed since this command began"):
         fetch.run(asked, tmp_path / "out")
 
 

@@ -158,7 +158,7 @@ def test_a_file_that_changed_since_is_refused(tmp_path, data):
     file.write_bytes(data)
     os.utime(file, ns=(1, 1))
 
-    with pytest.raises(FetchError, match=r"config\.json: changed since this build began"):
+    with pytest.raises(FetchError, match=r"config\.json: changed since this command began"):
         origin.take()
 
 
