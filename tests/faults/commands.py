@@ -33,9 +33,10 @@ from forge.calibration import calibrate, record
 from forge.core import checkout, commandline, hub_session, placing
 from forge.core.store import Result, Store
 from forge.inputs import fetch
-from forge.manifest import document, provenance
-from forge.manifest.names import MODEL_SIGNATURE, PROVENANCE, SIGNATURES
+from forge.manifest import document, provenance, sums
+from forge.manifest.names import MODEL_SIGNATURE, PROVENANCE, SIGNATURES, SUMS
 from forge.manifest.policy import KNOWN_BUILDERS, Policy
+from forge.manifest.reproduction import Outcome
 from forge.pipeline import Job, Work
 from forge.recipes import recipe
 from forge.release import assemble, card, keys, signing
@@ -234,6 +235,17 @@ def check_own(world: Path) -> list[str]:
     return [f"shared: {path}" for path in files if path.stat().st_ino in stored]
 
 
+def check_report(world: Path) -> list[str]:
+    """Reads the report of a rebuild, which has a time in it, and compares it with the release."""
+
+    def check() -> None:
+        found = document.read(Outcome, world / "report.json")
+        if not found.identical or found.files != sums.read(world / "out" / PROVENANCE / SUMS):
+            raise ValueError("the report is not that of this release")
+
+    return told(check)
+
+
 def check_statement(world: Path) -> list[str]:
     """Verifies the statement of a rebuild."""
     (path,) = (world / "statements").glob("[!.]*")
@@ -352,7 +364,12 @@ SIGN = Command(
     check=lambda world: check_signed(world) + check_own(world),
 )
 REPRODUCE = Command(
-    name="reproduce", prepare=prepare_reproduce, run=run_reproduce, units=("report.json",)
+    name="reproduce",
+    prepare=prepare_reproduce,
+    run=run_reproduce,
+    units=("report.json",),
+    varying=RECORDS + r"|report\.json",
+    check=check_report,
 )
 ATTEST = Command(
     name="attest-reproduction",

@@ -8,7 +8,8 @@ import base64
 import fcntl
 import json
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,20 @@ def _is_stopped(ended: Ended) -> bool:
     return ended.said.count("hallmark: exit ") == ended.said.count(line) == 1 and not ended.errors
 
 
+def _told(judge: Callable[..., Iterator[Wrong]]) -> Callable[..., Iterator[Wrong]]:
+    """Has what cannot even be read be what is wrong, so that the next round is judged as well."""
+
+    @wraps(judge)
+    def judging(folder: Path, *more: Any, **named: Any) -> Iterator[Wrong]:
+        try:
+            yield from judge(folder, *more, **named)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            yield "lost", f"{folder.name}: cannot be judged: {error!r}"
+
+    return judging
+
+
+@_told
 def of_a_store(store: Path) -> Iterator[Wrong]:
     """Every file of every result hashes to its record, and there is no other."""
     for result in sorted(store.glob("*/*/")):
@@ -80,6 +95,7 @@ def of_a_store(store: Path) -> Iterator[Wrong]:
                 yield "lost", f"store: {where}/{path} does not hash to its record"
 
 
+@_told
 def of_an_out(out: Path, world: World, wanted: Iterable[str]) -> Iterator[Wrong]:
     """A folder is that of one of the `wanted` jobs: whole, and of that one alone."""
     if not (out / STATEMENT).is_file():

@@ -27,7 +27,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-/* The same numbers are in trial.py. */
+/* The same numbers are in shim.py. */
 enum kind { CHANGE = 0, READ = 1 };
 enum mode { WATCH = 0, KILL_BEFORE = 1, TEAR = 2, KILL_AFTER = 3, REFUSE = 4, FULL = 5 };
 enum traits { PLAIN = 0, GROWS = 1, WRITES = 2 }; /* takes room on the disk; may be done by half */

@@ -237,6 +237,10 @@ def flip(path):
     path.write_bytes(data)
 
 
+def tear(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
 def of_the_other(scene, path):
     (scene.out() / path).unlink()
     shutil.copy2(scene.world.out("other base") / path, scene.out() / path)
@@ -274,9 +278,15 @@ def signed_otherwise(scene):
         (lambda scene: of_the_other(scene, world.SUMS), ("SHA256SUMS does not hash to what is",)),
         (verified, ("out: is that of 'verified', wanted is one of ['one']",)),
         (lambda scene: (scene.out() / "config.json").unlink(), ("out: lacks config.json",)),
-        (lambda scene: shutil.rmtree(scene.out()), ("holds no build", "No such file")),
+        (lambda scene: shutil.rmtree(scene.out()), ("out: holds no build",)),
+        (lambda scene: (scene.out() / world.SUMS).unlink(), ("cannot be judged: FileNotFound",)),
+        (lambda scene: tear(scene.out() / evidence.STATEMENT), ("cannot be judged: JSONDecode",)),
+        (
+            lambda scene: tear(next(scene.store.glob("graft/*/record.json"))),
+            ("store: cannot be judged: JSONDecode",),
+        ),
         (lambda scene: (scene.out() / "notes").touch(), ("has ['notes'], which nothing lists",)),
-        (signed_by_half, ("only ['provenance.sigstore.json', 'test-result.sigstore.json'] is there",)),
+        (signed_by_half, ("only ['provenance.sigstore.json', 'test-result.sig",)),
         (signed_otherwise, ("release.sigstore.json signs another release.json",)),
         (lambda scene: (scene.out("x")).touch(), ("left beside the folder: ['x']",)),
         (lambda scene: (scene.store / "tmp/x").mkdir(parents=True), ("store's tmp: ['x']",)),
@@ -294,12 +304,8 @@ def signed_otherwise(scene):
 def test_what_is_left_is_judged(scene, damage, reasons):
     """Each damage by its reason, whatever else is said."""
     damage(scene)
-    try:
-        wrong = said(judged(scene))
-    except FileNotFoundError as error:
-        wrong = str(error)
+    wrong = said(judged(scene))
     assert any(reason in wrong for reason in reasons), wrong
-    assert wrong
 
 
 def test_a_lock_that_is_held(scene):

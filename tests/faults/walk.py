@@ -32,6 +32,8 @@ READ_ERRORS = {
     "read": (errno.EIO,),
     "mmap": (errno.EIO,),
 }
+# What is said of a disk that is full, or that has as many files as it can have.
+FULL_DISK = ("The disk is full", "No more files can be made")
 TOLD = 100  # trials between two lines on the way
 
 Tell = Callable[[str, str], None]
@@ -252,8 +254,17 @@ def _judge_end(ended: Ended, fault: Fault, tell: Tell) -> None:
         tell("untold", f"ended by signal {-ended.code}")
     elif ended.code and (ended.errors != 1 or ended.has_traceback):
         tell("untold", f"exit {ended.code} with {ended.errors} errors told: {ended.said[-500:]!r}")
-    elif ended.code and "disk is full" in ended.said and fault.error != errno.ENOSPC:
-        tell("untold", "told as a full disk")
+    elif ended.code and fault.kind != shim.REQUEST:
+        _judge_reason(ended, fault, tell)
+
+
+def _judge_reason(ended: Ended, fault: Fault, tell: Tell) -> None:
+    """Whether the error tells what the system said, and a full disk if and only if it was one."""
+    reason = os.strerror(fault.error)
+    if reason not in ended.said:
+        tell("untold", f"without {reason!r}: {ended.said[-500:]!r}")
+    if any(words in ended.said for words in FULL_DISK) != (fault.error == errno.ENOSPC):
+        tell("untold", f"told as a full disk, or as none: {ended.said[-500:]!r}")
 
 
 def _unlike_either(on: Stage, world: Path, now: Inventory) -> list[str]:

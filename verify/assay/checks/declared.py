@@ -129,11 +129,14 @@ def json_object(path: Path, key: str | None = None) -> dict[str, Any]:
     """A JSON object of the checkpoint, or that under `key` of it; empty if it is not there.
 
     An absent or malformed file is no crash of the assay but a failure of the checks on it.
+
+    Raises:
+        OSError: the system does not let the file be read.
     """
     try:
         data = canonical.read(path)
         data = data if key is None else data[key]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
         return {}
     return data if isinstance(data, dict) else {}
 

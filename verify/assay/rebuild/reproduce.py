@@ -236,7 +236,7 @@ def _require_there(folder: Path, digest: str) -> None:
     """Refuses to say anything of a release whose manifest is not the one with this digest."""
     try:
         found = canonical.sha256_file(provenance_of(folder) / STATEMENT)
-    except (FetchError, OSError):
+    except (FetchError, FileNotFoundError, NotADirectoryError):
         found = "nothing"
     if found != digest:
         raise ManifestError(
