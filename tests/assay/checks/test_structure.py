@@ -1,13 +1,15 @@
 """Each structural gate passes the real artifact and fails on one that is broken for it."""
 
+import errno
 import os
+import resource
 import shutil
 
 import numpy as np
 import pytest
 from assay_edits import edit_json, failed, flip_a_bit, listed, poke, rewrite, set_nan
 
-from assay.checks import structure
+from assay.checks import declared, structure
 from forge.tensors import tensorfile
 from forge.tensors.tensorfile import Spec
 
@@ -173,3 +175,16 @@ def test_truncated_shard(built, checkpoint):
 def test_files_beside_the_weights(built, checkpoint, breakage):
     breakage(checkpoint)
     assert failed(built, checkpoint) == {"structure.files"}
+
+
+def test_a_config_that_the_system_refuses_is_not_told_as_a_wrong_one(checkpoint):
+    """A process that has too many files open; a config that is not there fails the checks."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files") as refused:
+            declared.json_object(checkpoint / "config.json")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert refused.value.errno == errno.EMFILE
+    assert declared.json_object(checkpoint / "none.json") == {}

@@ -4,6 +4,7 @@ right verdict if the release's files were changed, in a refusal if what a rebuil
 import errno
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -306,6 +307,17 @@ def test_tensor_digest_that_nothing_has(released, again):
     found = again(released)
     assert [one.name for one in found.listed.tensors] == [first["name"]]
     assert not found.identical
+
+
+def test_a_manifest_that_the_system_refuses_is_not_told_as_another_one(released):
+    """A process that has too many files open is told that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            reproduce._require_there(released, "0" * 64)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_record_of_another_calibration(released, again):
