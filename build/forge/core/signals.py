@@ -66,12 +66,17 @@ def watch(*, inner: bool = False) -> None:
 
 
 def run(command: Callable[[], int]) -> int:
-    """Runs a command and returns its exit code; if a signal comes, the process ends in here."""
+    """Runs a command and returns its exit code; if a signal comes, the process ends in here.
+
+    A command within a command is part of it: a signal ends both, where the outer one ends.
+    """
+    if _state.running:
+        return command()
     if not _state.watched:
         watch()
     told, tell = os.pipe()
     os.set_blocking(tell, False)
-    _signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    before = _signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     start_new_thread(_end_in_time, (told,))  # one that does not keep the process
     _state.running = True
     try:
@@ -83,6 +88,8 @@ def run(command: Callable[[], int]) -> int:
                 with suppress(OSError, ValueError):
                     stream.flush()
             os._exit(128 + _first[0][0])  # threads that still work are not waited for
+        _signal.set_wakeup_fd(before)
+        os.close(tell)  # with which the thread ends
 
 
 def stopping() -> bool:
@@ -145,10 +152,17 @@ def _end() -> float:
 
 
 def _end_in_time(told: int) -> None:
-    """Waits in a thread for a signal; repeats it while the process goes on, then ends that."""
+    """Waits in a thread for a signal; repeats it while the process goes on, then ends that.
+
+    Without a signal it waits until the command has ended.
+    """
     number = 0
     while number not in NAMES:  # libraries may handle others
-        number = os.read(told, 1)[0]
+        came = os.read(told, 1)
+        if not came:
+            os.close(told)
+            return
+        number = came[0]
     _note(number)
     while (left := _end() - time.monotonic()) > 0:
         time.sleep(min(1.0, left))
@@ -159,7 +173,7 @@ def _end_in_time(told: int) -> None:
 
 def _forget() -> None:
     """In a forked child, which a library made: signals do there what they do without us."""
-    _state.watched = False
+    _state.watched = _state.running = False
     _signal.set_wakeup_fd(-1)
     for number in NAMES:
         if _signal.getsignal(number) is _handle:

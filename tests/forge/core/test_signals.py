@@ -136,6 +136,33 @@ def test_while_a_step_works(tmp_path, number):
     is_clean(tmp_path)
 
 
+def test_after_a_command_within_the_command(tmp_path):
+    """The outer one still runs, and is ended as a command is."""
+    started = script(tmp_path, f"signals.run(lambda: 0)\n{WAITS.strip()}")
+    started.send(signal.SIGTERM)
+    is_told(started.ended(), signal.SIGTERM, within=2)
+    is_clean(tmp_path)
+
+
+def test_a_command_leaves_no_pipe_and_no_thread():
+    code = """
+import os, time
+from forge.core import signals
+
+def held():
+    return [len(os.listdir(f"/proc/self/{name}")) for name in ("fd", "task")]
+
+before = held()
+for _ in range(20):
+    assert signals.run(lambda: signals.run(lambda: 3)) == 3
+end = time.monotonic() + 5
+while held() != before and time.monotonic() < end:
+    time.sleep(0.01)
+assert held() == before, (before, held())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 SERVES = f"""
 with Store(Path(sys.argv[1])).scratch("one") as logs:
     with processes.process(["sh", "-c", {DEAF!r}], log=logs / "one"):
