@@ -106,12 +106,23 @@ def environments(session: nox.Session, *names: str) -> Iterator[None]:
     with ExitStack() as stack:
         for name in sorted(set(names) - HELD, key=LOCKS.index):
             assert all(LOCKS.index(name) > LOCKS.index(held) for held in HELD), (name, HELD)  # noqa: S101
-            lock = open_lock(ROOT / ".nox" / f"{name}.lock")
+            path = ROOT / ".nox" / f"{name}.lock"
+            with told(session, path):
+                lock = open_lock(path)
             stack.callback(os.close, lock)
             share(session, name, lock)
             HELD.add(name)
             stack.callback(HELD.remove, name)
         yield
+
+
+@contextmanager
+def told(session: nox.Session, path: Path) -> Iterator[None]:
+    """Ends the session with one line if the system refuses a file, as on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        session.error(f"{error.filename or path}: {error.strerror}")
 
 
 def share(session: nox.Session, name: str, lock: int) -> None:
@@ -126,9 +137,12 @@ def share(session: nox.Session, name: str, lock: int) -> None:
         take(session, lock, fcntl.LOCK_EX, f"{where}, to make it: another process uses or makes it")
         if not is_made(folder, wanted):  # by another process, since we looked
             session.log(f"installing {lock_file(name).relative_to(ROOT)} into {where}")
-            made_from(folder).unlink(missing_ok=True)
+            made = made_from(folder)
+            with told(session, made):
+                made.unlink(missing_ok=True)
             make(session, name, folder)
-            made_from(folder).write_text(wanted, encoding="utf-8")
+            with told(session, made):
+                made.write_text(wanted, encoding="utf-8")
         # To share it is to let go of it first, so another may come in between: look again.
 
 
@@ -183,12 +197,13 @@ def is_made(folder: Path, wanted: str) -> bool:
 
 
 def stamp(name: str) -> str:
-    """The digest of all that an environment installs: its lock file, and this checkout's face.
+    """The digest of all that an environment is made from: interpreter, lock file, checkout's face.
 
     The checkout is installed editable, so its modules are no part of it, but the path to them is:
     a copied or moved clone makes environments of its own. The rest of pyproject.toml is for tools.
     """
-    parts = [lock_file(name).read_text(encoding="utf-8")]
+    interpreter = [sys.implementation.name, *sys.version_info[:3]]
+    parts = [json.dumps(interpreter), lock_file(name).read_text(encoding="utf-8")]
     if name != "test":
         parts.append(str(ROOT))
         stated = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -294,7 +309,9 @@ def containers(session: nox.Session) -> None:
 def assay(session: nox.Session) -> None:
     """The assay alone, on a finished folder."""
     folder, *options = session.posargs
-    with tempfile.TemporaryDirectory() as apart:
+    with ExitStack() as stack:
+        with told(session, Path(tempfile.gettempdir())):
+            apart = stack.enter_context(tempfile.TemporaryDirectory())
         ledger = str(Path(apart, "ledger.json"))
         python(session, "host", "-m", "forge", "fetch", folder, ledger, *options)
         python(session, verify_environment(), "-m", "assay", "check", folder, ledger)
@@ -354,7 +371,7 @@ def lint(session: nox.Session) -> None:
     python(session, "dev", "-m", "mypy")
     lint_imports = str(ROOT / ".nox" / "dev" / "bin" / "lint-imports")
     with environments(session, "dev"):
-        session.run(lint_imports, "importlinter.toml", "--no-cache", "--no-logo", external=True)
+        run(session, lint_imports, "importlinter.toml", "--no-cache", "--no-logo")
 
 
 @nox.session

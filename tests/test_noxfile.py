@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +16,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from mounting import mount_memory, with_mounted
 
 from forge.core import checkout
 
@@ -197,6 +199,22 @@ def test_a_failure_is_the_end(tree):
     assert [call[:2] for call in started] == [["assay", "host"]]
 
 
+def test_a_signal_ends_every_command_of_a_session(tmp_path):
+    """The last of lint as well, which is a script and no Python of ours."""
+    fresh = Tree(tmp_path)
+    script = fresh.folder / ".nox" / "dev" / "bin" / "lint-imports"
+    begun = fresh.folder / "begun"
+    script.write_text(f"#!/bin/sh\ntouch {begun}\nexec sleep 60\n", encoding="utf-8")
+    started = fresh.start("-s", "lint")
+    while not begun.exists():
+        assert started.poll() is None
+        time.sleep(0.01)
+    started.terminate()
+    said, _ = started.communicate()
+    assert started.returncode == 128 + signal.SIGTERM, said
+    assert "hallmark: exit 143, stopped by SIGTERM" in said.splitlines()
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_standard_streams_may_be_closed(tree, closed):
     """As make starts it: nox itself needs a standard output. What runs finds all three open."""
@@ -246,6 +264,41 @@ class TestEnvironment:
     @pytest.fixture
     def fresh(self, tmp_path):
         return Tree(tmp_path)
+
+    def test_again_with_another_interpreter(self, fresh):
+        """One of another version finds none of the packages, which lie in a folder of its name."""
+        code = (
+            "import sys, noxfile as n; one = n.stamp('check'); sys.version_info = (3, 99, 0); "
+            "print(one != n.stamp('check'))"
+        )
+        done = subprocess.run(
+            [NOX, "-c", code], cwd=fresh.folder, capture_output=True, encoding="utf-8", check=True
+        )
+        assert done.stdout == "True\n"
+
+    @pytest.mark.parametrize(
+        ("options", "file"),
+        [("nr_inodes=1", "check.lock"), ("size=4k,nr_inodes=64", "check/made-from")],
+    )
+    def test_a_full_disk_is_told_in_one_line(self, fresh, options, file):
+        """Of a lock that cannot be made, and of the note from what an environment was made."""
+
+        def fill():
+            mount_memory(fresh.folder / ".nox", options)
+            if file != "check.lock":
+                (fresh.folder / ".nox" / "check").mkdir()
+                (fresh.folder / ".nox" / "check.lock").touch()
+                (fresh.folder / ".nox" / "full").write_bytes(bytes(4096))
+            done = fresh.start("-s", "check")
+            said, _ = done.communicate()
+            assert (done.returncode, said.splitlines()[-1]) == (
+                1,
+                f"nox > Session check aborted: {fresh.folder}/.nox/{file}: "
+                "No space left on device.",
+            )
+            assert "Traceback" not in said
+
+        with_mounted({}, fill)
 
     def test_from_its_lock_file_with_hashes(self, fresh):
         (fresh.folder / ".nox/check/made-from").unlink()
