@@ -15,6 +15,7 @@ locks the name puts back the old folder, if nothing is in its place, and removes
 import ctypes
 import errno
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -97,6 +98,7 @@ def put(target: Path, fill: Callable[[Path], None]) -> None:
     Call it under the lock. If it fails, `target` is what it was, and nothing is left beside it.
 
     Raises:
+        FileSystemError: the old one cannot be renamed, because an overlay has it from an image.
         OSError: the system refused; also whatever `fill` raises.
     """
     fresh = beside(target, "new")
@@ -286,10 +288,25 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def _exchange(fresh: Path, target: Path) -> None:
-    """By two renames if need be; if it ends between them, `recover` takes the first one back."""
-    if not exchange(fresh, target):
-        target.rename(beside(target, "old"))
-        fresh.rename(target)
+    """By two renames if need be; if it ends between them, `recover` takes the first one back.
+
+    Raises:
+        FileSystemError: the folder is one of an image, which an overlay cannot rename.
+        OSError: the system refused.
+    """
+    try:
+        if not exchange(fresh, target):
+            target.rename(beside(target, "old"))
+            fresh.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # the new one is beside it, so it is no other file system
+            raise
+        path = shlex.quote(str(target))
+        raise FileSystemError(
+            f"{target}: belongs to a lower layer of an overlay, such as a container's image, where "
+            "no folder can be renamed. Give another place, or make it the container's own: "
+            f"cp -a {path} {path}.copy && rm -r {path} && mv {path}.copy {path}"
+        ) from error
 
 
 def _remove(left: Path) -> None:

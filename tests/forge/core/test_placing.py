@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import names, refusing
-from mounting import mount, with_mounted
+from mounting import mount, mount_overlay, with_mounted
 
 from forge.core import console, placing
 from forge.core.errors import FileSystemError
@@ -331,6 +331,32 @@ def test_what_is_mounted_in_a_leftover_is_not_removed_with_it(tmp_path):
     with locked(target):
         pass
     assert names(tmp_path) == ["mine"]
+
+
+@pytest.mark.usefixtures("way")
+def test_a_folder_of_an_image_is_refused_with_what_to_do(tmp_path):
+    """It lies in the lower layer of an overlay; what is told makes it one that can be replaced."""
+    lower, upper, work, point = (tmp_path / name for name in ("low", "up", "work", "it's here"))
+    for folder in (lower, upper, work, point):
+        folder.mkdir()
+    place(lower / "out", "of the image")
+
+    def within():
+        mount_overlay(point, lower, upper, work)
+        target = point / "out"
+        with pytest.raises(FileSystemError, match="a lower layer of an overlay") as refused:
+            place(target, "new")
+        assert content(target) == "of the image"
+        assert names(point) == ["out"]
+        command = str(refused.value).rpartition(": ")[2]
+        subprocess.run(["sh", "-c", command], check=True)
+        place(target, "new")
+        assert content(target) == "new"
+        assert names(point) == ["out"]
+        place(point / "other", "beside it")
+
+    with_mounted({}, within)
+    assert content(lower / "out") == "of the image"
 
 
 def test_files_that_are_kept(tmp_path, monkeypatch):
