@@ -1,5 +1,6 @@
 """Exit codes reach the caller: from the command, through nox, and through make as a last line."""
 
+import errno
 import os
 import re
 import shutil
@@ -197,7 +198,9 @@ class Waiting:
         (folder / "noxfile.py").write_text(NOXFILE, encoding="utf-8")
         self._policy = folder / "policy"
         os.mkfifo(self._policy)
-        command = ("-m", "assay", "verify-release", folder, "--unsigned", "--policy", self._policy)
+        release = folder / "release"
+        release.mkdir()
+        command = ("-m", "assay", "verify-release", release, "--unsigned", "--policy", self._policy)
         # A shell in the background hands on that SIGINT is ignored; here it must not be.
         self.nox = subprocess.Popen(
             ["env", "--default-signal=INT", *NOX, "-s", "command", "--", *command], cwd=folder,
@@ -207,7 +210,14 @@ class Waiting:
 
     def begun(self):
         """The other end of the policy, once the command has opened its own."""
-        return self._policy.open("wb")
+        while self.nox.poll() is None:
+            try:
+                return open(os.open(self._policy, os.O_WRONLY | os.O_NONBLOCK), "wb")
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+            time.sleep(0.01)
+        raise AssertionError(self.nox.communicate()[1])
 
 
 @pytest.mark.parametrize(
