@@ -50,7 +50,8 @@ def mount_memory(point, options):
 
 def mount_overlay(point, lower, upper, work):
     """Has a folder with another above it, as a container has its own files above an image's."""
-    options = f"lowerdir={lower},upperdir={upper},workdir={work},userxattr"  # for who is root here alone
+    # The last is for who is root in a namespace of his own.
+    options = f"lowerdir={lower},upperdir={upper},workdir={work},userxattr"
     made = _LIBC.mount(b"none", os.fsencode(point), b"overlay", 0, os.fsencode(options))
     _checked(made, point)
 
