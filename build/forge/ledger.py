@@ -14,8 +14,8 @@ from forge.core import checkout, filesystem
 from forge.core.errors import SourceError, StoreError
 from forge.core.model import mistake
 from forge.core.store import Result, Store
-from forge.manifest.ledger import Ledger
-from forge.pipeline import Job, Needed
+from forge.manifest.ledger import MOST, Ledger
+from forge.pipeline import Job, Needed, leaves_of
 from forge.recipes import recipe
 
 
@@ -46,7 +46,7 @@ def read(path: Path) -> tuple[Job, dict[str, Result]]:
         RecipeError: the recipe is not there any more.
     """
     try:
-        found = Ledger.parse(filesystem.read(path))
+        found = Ledger.parse(filesystem.read(path, MOST))
     except (OSError, ValueError) as error:
         why = mistake(error) if isinstance(error, ValidationError) else str(error)
         raise StoreError(f"{path}: is no ledger of a build: {why}.") from error
@@ -69,7 +69,7 @@ def read(path: Path) -> tuple[Job, dict[str, Result]]:
     results = {}
     for step, key in found.results.items():
         with job.store.lock(step, key):
-            result = job.store.get(step, key)
+            result = job.store.get(step, key, leaves_of)
         if result is None:
             raise StoreError(f"{path}: the store has no intact result of {step!r}. Run again.")
         results[step] = replace(result, checked=step in found.checked)

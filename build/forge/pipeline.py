@@ -14,6 +14,7 @@ store has a result under the key, the step is skipped; so an unchanged build doe
 one goes on in the step that it was in, and a change to a report leaves a calibration where it is.
 """
 
+import errno
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -24,12 +25,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from forge.core import canonical, closure, console, disk, failures, machine
-from forge.core.errors import FileSystemError, HallmarkError, NoEnvironmentError, StoreError
+from forge.core.errors import (
+    FileSystemError,
+    HallmarkError,
+    NoEnvironmentError,
+    StoreError,
+    TensorFileError,
+)
 from forge.core.files import Kind
 from forge.core.integrity import require_recorded
 from forge.core.libraries import telling
 from forge.core.model import Level
-from forge.core.store import Result, Store
+from forge.core.store import NO_FILE, Leaves, Record, Result, Store
 
 if TYPE_CHECKING:
     from forge.recipes.recipe import Recipe
@@ -57,6 +64,8 @@ class Step:
     compares it with no digest; it is hashed after the step has worked.
 
     If it fails, files whose path begins with one of `logs` are kept in the store.
+
+    Every result of the step `leaves` these files, or none where the parameter `given` is null.
     """
 
     name: str
@@ -68,6 +77,8 @@ class Step:
     vouches: tuple[str, ...] = ()
     lends: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     logs: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ()
+    given: str | None = None
     environment: Environment = "build"
 
     def inputs(self, needed: Needed) -> dict[str, dict[str, str]]:
@@ -85,12 +96,24 @@ class Step:
             for name in self.needs
         }
 
+    def left(self, record: Record) -> set[str]:
+        """The files that a result with this record must have; all shards of what it links, too."""
+        if self.given is not None and record.parameters.get(self.given) is None:
+            return set()
+        linked = {path for name in self.links for path in record.needs.get(name, {})}
+        return {*self.leaves, *(path for path in linked if path.endswith(".safetensors"))}
+
 
 # The results that have the bytes of the checkpoint.
 CHECKPOINT = ("quantize", "graft", "dress")
 
 STEPS = (
-    Step(name="fetch", needs=(), environment="host"),
+    Step(
+        name="fetch",
+        needs=(),
+        leaves=("inputs.json", "tensors/base.jsonl", "base/config.json"),
+        environment="host",
+    ),
     Step(
         name="calibrate",
         needs=("fetch",),
@@ -98,23 +121,28 @@ STEPS = (
         trusts={"fetch": ("calibration/",)},
         lends={"fetch": ("base/",)},
         logs=("calibrate.log",),
+        leaves=("calibration.safetensors",),
     ),
     Step(
         name="quantize",
         needs=("fetch", "calibrate"),
         reads={"fetch": ("base/",), "calibrate": ("calibration.safetensors",)},
         trusts={"calibrate": ("calibration.safetensors",)},
+        leaves=("tensors.jsonl",),
     ),
     Step(
         name="graft",
         needs=("fetch",),
         reads={"fetch": ("base/", "donor/", "tensors/")},
+        leaves=("model-mtp.safetensors", "tensors.jsonl"),
+        given="source",
     ),
     Step(
         name="dress",
         needs=("fetch", "quantize", "graft"),
         reads={"fetch": ("base/", "donor/", "template/", "tensors/")},
         links=("quantize", "graft"),
+        leaves=("config.json", "model.safetensors.index.json"),
     ),
     Step(
         name="verify",
@@ -127,6 +155,7 @@ STEPS = (
         },
         compares=CHECKPOINT,
         logs=("",),
+        leaves=("verification.json",),
         environment="verify",
     ),
     Step(
@@ -140,6 +169,7 @@ STEPS = (
             "verify": ("",),
         },
         vouches=CHECKPOINT,
+        leaves=("provenance.json", "tensors.jsonl", "SHA256SUMS"),
         environment="verify",
     ),
 )
@@ -263,11 +293,12 @@ def run(
     for step in steps:
         needed = {name: results[name] for name in step.needs}
         ready, module = replace(work, needed=needed), modules[step.name]
-        facts = {
-            **deciding[step.name],
-            "parameters": module.parameters(ready),
-            "needs": step.inputs(needed),
-        }
+        try:
+            parameters = module.parameters(ready)
+        except (HallmarkError, OSError) as error:
+            _blame(error, step, results)
+            raise
+        facts = {**deciding[step.name], "parameters": parameters, "needs": step.inputs(needed)}
         made = kept(
             job.store, step.name, facts, partial(_checked_run, step, module, ready, results)
         )
@@ -281,7 +312,8 @@ def _checked_run(
     """Runs a step; what it does not compare itself is hashed before or after.
 
     Raises:
-        StoreError: a stored file is damaged; the results that have it are removed.
+        StoreError: a stored file is damaged or cannot be read; the results that have it are removed
+            or set aside.
         HallmarkError: what else the step raises, and where its logs are kept.
     """
     recheck(results, trusted=step.trusts, whole=step.vouches)
@@ -292,15 +324,44 @@ def _checked_run(
         recheck(results, trusted=step.lends)
     except StoreError:
         raise  # what is damaged was found, and is gone
+    except OSError as error:
+        _blame(error, step, results)
+        raise
     except HallmarkError as error:
         # Damaged bytes may be why. They have to go, or the step would meet them again.
-        recheck(results, whole=step.compares or step.needs)
+        if not _blame(error, step, results):
+            recheck(results, whole=step.compares or step.needs)
         if step.logs and (kept := failures.keep(failed, out, step.logs)):
             raise _with_line(error, kept) from error
         raise
     if step.logs:
         failures.clear(failed)
     return digests
+
+
+def _blame(error: HallmarkError | OSError, step: Step, results: dict[str, Result]) -> bool:
+    """Hashes all that a step was given if a file may be the cause of its error; whether it did.
+
+    Raises:
+        StoreError: a file cannot be read or is damaged. It is out of the way of the next run.
+    """
+    if isinstance(error, StoreError) or not _is_of_a_file(error):
+        return False
+    recheck(results, trusted=dict.fromkeys(step.needs, ("",)))
+    return True
+
+
+def _is_of_a_file(error: BaseException | None) -> bool:
+    """Whether it says that a file is none, breaks its format, or was not to be had off the disk."""
+    if isinstance(error, TensorFileError):
+        return True
+    if isinstance(error, OSError) and error.errno in NO_FILE:
+        return True
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.EIO:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _with_line(error: HallmarkError, line: str) -> HallmarkError:
@@ -327,7 +388,8 @@ def recheck(
         whole: steps whose results are hashed if they are not `checked`.
 
     Raises:
-        StoreError: a file is not what was recorded; the results that have it are removed.
+        StoreError: a file is not what was recorded, or cannot be read; the results that have it are
+            removed or set aside.
     """
     found = [name for name in whole if not results[name].checked]
     files = {
@@ -356,6 +418,7 @@ def kept(
     step: str,
     facts: Mapping[str, Any],
     make: Callable[[Path], Mapping[str, str] | None],
+    leaves: Leaves | None = None,
 ) -> Result:
     """The result of a step under the hash of all that decides it; made if the store has none.
 
@@ -364,15 +427,21 @@ def kept(
         step: its name.
         facts: parameters, digests of what it needs, and what :func:`code_of` gives.
         make: leaves the files in a folder; may return the digests of those that it hashed.
+        leaves: the files that a result must have, of what is no step of a build.
     """
     key = key_of(step, facts)
     with store.lock(step, key):
-        found = store.get(step, key)
+        found = store.get(step, key, leaves or leaves_of)
         if found is not None:
             console.skipped(step)
             return found
         with console.running(step):
             return store.make(step, key, make, facts)
+
+
+def leaves_of(record: Record) -> set[str]:
+    """The files that a result with this record must have, as far as it is one of a step."""
+    return {path for step in STEPS if step.name == record.step for path in step.left(record)}
 
 
 def key_of(step: str, facts: Mapping[str, Any]) -> str:

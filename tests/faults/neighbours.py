@@ -53,7 +53,7 @@ CHANGES = (
 NOT_SIGNED = "so it is not signed"
 # What is told of a store whose disk fails.
 ROTTEN = "which makes that anew"
-DAMAGED = "results were damaged and are gone"
+DAMAGED = "results were damaged: "
 
 
 @dataclass(kw_only=True)

@@ -81,7 +81,7 @@ def test_a_full_disk_is_freed(tmp_path, fill, command, trash):
         mount_memory(tmp_path, "size=128k,nr_inodes=64")
         said = told_on_full_disk(tmp_path, fill, command, trash)
         if command == "fsck":
-            assert "1 of 1 results were damaged and are gone" in said
+            assert "1 of 1 results were damaged: 1 removed" in said
         else:
             assert said is None
 

@@ -13,6 +13,7 @@ from conftest import FACTS, FLAGSHIP
 from forge import ledger as ledgers
 from forge import pipeline
 from forge.calibration import calibrate, record
+from forge.checkpoint import graft
 from forge.core.errors import StoreError
 from forge.core.store import Store
 from forge.inputs import standin
@@ -264,6 +265,85 @@ def test_what_the_disk_does_not_give_is_set_aside(found, monkeypatch):
     store = Store(files.parents[2])
     assert store.get("calibrate", found["calibrate"].key) is None
     assert [path.name[:10] for path in store.entries("aside")] == ["calibrate-"]
+
+
+def failing(path):
+    """Has the disk not give a file: a real EIO, as of a page of memory that is not mapped."""
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+
+
+# What a step reads, and does not hash before it works.
+READ = [
+    ("calibrate", "fetch", "base/model-00002-of-00002.safetensors"),
+    ("quantize", "fetch", "base/model-00002-of-00002.safetensors"),
+    ("graft", "fetch", "base/model-00001-of-00002.safetensors"),
+    ("dress", "fetch", "base/config.json"),
+    ("dress", "quantize", BODY),
+    ("dress", "graft", HEAD),
+    ("verify", "fetch", "base/model-00002-of-00002.safetensors"),
+    ("verify", "dress", BODY),
+    ("attest", "fetch", "base/config.json"),
+]
+
+
+@pytest.mark.parametrize(("name", "of", "path"), READ)
+def test_what_the_disk_does_not_give_is_met_once(job, found, name, of, path):
+    """Whichever step reads it: the result that has it is set aside, and the next build is whole."""
+    sums = found["attest"].digests["SHA256SUMS"]
+    steps = [one.name for one in pipeline.STEPS]
+    later = steps[steps.index(name) :]
+    again(job, *(step for step in later if step != "calibrate"))
+    failing(found[of].files / path)
+    given = {step: found[step] for step in steps if step not in later}
+    with pytest.raises(StoreError, match=rf"{path}: Input/output error.*Set aside in .*: {of} "):
+        pipeline.run(job, given=given, until=name)
+    assert [one.name[: len(of)] for one in job.store.entries("aside")] == [of]
+    assert run(job)["attest"].digests["SHA256SUMS"] == sums
+
+
+def test_what_is_removed_and_what_is_set_aside_is_told_apart(found):
+    """Of two results that a step uses, one is damaged, and one is not to be had off the disk."""
+    flip(found["quantize"].files / "tensors.jsonl")
+    failing(found["graft"].files / "tensors.jsonl")
+    gone = r"Removed from the store: quantize \w{12}\. Set aside in the store: graft \w{12}\. Run"
+    with pytest.raises(StoreError, match=gone):
+        pipeline.recheck(found, whole=["quantize", "graft"])
+
+
+def test_a_step_that_another_fault_ends_has_nothing_hashed(found, monkeypatch):
+    """A full disk says nothing of what it read, which may be 50 GB."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "file")
+
+    monkeypatch.setattr(graft, "run", full)
+    monkeypatch.setattr(pipeline, "require_recorded", lambda files, _: asked.extend(files))
+    asked: list[Path] = []
+    step = next(one for one in pipeline.STEPS if one.name == "graft")
+    work = pipeline.work_on(job_of(found["fetch"].files.parents[2], "none"), found)
+    with pytest.raises(OSError, match="No space left"):
+        pipeline._checked_run(step, graft, work, found, Path("out"))
+    assert asked == []
+
+
+def test_a_result_without_what_its_step_leaves_is_made_again(job, found, stored):
+    """Of each step, as its record has it; a head that is dropped on purpose leaves nothing."""
+    for name, one in found.items():
+        if name == "calibrate":
+            continue  # whose key is no key here
+        left = pipeline.leaves_of(one.record)
+        assert left <= one.digests.keys()
+        assert left, name
+    shard = found["dress"].record.outputs.keys() - {BODY}
+    outputs = {path: found["dress"].record.outputs[path] for path in shard}
+    record = found["dress"].record.model_copy(update={"outputs": outputs})
+    found["dress"].files.with_name("record.json").write_bytes(record.encoded())
+    (found["dress"].files / BODY).unlink()
+    made = run(job)
+    assert made["dress"].digests == stored[1]["dress"].digests
+    dropped = found["graft"].record.model_copy(update={"parameters": {"source": None}})
+    assert pipeline.leaves_of(dropped) == set()
 
 
 def test_an_unreadable_file_is_not_taken_for_a_damaged_one(found, monkeypatch):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from forge import ledger as ledgers
 from forge.core import console, locks
 from forge.core.errors import FileSystemError, StoreError
 from forge.core.store import Store
-from forge.pipeline import Job
+from forge.pipeline import STEPS, Job
 from forge.recipes import recipe
 from forge.storekeeping import contents, fsck, gc, survey
 
@@ -82,12 +83,17 @@ def make(store, step, key, files, *, needs=(), age=OLD, **parameters):
     """A result of so many seconds ago, made from others."""
 
     def work(out):
+        for name in left:
+            (out / name).parent.mkdir(exist_ok=True)
+            (out / name).write_bytes(b"{}" if name == "base/config.json" else key.encode())
         for name, data in files.items():
             if isinstance(data, Path):
                 os.link(data, out / name)
             else:
                 (out / name).write_bytes(data)
 
+    left = {path for one in STEPS if one.name == step for path in one.leaves}
+    parameters |= {"source": "base"} if step == "graft" else {}
     facts = {"parameters": parameters, "needs": {one.step: dict(one.digests) for one in needs}}
     made = store.make(step, key * 64, work, facts)
     when = time.time() - age
@@ -278,6 +284,50 @@ def test_builders_beside_gc(store, tmp_path):
     assert count.read_text(encoding="utf-8") == "100"
 
 
+@pytest.mark.parametrize("step", [step.name for step in STEPS])
+def test_fsck_finds_a_record_that_lists_nothing(store, said, step):
+    """Whether the files are there, which nobody hashes then, or are gone as well."""
+    for key, gone in (("a", False), ("b", True)):
+        made = make(store, step, key, {"file": b"x"})
+        if gone:
+            shutil.rmtree(made.files)
+            made.files.mkdir()
+        record = made.record.model_copy(update={"outputs": {}})
+        made.files.with_name("record.json").write_bytes(record.encoded())
+    with pytest.raises(StoreError, match="2 of 2 results were damaged: 2 set aside"):
+        fsck.fsck(store)
+    assert sum("does not list " in one for one in said) == 2
+    assert there(store) == set()
+
+
+def test_fsck_finds_a_file_that_no_record_lists(store, said):
+    made = make(store, "quantize", "a", {"shard": b"x"})
+    (made.files / "another").touch()
+    with pytest.raises(StoreError, match="1 of 1 results were damaged: 1 set aside"):
+        fsck.fsck(store)
+    assert said[0].startswith(f"{made.files}/another: is not in the record of the result")
+
+
+def test_a_record_and_a_ledger_as_large_as_no_memory_is(store, said):
+    """300 GB each, which here are one hole."""
+    made = make(store, "quantize", "a", {"shard": b"x"})
+    make(store, "quantize", "b", {"shard": b"x"})
+    record = made.files.with_name("record.json")
+    os.truncate(record, 300 * 10**9)
+    assert [one.split()[1] for one in survey.lines(store)] == ["b" * 12]
+    assert [one.key for one in gc.gc(store).results] == ["b" * 64]
+    with pytest.raises(StoreError, match="1 of 2 results were damaged: 1 set aside"):
+        fsck.fsck(store)
+    assert f"{record}: is no record of a result: has more than 16777216 bytes. It is" in str(said)
+    with store.scratch("ledger") as folder:
+        (folder / "ledger.json").touch()
+        os.truncate(folder / "ledger.json", 300 * 10**9)
+        with pytest.raises(StoreError, match="is the ledger of a build that runs"):
+            gc.gc(store, days=0)
+        with pytest.raises(StoreError, match="is no ledger of a build: .*has more than 16777216"):
+            ledgers.read(folder / "ledger.json")
+
+
 def flip(path):
     """One bit, under the same size and time."""
     stat = path.stat()
@@ -302,7 +352,7 @@ def test_fsck_finds_what_is_damaged(store, said):
     (store.root / "attest" / ("e" * 64) / "files/attest").unlink()
     (store.root / "calibrate" / ("b" * 64) / "record.json").write_text("{", encoding="utf-8")
     (store.root / "tmp/old").mkdir()
-    with pytest.raises(StoreError, match="4 of 10 results were damaged and are gone"):
+    with pytest.raises(StoreError, match="4 of 10 results were damaged: 3 removed, 1 set aside"):
         fsck.fsck(store)
     assert there(store) == {made["fetch"], *kept.values()}
     for step in ("quantize", "dress"):
@@ -366,7 +416,7 @@ def test_a_result_that_nobody_can_hold_goes_as_any_other(store, said):
 
 
 def test_fsck_sets_a_result_aside_that_nobody_can_hold(store, said, strange):
-    with pytest.raises(StoreError, match="1 of 1 results were damaged and are gone"):
+    with pytest.raises(StoreError, match="1 of 1 results were damaged: 1 set aside"):
         fsck.fsck(store)
     assert said[0].startswith(f"{strange}: is no regular file. It is set aside as ")
     assert there(store) == set()

@@ -9,8 +9,9 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import FileIO
+from io import BufferedReader, FileIO
 from pathlib import Path
+from typing import BinaryIO
 
 from forge.core import console, mounts, system_errors, walking
 
@@ -37,10 +38,14 @@ def opened(path: Path) -> FileIO:
     raise OSError(errno.ENXIO, "is no regular file", str(path))
 
 
-def read(path: Path) -> bytes:
-    """The bytes of a file, as :func:`opened`."""
-    with opened(path) as file:
-        return file.read()
+def read(path: Path, most: int) -> bytes:
+    """The bytes of a file, as :func:`opened`.
+
+    Raises:
+        OSError: there are more than `most` of them, or the system refused.
+    """
+    with BufferedReader(opened(path)) as file:
+        return _bounded(file, path, most)
 
 
 def read_some(path: Path, most: int) -> bytes:
@@ -50,10 +55,21 @@ def read_some(path: Path, most: int) -> bytes:
         OSError: there are more than `most` of them, or the system refused.
     """
     with path.open("rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
-    return data
+        return _bounded(file, path, most)
+
+
+def is_there(path: Path) -> bool:
+    """Whether something lies at a path, a link to nowhere included.
+
+    Unlike for `os.path.lexists`, what the system does not tell of may be there.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def real(path: Path) -> Path:
@@ -193,6 +209,14 @@ def _copy(source: Path, target: Path) -> None:
             target.unlink()
             raise
     shutil.copystat(source, target)
+
+
+def _bounded(file: BinaryIO, path: Path, most: int) -> bytes:
+    with naming(path):
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
+    return data
 
 
 def _fsync(path: Path) -> None:

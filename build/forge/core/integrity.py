@@ -9,9 +9,12 @@ from typing import NamedTuple
 
 from forge.core import console, filesystem
 from forge.core.errors import StoreError
-from forge.core.store import NO_RECORD, SHORT, Result, Store
+from forge.core.store import NO_FILE, SHORT, Result, Store
 
 _CHUNK = 1 << 22
+# What became of a result, and how that is told.
+REMOVED, ASIDE = "removed", "set aside"
+_TOLD = {REMOVED: "Removed from the store", ASIDE: "Set aside in the store"}
 
 
 class Damage(NamedTuple):
@@ -35,21 +38,30 @@ def require_recorded(files: Mapping[Path, str], results: Iterable[Result]) -> No
     wrong = damaged(files)
     if not wrong:
         return
-    gone = [one for one in results if drop(one, wrong)]
-    names = ", ".join(f"{one.step} {one.key[:SHORT]}" for one in gone)
+    first = next(iter(wrong.values()))
+    gone: dict[str, list[str]] = {}
+    for one in results:
+        if (how := drop(one, wrong)) is not None:
+            gone.setdefault(how, []).append(f"{one.step} {one.key[:SHORT]}")
+    names = ". ".join(f"{_TOLD[how]}: {', '.join(which)}" for how, which in gone.items())
     raise StoreError(
-        f"{next(iter(wrong.values())).why}. The stored file cannot be trusted. Removed from the "
-        f"store: {names}. Run again, which makes that anew."
+        f"{first.why}. The stored file cannot be {'read' if first.unreadable else 'trusted'}. "
+        f"{names}. Run again, which makes that anew."
     )
 
 
-def drop(result: Result, wrong: Mapping[Path, Damage]) -> bool:
-    """Removes a result that has a damaged file, or sets it aside if one cannot be read."""
+def drop(result: Result, wrong: Mapping[Path, Damage]) -> str | None:
+    """Removes a result that has a damaged file, or sets it aside if one cannot be read.
+
+    Returns:
+        Which of the two, or None if it has no such file.
+    """
     own = [damage for path, damage in wrong.items() if path.is_relative_to(result.files)]
+    if not own:
+        return None
     unreadable = next((damage.why for damage in own if damage.unreadable), None)
-    if own:
-        Store(result.files.parents[2]).remove(result, unreadable)
-    return bool(own)
+    Store(result.files.parents[2]).remove(result, unreadable)
+    return REMOVED if unreadable is None else ASIDE
 
 
 def damaged(files: Mapping[Path, str]) -> dict[Path, Damage]:
@@ -90,7 +102,7 @@ def examined(files: Mapping[Path, str]) -> tuple[dict[Path, Damage], list[OSErro
     refused = []
     for path, recorded in files.items():
         one = found[path]
-        if isinstance(one, OSError) and one.errno not in NO_RECORD:
+        if isinstance(one, OSError) and one.errno not in NO_FILE:
             refused.append(one)
         elif isinstance(one, OSError):
             wrong[path] = Damage(f"{path}: {one.strerror}", unreadable=one.errno == errno.EIO)

@@ -3,9 +3,10 @@
 A result is a folder `<store>/<step>/<key>/` with `files/` and `record.json`. It appears by one
 rename and goes by one, so it is there whole or not at all. Results are shared with `dist/` by hard
 links, so a result is trusted only while each file's size and modification time are those recorded;
-if they moved, the file is hashed again, and a result whose bytes changed is made anew. Beside its
-record lies a lock that everybody who uses the result holds, in all processes of a build, so that
-nobody removes it as unused.
+if they moved, the file is hashed again, and a result whose bytes changed is made anew. No result is
+trusted that has a file which its record does not list, or lacks one that its step leaves. Beside
+its record lies a lock that everybody who uses the result holds, in all processes of a build, so
+that nobody removes it as unused.
 
 Beside the results there are four folders:
 
@@ -14,8 +15,8 @@ Beside the results there are four folders:
 - `tmp/`: what is being made, each folder with a lock that its owner holds. The next that begins to
   work removes those whose owner is gone.
 - `trash/`: what is being removed; the next that begins to work goes on with it.
-- `aside/`: results whose record does not stand for them, or that nobody can hold. Nothing here is
-  read or removed again.
+- `aside/`: results whose record does not stand for them, with a file that the disk does not give,
+  or that nobody can hold. Nothing here is read or removed again.
 """
 
 import datetime
@@ -24,7 +25,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -47,6 +48,7 @@ from forge.core.errors import StoreError
 from forge.core.model import Maybe, Model, RelativePath, Sha256, Timestamp, mistake
 
 RECORD = "record.json"
+FILES = "files"
 
 
 class Output(Model):
@@ -90,6 +92,8 @@ class Record(Model):
     outputs: dict[RelativePath, Output] = Field(description="What was written, by path.")
 
 
+# The files that a result must have, by its record.
+Leaves = Callable[[Record], Iterable[str]]
 Made = TypeVar("Made")
 SHORT = 12  # characters of a key that stand for it where people read it
 # In a folder under `tmp/`: held by the owner for as long as it is in use.
@@ -99,10 +103,14 @@ MADE = "made"  # beside it: what is being made
 USED = "used"
 # What lies beside the results of steps; the last three are kept by inputs, verify and reproduce.
 APART = frozenset({"locks", "tmp", "trash", "aside", "hub", "failed", "reproduce"})
-# A record of which the system says this is none: not there, no file, or not to be had off the disk.
-NO_RECORD = filesystem.NO_FILE | {
+MOST = 1 << 24  # bytes of a record, which has some 200 for each file
+# What the system says of a stored file that is none: not there, or not to be had off the disk.
+# Whatever else it says may pass, and tells nothing of the file.
+NO_FILE = filesystem.NO_FILE | {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO,
 }  # fmt: skip
+# And of a record, which is none if it is too large to be one.
+_NO_RECORD = NO_FILE | {errno.EFBIG}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,44 +158,44 @@ class Store:
         finally:
             lock.release()
 
-    def get(self, step: str, key: str) -> Result | None:
+    def get(self, step: str, key: str, leaves: Leaves = lambda _: ()) -> Result | None:
         """The result under `key`, its files checked, or None if there is none that is intact.
 
-        What lies there and is none any more is out of the way then: set aside if its record does
-        not stand for it or its lock file is none, removed if a file of it changed.
+        What lies there and is none any more is out of the way then. It is removed if a file of it
+        changed, and set aside, which is said, if its record does not stand for it, if the disk does
+        not give a file of it, or if its lock file is none.
+
+        Args:
+            step: its step.
+            key: its key.
+            leaves: the files that it must have.
 
         Raises:
-            StoreError: the system does not let the record be read, or the store be written.
+            StoreError: the system does not let it be read, or the store be written.
         """
         folder = self.root / step / key
-        if not os.path.lexists(folder):
+        if not filesystem.is_there(folder):
             return None
-        record_path = folder / RECORD
+        if (record := self._record(folder)) is None or (use := self._use(folder)) is None:
+            return None
         try:
-            record = _read(record_path)
-        except ValueError as error:
-            self._set_aside(folder, f"{record_path}: is no record of a result: {error}")
+            moved = _moved(folder / FILES, record)
+            wrong = None if moved is None else unlike(folder, record, leaves(record))
+        except OSError as error:
+            if error.errno not in NO_FILE:
+                told = system_errors.told(error)
+                raise StoreError(f"a result cannot be read: {told}.") from error
+            wrong, moved = f"{error.filename}: {error.strerror}", {}
+        if wrong is not None:
+            self._set_aside(folder, wrong)
             return None
-        if (record.step, record.key) != (step, key):
-            other = f"is the record of {record.step!r} under {record.key}"
-            self._set_aside(folder, f"{record_path}: {other}")
+        if moved is None:
+            self._remove(folder)
             return None
-        if (use := self._use(folder)) is None:
-            return None
-        moved: dict[str, Output] = {}
-        for path, output in record.outputs.items():
-            file = folder / "files" / path
-            now = stamp(file)
-            if now == output.stamp:
-                continue
-            if now is None or not file.is_file() or canonical.sha256_file(file) != output.sha256:
-                self._remove(folder)
-                return None
-            moved[path] = output.model_copy(update={"stamp": now})
         if moved:
             record = record.model_copy(update={"outputs": {**record.outputs, **moved}})
             with self._writing():
-                filesystem.replace(record_path, record.encoded())
+                filesystem.replace(folder / RECORD, record.encoded())
         return result_of(folder, record, use)
 
     def make(
@@ -210,7 +218,7 @@ class Store:
             self._folder(step)  # before the work, which takes hours
         started = datetime.datetime.now(datetime.UTC)
         with self.scratch(f"{step}-{key}") as scratch:
-            files = scratch / "files"
+            files = scratch / FILES
             with self._writing():
                 files.mkdir()
             known = _worked(step, work, files)
@@ -344,10 +352,10 @@ class Store:
             self._empty_trash()
             self._remove_free_locks()
 
-    def remove(self, result: Result, unreadable: str | None = None) -> None:
+    def remove(self, result: Result, aside: str | None = None) -> None:
         """Removes a result, unless it is gone, or another is in its place by now.
 
-        One that is `unreadable`, which may pass, is set aside with these words.
+        With the words of `aside`, which say why, it is set aside.
 
         Raises:
             StoreError: the store cannot be written.
@@ -361,10 +369,10 @@ class Store:
                     raise
             if result.use is not None and not locks.names(folder / USED, result.use.descriptor):
                 return
-            if unreadable is None:
+            if aside is None:
                 self._remove(folder)
             else:
-                self._set_aside(folder, unreadable)
+                self._set_aside(folder, aside)
 
     def _remove(self, folder: Path) -> None:
         with self._writing():
@@ -436,6 +444,24 @@ class Store:
             else:
                 shutil.move(path, there)
         filesystem.remove_tree(folder)
+
+    def _record(self, folder: Path) -> Record | None:
+        """The record of a result; None, and the result is set aside, if it does not stand for it.
+
+        Raises:
+            StoreError: the system does not let it be read, or the store be written.
+        """
+        path = folder / RECORD
+        try:
+            record = _read(path)
+        except ValueError as error:
+            self._set_aside(folder, f"{path}: is no record of a result: {error}")
+            return None
+        if (record.step, record.key) != (folder.parent.name, folder.name):
+            other = f"is the record of {record.step!r} under {record.key}"
+            self._set_aside(folder, f"{path}: {other}")
+            return None
+        return record
 
     def _use(self, folder: Path) -> locks.Shared | None:
         """Holds a result that is there; None if it was removed just now, or cannot be held.
@@ -545,6 +571,53 @@ def record_of(folder: Path) -> Record | None:
         return None
 
 
+def unlike(folder: Path, record: Record, leaves: Iterable[str]) -> str | None:
+    """What shows that a record does not list what its result has, if anything does.
+
+    Args:
+        folder: the result's.
+        record: its record.
+        leaves: the files that it must have.
+
+    Raises:
+        OSError: the system does not let a folder of it be read, which says nothing of the result.
+    """
+    if lacking := sorted(set(leaves) - record.outputs.keys()):
+        return f"{folder / RECORD}: does not list {lacking[0]}, which its step leaves"
+    files = folder / FILES
+    try:
+        for path in walking.below(files):
+            is_folder = path.is_dir() and not path.is_symlink()
+            if not is_folder and path.relative_to(files).as_posix() not in record.outputs:
+                return f"{path}: is not in the record of the result that it lies in"
+    except OSError as error:
+        if error.errno not in NO_FILE:
+            raise
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def _moved(files: Path, record: Record) -> dict[str, Output] | None:
+    """The outputs whose size or time is another, as they are now; None if the bytes are others.
+
+    Raises:
+        OSError: a file cannot be looked at or read.
+    """
+    moved = {}
+    for path, output in record.outputs.items():
+        file = files / path
+        now = stamp(file)
+        if now == output.stamp:
+            continue
+        if now is None or not file.is_file() or not now.startswith(f"{output.bytes}:"):
+            return None
+        with filesystem.naming(file):
+            if canonical.sha256_file(file) != output.sha256:
+                return None
+        moved[path] = output.model_copy(update={"stamp": now})
+    return moved
+
+
 def _output(file: Path, sha256: str | None) -> Output:
     stat = file.stat()
     return Output(
@@ -560,11 +633,11 @@ def _read(path: Path) -> Record:
         StoreError: the system does not let it be read, which says nothing of the record.
     """
     try:
-        return Record.parse(filesystem.read(path))
+        return Record.parse(filesystem.read(path, MOST))
     except ValidationError as error:
         raise ValueError(mistake(error)) from error
     except OSError as error:
-        if error.errno in NO_RECORD:
+        if error.errno in _NO_RECORD:
             raise ValueError(error.strerror) from error
         raise StoreError(f"a record cannot be read: {system_errors.told(error)}.") from error
 
@@ -574,7 +647,7 @@ def result_of(folder: Path, record: Record, use: locks.Shared) -> Result:
     return Result(
         step=record.step,
         key=record.key,
-        files=folder / "files",
+        files=folder / FILES,
         digests={path: output.sha256 for path, output in record.outputs.items()},
         record=record,
         use=use,
@@ -582,10 +655,14 @@ def result_of(folder: Path, record: Record, use: locks.Shared) -> Result:
 
 
 def stamp(path: Path) -> str | None:
-    """Size and modification time, or None if it is no file; follows links to the bytes."""
+    """Size and modification time, or None if it is not there; follows links to the bytes.
+
+    Raises:
+        OSError: the system does not tell, which says nothing of the file.
+    """
     try:
         stat = path.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return _stamp(stat)
 

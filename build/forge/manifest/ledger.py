@@ -5,6 +5,8 @@ from pydantic import Field
 from forge.core.files import Kind
 from forge.core.model import Level, Model, RelativePath, Sha256
 
+MOST = 1 << 24  # bytes of a ledger, which has some 100 for each file of the packages
+
 
 class Ledger(Model):
     """The ledger of a build."""

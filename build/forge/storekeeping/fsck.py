@@ -1,13 +1,13 @@
-"""Hashes every file of every result, and removes the results that are not what was recorded."""
+"""Hashes every file of every result; those that are not what was recorded leave their place."""
 
-import os
+from collections import Counter
 from pathlib import Path
 
-from forge.core import console, locks, system_errors
+from forge.core import console, filesystem, locks, system_errors
 from forge.core.errors import FileSystemError, StoreError
-from forge.core.integrity import drop, examined
-from forge.core.store import SHORT, USED, Result, Store, record_of, result_of
-from forge.pipeline import STEPS
+from forge.core.integrity import ASIDE, drop, examined
+from forge.core.store import SHORT, USED, Result, Store, record_of, result_of, unlike
+from forge.pipeline import STEPS, leaves_of
 from forge.storekeeping import contents
 
 
@@ -21,14 +21,16 @@ def fsck(store: Store) -> None:
         StoreError: something was damaged, or a folder that the store needs is none.
         FileSystemError: the system did not let something be read or removed; else all is well.
     """
-    wrong = unchecked = 0
+    wrong: Counter[str] = Counter()
+    unchecked = 0
     unread: list[OSError] = []
     folders = contents.folders(store, unread)
     for error in unread:
         console.say(system_errors.told(error))
     for folder in folders:
         try:
-            wrong += not _is_whole(store, folder)
+            if (became := _became(store, folder)) is not None:
+                wrong[became] += 1
         except (StoreError, OSError) as error:
             unchecked += 1
             text = system_errors.told(error) if isinstance(error, OSError) else str(error)
@@ -45,12 +47,13 @@ def fsck(store: Store) -> None:
     console.say(f"{store.root}: {len(folders)} results are what was recorded")
 
 
-def _outcome(wrong: int, total: int, unchecked: int, blocked: list[Path]) -> str:
+def _outcome(wrong: Counter[str], total: int, unchecked: int, blocked: list[Path]) -> str:
     said = []
     if wrong:
+        each = ", ".join(f"{number} {became}" for became, number in sorted(wrong.items()))
         said.append(
-            f"{wrong} of {total} results were damaged and are gone. The next build makes anew what "
-            "it needs of them. The disk may be failing."
+            f"{wrong.total()} of {total} results were damaged: {each}. The next build makes anew "
+            "what it needs of them. The disk may be failing."
         )
     if unchecked:
         said.append(f"{unchecked} of {total} could not be checked, which are named above.")
@@ -73,8 +76,8 @@ def _tell_others(store: Store, blocked: list[Path]) -> None:
             console.say(f"{path.relative_to(store.root)}: is no result; it is left as it is")
 
 
-def _is_whole(store: Store, folder: Path) -> bool:
-    """Whether a result is what was recorded, or gone; if not, it is removed, and that is said.
+def _became(store: Store, folder: Path) -> str | None:
+    """What became of a result that is not what was recorded, which is said; None if it is, or gone.
 
     Raises:
         OSError: a file of it cannot be read, and those that can be are what was recorded.
@@ -86,25 +89,30 @@ def _is_whole(store: Store, folder: Path) -> bool:
         try:
             use = locks.Shared(folder / USED, touch=False)
         except FileNotFoundError:
-            return True  # a build has removed it
+            return None  # a build has removed it
         except locks.NoLockFileError:
             pass  # it is set aside
         else:
-            return _is_as_recorded(result_of(folder, record, use), use)
+            return _compared(store, result_of(folder, record, use), use)
     # What is set aside is said there; what a build removed meanwhile is not there.
     with store.lock(step, key):
-        return not os.path.lexists(folder) or store.get(step, key) is not None
+        whole = not filesystem.is_there(folder) or store.get(step, key, leaves_of) is not None
+        return None if whole else ASIDE
 
 
-def _is_as_recorded(result: Result, use: locks.Shared) -> bool:
+def _compared(store: Store, result: Result, use: locks.Shared) -> str | None:
+    folder = result.files.parent
     wrong, refused = examined(result.below())
-    if not locks.names(result.files.with_name(USED), use.descriptor):
-        return True
-    if refused and not wrong:
+    other = unlike(folder, result.record, leaves_of(result.record))
+    if not locks.names(folder / USED, use.descriptor):
+        return None
+    if wrong:
+        for damage in wrong.values():
+            console.say(f"{result.step} {result.key[:SHORT]}: {damage.why}")
+        return drop(result, wrong)
+    if refused:
         raise refused[0]
-    if not wrong:
-        return True
-    for damage in wrong.values():
-        console.say(f"{result.step} {result.key[:SHORT]}: {damage.why}")
-    drop(result, wrong)
-    return False
+    if other is None:
+        return None
+    store.remove(result, aside=other)
+    return ASIDE

@@ -22,7 +22,7 @@ from forge.core import console, filesystem, locks
 from forge.core.errors import FileSystemError, StoreError
 from forge.core.sizes import size
 from forge.core.store import SHORT, Store
-from forge.manifest.ledger import Ledger
+from forge.manifest.ledger import MOST, Ledger
 from forge.pipeline import STEPS
 from forge.storekeeping import contents
 from forge.storekeeping.survey import Inode, Kept, inodes_of, last_used, needs_of, survey
@@ -166,7 +166,7 @@ def _in_ledgers(store: Store) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for path in contents.in_work(store, "ledger.json"):
         try:
-            found |= set(Ledger.parse(filesystem.read(path)).results.items())
+            found |= set(Ledger.parse(filesystem.read(path, MOST)).results.items())
         except FileNotFoundError:
             continue  # its build has ended
         except (OSError, ValueError) as error:

@@ -10,8 +10,40 @@ from assay.serving import baseline
 from assay.serving.perplexity import Perplexity, Text
 from forge.core.errors import StoreError
 from forge.core.store import Store
+from forge.storekeeping import gc
 
 FIGURES = Perplexity(windows=1, tokens=8, scored=7, value=8.5, mean_nll=2.14, seconds=1.0)
+
+
+def fetch(store, base):
+    """What fetch leaves, as far as is asked here, of a base from there."""
+
+    def work(out):
+        for name in ("base/config.json", "inputs.json", "tensors/base.jsonl"):
+            (out / name).parent.mkdir(exist_ok=True)
+            (out / name).write_text("{}", encoding="utf-8")
+
+    return store.make("fetch", "f" * 64, work, {"parameters": {"origins": {"base": [base, "x"]}}})
+
+
+@pytest.mark.parametrize(("base", "goes"), [("standin", True), ("hub", False)])
+def test_the_store_knows_whose_perplexity_it_is(tmp_path, monkeypatch, base, goes):
+    """That of a stand-in costs seconds, and goes with it; in place of the engine is none."""
+
+    @contextmanager
+    def serve(*_, **__):
+        yield SimpleNamespace(ready=lambda: None)
+
+    monkeypatch.setattr(baseline.engine, "serve", serve)
+    monkeypatch.setattr(baseline, "score", lambda *_: FIGURES)
+    store = Store(tmp_path / "store")
+    text = Text(name="text", content="a text", window=8)
+    fetched = fetch(store, base)
+    baseline.perplexity(fetched, text, {}, {}, store, log=tmp_path / "log")
+    del fetched
+    assert {one.step for one in gc.gc(store, days=-1).results} == (
+        {"fetch", "perplexity"} if goes else set()
+    )
 
 
 def test_a_flipped_digit_is_not_reported(tmp_path, monkeypatch):
@@ -26,7 +58,7 @@ def test_a_flipped_digit_is_not_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(baseline.engine, "serve", serve)
     monkeypatch.setattr(baseline, "score", lambda *_: FIGURES)
     store = Store(tmp_path / "store")
-    fetched = store.make("fetch", "key", lambda _: None, {})
+    fetched = fetch(store, "standin")
 
     def scored():
         text = Text(name="text", content="a text", window=8)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forge.core.filesystem import CANNOT_LINK, NO_FILE, link, read, replace
+from forge.core.filesystem import CANNOT_LINK, NO_FILE, is_there, link, read, replace
 from forge.core.store import stamp
 
 
@@ -91,7 +91,7 @@ def test_only_files_are_read(tmp_path, kind):
     else:
         path.mkdir()
     with pytest.raises(OSError, match=re.escape(str(path))) as refused:
-        read(path)
+        read(path, 9)
     assert refused.value.errno in {*NO_FILE, errno.EISDIR}
     assert Path(refused.value.filename) == path
 
@@ -99,7 +99,41 @@ def test_only_files_are_read(tmp_path, kind):
 def test_a_file_is_read_as_a_whole(tmp_path):
     path = tmp_path / "path"
     path.write_bytes(data := os.urandom(3_000_000))
-    assert read(path) == data
+    assert read(path, len(data)) == data
+
+
+def test_no_more_of_a_file_is_read_than_told(tmp_path):
+    """Nor is there memory for a file of 300 GB, which here is one hole."""
+    path = tmp_path / "path"
+    path.touch()
+    os.truncate(path, 300 * 10**9)
+    with pytest.raises(OSError, match=r"has more than 1000 bytes") as refused:
+        read(path, 1000)
+    assert (refused.value.errno, refused.value.filename) == (errno.EFBIG, str(path))
+
+
+def test_a_failing_disk_is_told_of_with_the_file(tmp_path):
+    """A real EIO: the first page of a process's memory is not mapped."""
+    path = tmp_path / "path"
+    path.symlink_to("/proc/self/mem")
+    with pytest.raises(OSError, match=re.escape(str(path))) as refused:
+        read(path, 1000)
+    assert refused.value.errno == errno.EIO
+
+
+def test_what_the_system_does_not_tell_of_may_be_there(tmp_path, monkeypatch):
+    """Injected into `os.lstat`; a link to nowhere is there."""
+    (tmp_path / "link").symlink_to("nowhere")
+    assert is_there(tmp_path / "link")
+    assert not is_there(tmp_path / "none")
+    assert not is_there(tmp_path / "link" / "below")
+
+    def refuse(path, **_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(os, "lstat", refuse)
+    monkeypatch.setattr(Path, "lstat", refuse)
+    assert is_there(tmp_path / "none")
 
 
 def test_a_refused_write_names_its_file(tmp_path):

@@ -17,7 +17,7 @@ from mounting import mount, with_mounted
 
 from forge.core import console
 from forge.core.errors import FileSystemError, StoreError
-from forge.core.store import Store, record_of
+from forge.core.store import Store, record_of, stamp
 
 KILLED = """
 import sys, time
@@ -286,6 +286,135 @@ def test_a_result_that_nobody_can_hold(store, monkeypatch, kind):
 def test_missing_file_is_noticed(store):
     (make(store).files / "file").unlink()
     assert store.get("step", "key") is None
+    assert not (store.root / "aside").exists()
+
+
+@pytest.fixture
+def said(monkeypatch):
+    lines = []
+    monkeypatch.setattr(console, "say", lines.append)
+    return lines
+
+
+def test_a_record_as_large_as_no_memory_is(store, said):
+    """300 GB, which here are one hole."""
+    path = make(store).files.parent / "record.json"
+    os.truncate(path, 300 * 10**9)
+    assert record_of(path.parent) is None
+    assert store.get("step", "key") is None
+    assert f"{path}: is no record of a result: has more than 16777216 bytes. It is set" in said[0]
+    assert make(store).files.is_dir()
+    assert store.get("step", "key") is not None
+
+
+def test_a_touched_file_that_the_disk_does_not_give(store, said):
+    """A real EIO. It may be whole, so it is set aside; the next one is made."""
+    file = make(store, b"").files / "file"
+    file.unlink()
+    file.symlink_to("/proc/self/mem")
+    assert store.get("step", "key") is None
+    (aside,) = set_aside(store)
+    assert said == [
+        f"{file}: Input/output error. It is set aside as {aside}, and the result is made anew."
+    ]
+    assert make(store).files.is_dir()
+    assert store.get("step", "key") is not None
+
+
+def refusing_to_tell(refused, code):
+    """`os.stat`, which the system refuses for one file."""
+    real = os.stat
+
+    def told(path, *arguments, **named):
+        if path == refused:
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path, *arguments, **named)
+
+    return told
+
+
+@pytest.mark.parametrize("name", ["EIO", "EACCES", "ESTALE", "ENOMEM"])
+def test_a_file_that_the_system_does_not_tell_of(store, monkeypatch, said, name):
+    """It is there for all that anybody knows. Of EIO nothing else is to come. Injected."""
+    file, code = make(store).files / "file", getattr(errno, name)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", refusing_to_tell(file, code))
+        with pytest.raises(OSError, match=os.strerror(code)):
+            stamp(file)
+        if name == "EIO":
+            assert store.get("step", "key") is None
+            assert f"{file}: Input/output error. It is set aside as " in said[0]
+        else:
+            with pytest.raises(StoreError, match=re.escape(f"{file}: {os.strerror(code)}")):
+                store.get("step", "key")
+    there = store.root / "step/key" if name != "EIO" else set_aside(store)[0]
+    assert (there / "files/file").read_bytes() == b"data"
+    assert stamp(file.with_name("none")) is None
+    assert stamp(there / "files/file/below") is None
+
+
+def with_outputs(result, outputs):
+    """Edits a record, as whoever wants a result to be trusted unread."""
+    path = result.files.with_name("record.json")
+    path.write_bytes(result.record.model_copy(update={"outputs": outputs}).encoded())
+
+
+def test_a_record_that_lists_nothing(store, said):
+    """Its file would be attested unread, or left out."""
+    with_outputs(made := make(store), {})
+    assert store.get("step", "key") is None
+    assert f"{made.files}/file: is not in the record of the result that it lies in. It" in said[0]
+    assert len(set_aside(store)) == 1
+    assert make(store).digests
+
+
+@pytest.mark.parametrize("kind", ["file", "link to nowhere", "pipe", "deep"])
+def test_a_file_in_a_result_that_its_record_does_not_list(store, kind, said):
+    other = make(store).files / "other"
+    if kind == "file":
+        other.touch()
+    elif kind == "pipe":
+        os.mkfifo(other)
+    elif kind == "deep":
+        other.mkdir()
+        other /= "file"
+        other.touch()
+    else:
+        other.symlink_to("nowhere")
+    assert store.get("step", "key") is None
+    assert said[0].startswith(f"{other}: is not in the record")
+
+
+def test_a_result_without_what_its_step_leaves(store, said):
+    """Neither the file nor a line of it in the record: nothing else shows that it is not whole."""
+    made = make(store)
+    (made.files / "file").unlink()
+    with_outputs(made, {})
+    assert store.get("step", "key", lambda record: [record.step]) is None
+    assert said[0].startswith(f"{made.files.with_name('record.json')}: does not list step, which")
+    make(store)
+    assert store.get("step", "key", lambda _: ["file"]) is not None
+
+
+def test_a_folder_of_a_result_that_cannot_be_read(store, monkeypatch, said):
+    """Injected into `os.scandir`: what may pass is told, and what the disk does not give is not."""
+    files, real = make(store).files, os.scandir
+    for name in ("EACCES", "EIO"):
+        code = getattr(errno, name)
+
+        def refuse(path, code=code):
+            if path == files:
+                raise OSError(code, os.strerror(code), str(path))
+            return real(path)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "scandir", refuse)
+            if name == "EACCES":
+                with pytest.raises(StoreError, match=re.escape(f"{files}: Permission denied")):
+                    store.get("step", "key")
+            else:
+                assert store.get("step", "key") is None
+    assert said[0].startswith(f"{files}: Input/output error. It is set aside as ")
 
 
 def test_killed_work_is_made_anew(store):

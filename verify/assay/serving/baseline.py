@@ -49,7 +49,9 @@ def perplexity(
             "args": dict(args),
             "env": dict(env),
         },
-        "needs": {"base": {n: d for n, d in fetched.digests.items() if n.startswith("base/")}},
+        "needs": {
+            fetched.step: {n: d for n, d in fetched.digests.items() if n.startswith("base/")}
+        },
     }
 
     def work(out: Path) -> None:
@@ -60,7 +62,7 @@ def perplexity(
             raise EngineError(f"{base}: its perplexity is {figures.value}; the base is damaged.")
         canonical.write(out / FILE, asdict(figures))
 
-    found = pipeline.kept(store, STEP, facts, work)
+    found = pipeline.kept(store, STEP, facts, work, lambda _: (FILE,))
     pipeline.recheck({STEP: found}, whole=[STEP])
     figures: dict[str, Any] = canonical.read(found.files / FILE)
     return Perplexity(**figures)
