@@ -11,10 +11,16 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # the folder of the tests, not this one
 
 from faults import shim  # noqa: E402 - the path is known now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from faults.report import Row
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's own, where a flush to the disk costs nothing
 
@@ -81,7 +87,15 @@ def run(asked: argparse.Namespace) -> int:
                 rows.append(neighbours.rounds(kind, made, asked.rounds, asked.seed, kept))
                 report.show(rows[-1])
                 report.write(asked.report, rows)
+    _tell_totals([row for row in rows if row.part != NEIGHBOURS], report.table)
+    _tell_totals([row for row in rows if row.part == NEIGHBOURS], report.rounds)
     return 0 if rows and all(row.is_good for row in rows) else 1
+
+
+def _tell_totals(rows: "Sequence[Row]", told: "Callable[[Sequence[Row]], str]") -> None:
+    """What the pages state, to be copied there."""
+    if rows:
+        print(f"\n{told(rows)}", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

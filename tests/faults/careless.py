@@ -33,4 +33,4 @@ def run(fixed: Path, world: Path) -> None:
     sys.exit(0)
 
 
-CARELESS = Command(name="careless", prepare=prepare, run=run, units=("out",))
+CARELESS = Command(name="careless", title="careless", prepare=prepare, run=run, units=("out",))

@@ -52,10 +52,12 @@ class Command:
     `prepare` makes a world, `run` runs the command in it and ends by SystemExit. `units` are what
     it makes or replaces: whatever happens, each is whole, as it was or as it becomes, and all else
     outside the store and `tmp/` stays as it was. `varying` matches the files whose bytes differ
-    from one run to the next; `check` tells what is wrong with those of a finished run.
+    from one run to the next; `check` tells what is wrong with those of a finished run. `title` is
+    what docs/faults.md calls it.
     """
 
     name: str
+    title: str
     prepare: Callable[[Path, Path], None]
     run: Callable[[Path, Path], None]
     units: tuple[str, ...]
@@ -339,6 +341,7 @@ def put_away(unit: str, now: Inventory, before: Inventory, after: Inventory) -> 
 RECORDS = r"store/.*/record\.json"
 BUILD = Command(
     name="build",
+    title="build, in place of a signed release",
     prepare=prepare_build,
     run=run_build,
     units=("out",),
@@ -347,14 +350,22 @@ BUILD = Command(
 )
 RELEASE = Command(
     name="release",
+    title="release",
     prepare=built,
     run=lambda _, world: line(forge, "release", world / "out"),
     units=("out",),
     check=check_own,
 )
-AGAIN = replace(RELEASE, name="release-again", prepare=released_, run=run_again)
+AGAIN = replace(
+    RELEASE,
+    name="release-again",
+    title="release, with other documents, in place of a signed release",
+    prepare=released_,
+    run=run_again,
+)
 SIGN = Command(
     name="sign",
+    title="sign, the model as well, in place of other signatures",
     prepare=prepare_sign,
     run=lambda fixed, world: line(
         forge, "sign", world / "out", "--key", fixed / "key", "--model-signature"
@@ -365,6 +376,7 @@ SIGN = Command(
 )
 REPRODUCE = Command(
     name="reproduce",
+    title="reproduce",
     prepare=prepare_reproduce,
     run=run_reproduce,
     units=("report.json",),
@@ -373,6 +385,7 @@ REPRODUCE = Command(
 )
 ATTEST = Command(
     name="attest-reproduction",
+    title="attest-reproduction",
     prepare=prepare_attest,
     run=run_attest,
     units=("statements",),
@@ -382,23 +395,40 @@ ATTEST = Command(
 )
 PUBLISH = Command(
     name="publish",
+    title="publish, over another release",
     prepare=prepare_publish,
     run=run_publish,
     units=("out.files", "hub"),
     beside=hub_with_former,
     halfway=unsigned,
 )
-FIRST = replace(PUBLISH, name="publish-first", beside=lambda _: beside.hub({}))
-DAMAGED = replace(BUILD, name="build-from-damage", prepare=prepare_damaged)
+FIRST = replace(
+    PUBLISH,
+    name="publish-first",
+    title="publish, into a new repository",
+    beside=lambda _: beside.hub({}),
+)
+DAMAGED = replace(
+    BUILD,
+    name="build-from-damage",
+    title="build, over a damaged store and what killed builds left",
+    prepare=prepare_damaged,
+)
 WITHOUT_EXCHANGE = replace(
     BUILD,
     name="build-without-exchange",
+    title="build, where folders cannot be exchanged in one operation",
     prepare=prepare_made,
     run=run_build_without_exchange,
     halfway=put_away,
 )
 
-AFTER_KILL = replace(WITHOUT_EXCHANGE, name="build-after-kill", run=run_build_after_kill)
+AFTER_KILL = replace(
+    WITHOUT_EXCHANGE,
+    name="build-after-kill",
+    title="build, after a kill between the two renames that are done instead",
+    run=run_build_after_kill,
+)
 COMMANDS = (
     BUILD,
     DAMAGED,

@@ -118,6 +118,7 @@ def check_keys(world: Path) -> list[str]:
 
 PLACE = Command(
     name="place",
+    title="piece: a folder in place of another",
     prepare=prepare_folder,
     run=lambda _, world: run_by(place, world),
     units=("out",),
@@ -125,11 +126,13 @@ PLACE = Command(
 PLACE_BY_RENAMES = replace(
     PLACE,
     name="place-without-exchange",
+    title="piece: a folder in place of another, without an exchange",
     run=lambda _, world: run_by(place_without_exchange, world),
     halfway=put_away,
 )
 WRITE = Command(
     name="write",
+    title="piece: files that replace others, and new ones",
     prepare=prepare_files,
     run=lambda _, world: run_by(write, world),
     units=("file", "record", "below", "made", "only"),
@@ -137,17 +140,24 @@ WRITE = Command(
 PIECES = (
     PLACE,
     PLACE_BY_RENAMES,
-    replace(PLACE, name="place-new", prepare=prepare_none),
-    replace(PLACE_BY_RENAMES, name="place-new-without-exchange", prepare=prepare_none),
+    replace(PLACE, name="place-new", title="piece: a new folder", prepare=prepare_none),
+    replace(
+        PLACE_BY_RENAMES,
+        name="place-new-without-exchange",
+        title="piece: a new folder, without an exchange",
+        prepare=prepare_none,
+    ),
     WRITE,
     Command(
         name="schemas",
+        title="piece: schemas",
         prepare=prepare_schemas,
         run=lambda _, world: run_by(schemas.write, world),
         units=(*SCHEMAS, GONE),
     ),
     Command(
         name="keygen",
+        title="piece: a key",
         prepare=prepare_none,
         run=lambda _, world: run_by(make_keys, world),
         units=("key", "key.pub"),

@@ -17,6 +17,7 @@ class Row:
 
     part: str
     name: str
+    title: str = ""  # what the pages call it
     counts: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -55,3 +56,27 @@ def show(row: Row) -> None:
     if (more := len(row.findings) - SHOWN) > 0:
         lines.append(f"      and {more} more")
     print("\n".join(lines), flush=True)  # noqa: T201
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The commands that were tried and how often, as docs/faults.md has them."""
+    lines = [
+        "| command | calls that change a file | that read one | requests | trials |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        counts = (row.counts[name] for name in ("operations", "reads", "requests", "trials"))
+        cells = [row.title, *(f"{count:,}" if count else "" for count in counts)]
+        lines.append("|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|")
+    return "\n".join(lines)
+
+
+def rounds(rows: Sequence[Row]) -> str:
+    """What came of the rounds of neighbours, as docs/architecture.md has it."""
+    told = {name: sum(row.counts[name] for row in rows) for name in ("same", "refused", "wrong")}
+    minutes = sum(row.seconds for row in rows) / 60
+    return (
+        f"{sum(row.counts['trials'] for row in rows):,} rounds took {minutes:.0f} minutes: "
+        f"{told['same']:,} with the same bytes, {told['refused']:,} with a refusal, "
+        f"{told['wrong'] or 'none'} with anything else."
+    )

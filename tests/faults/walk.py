@@ -146,7 +146,7 @@ def sample(every: Sequence[Fault], per_kind: int) -> list[Fault]:
 def walk(on: Stage, chosen: Sequence[Fault], workers: int) -> Row:
     """Tries the chosen faults, each from a copy of the snapshot, on so many workers."""
     began = time.monotonic()
-    row = Row(part="faults", name=on.command.name)
+    row = Row(part="faults", name=on.command.name, title=on.command.title)
     row.counts["operations"] = sum(one.kind == shim.CHANGE for one in on.operations)
     row.counts["reads"] = sum(one.kind == shim.READ for one in on.operations)
     if requests := sum(one.kind == shim.REQUEST for one in on.operations):

@@ -1,6 +1,6 @@
-"""What every room stands on: errors, canonical JSON, the store, the checkout, the machine.
+"""What every room stands on: errors, files and how they are placed, locks, signals, the store.
 
-Also the client for the hub, which inputs and releases share. Imports nothing of Hallmark. No module
-here may have the name of a standard module: `supervisor` is started as a script, which puts this
-folder first on the path.
+Also the checkout, the machine, and the client for the hub, which inputs and releases share. Imports
+no other room. No module here may have the name of a standard module: `supervisor` is started as a
+script, which puts this folder first on the path.
 """
