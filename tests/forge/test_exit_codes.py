@@ -212,7 +212,7 @@ class Waiting:
         """The other end of the policy, once the command has opened its own."""
         while self.nox.poll() is None:
             try:
-                return open(os.open(self._policy, os.O_WRONLY | os.O_NONBLOCK), "wb")
+                return os.fdopen(os.open(self._policy, os.O_WRONLY | os.O_NONBLOCK), "wb")
             except OSError as error:
                 if error.errno != errno.ENXIO:
                     raise
