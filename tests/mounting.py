@@ -50,7 +50,7 @@ def mount_memory(point, options):
 
 def mount_overlay(point, lower, upper, work):
     """Has a folder with another above it, as a container has its own files above an image's."""
-    # The last is for who is root in a namespace of his own.
+    # The last is for one who is root in this namespace alone.
     options = f"lowerdir={lower},upperdir={upper},workdir={work},userxattr"
     made = _LIBC.mount(b"none", os.fsencode(point), b"overlay", 0, os.fsencode(options))
     _checked(made, point)
