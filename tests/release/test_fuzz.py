@@ -110,7 +110,7 @@ def files_moved(rng, folder):
             one.unlink()
             os.mkfifo(one)
         case 7:
-            (folder.folder / "provenance" / new.name).mkdir(exist_ok=True)
+            (folder.folder / "provenance" / f"{new.name}.d").mkdir()
 
 
 def payload_changed(rng, folder):
