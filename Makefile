@@ -69,8 +69,8 @@ help:  ## this list
 demo: VARIANT = qwen36-27b-vlm-mtp
 demo: rehearse  ## rehearse the flagship on its stand-in: no GPU, no hub
 
-test: .venv/made  ## everything that CI runs
-	@$(NOX) $(if $(value MIRROR),-- $(call quote,--mirror=$(call absolute,$(value MIRROR))))
+test: .venv/made  ## everything that CI runs [MIRROR=<dir>] [FULL=1]
+	@$(NOX)$(if $(value MIRROR)$(value FULL), -- $(if $(value MIRROR),$(call quote,--mirror=$(call absolute,$(value MIRROR)))) $(call flag,FULL,--full))
 
 faults: .venv/made  ## kill and refuse every command at every file operation, into dist/faults.json
 	@$(NOX) -s faults

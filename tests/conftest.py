@@ -41,6 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fuzz", type=int, default=1, help="so many times the examples of the fuzzers of releases"
     )
+    parser.addoption(
+        "--full", action="store_true", help="every variant with a real engine, not only two"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +54,8 @@ def plain_interface(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def rehearse(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Rehearses a variant, once a session; all of them share a store."""
+    """Rehearses a variant, once a session, a dense one and one with experts with an engine, the
+    others too if asked; all of them share a store."""
     from rehearsals import Rehearsal
 
     root = tmp_path_factory.mktemp("rehearsals")
@@ -61,7 +65,8 @@ def rehearse(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
     def get(variant: str) -> Rehearsal:
         if variant not in made:
-            made[variant] = Rehearsal(variant, root, options)
+            full = request.config.getoption("--full") or variant in (FLAGSHIP, MIXED)
+            made[variant] = Rehearsal(variant, root, options, "all" if full else "structure")
             assert made[variant].said
         return made[variant]
 

@@ -13,11 +13,12 @@ from forge.core import checkout
 
 @dataclass(eq=False)
 class Rehearsal:
-    """One variant on its stand-in, verified by a real engine, in a store that others share."""
+    """One variant on its stand-in, in a store that others share."""
 
     variant: str
     root: Path
     options: list[str]
+    level: str
 
     @cached_property
     def said(self):
@@ -29,7 +30,8 @@ class Rehearsal:
         done = subprocess.run(
             [
                 checkout.python_of("host"), "-m", "forge", "build", self.variant, "--rehearse",
-                *self.options, "--store", self.root / "store", "--out", self.out,
+                "--verify", self.level, *self.options,
+                "--store", self.root / "store", "--out", self.out,
             ],
             env={**os.environ, "HF_HUB_OFFLINE": "1"},
             capture_output=True, encoding="utf-8", check=False,
