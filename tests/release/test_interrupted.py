@@ -72,6 +72,25 @@ def test_a_model_signature_that_fails(good, bench, monkeypatch):
     verified(bench.folder, good.key)
 
 
+def test_a_library_that_passes_over_a_file(good, bench, monkeypatch):
+    """What it signed is compared with the list of the release, and nothing is placed."""
+    before_ = content(bench.folder)
+    monkeypatch.setattr(signing, "of_model", lambda _: {"config.json": ""})
+    with pytest.raises(SigningError, match="the model is not signed: NOTICE: model.sig is over"):
+        signing.sign(bench.folder, good.other_key, model_signature=True)
+    assert before_ == content(bench.folder)
+    assert names(bench.folder.parent) == ["release"]
+
+
+def test_a_walk_of_the_library_that_sees_nothing(good, bench, monkeypatch):
+    """As it does of a folder that it may not read: what it signs is the list of the release."""
+    monkeypatch.setattr(Path, "glob", lambda *_: iter(()))
+    signing.sign(bench.folder, good.key, model_signature=True)
+    monkeypatch.undo()
+    assert "provenance/model.sig" in content(bench.folder)
+    verified(bench.folder, good.key)
+
+
 def test_verified_while_it_is_signed_again_and_again(good, bench):
     """Whoever reads has the one or the other: no mixture, no hard link, nothing that is missing."""
     child = os.fork()

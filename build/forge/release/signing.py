@@ -6,13 +6,16 @@ and an entry in the public transparency log.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from forge.core import console, placing
 from forge.core.errors import SigningError
 from forge.core.filesystem import real
 from forge.core.libraries import library
+from forge.manifest import document
+from forge.manifest.model_signature import ModelSignature, of_model, unlike
 from forge.manifest.names import BUNDLES, MODEL_SIGNATURE, PROVENANCE
 from forge.release import assemble, bundle, keys
 from forge.release.folder import changing
@@ -51,7 +54,8 @@ def sign(folder: Path, key: Path | None, *, model_signature: bool = False) -> No
                 (fresh / PROVENANCE / name).write_bytes(data)
             if model_signature and key:
                 # The signature has the folder's name, so it is that of the one which is there.
-                _sign_model(target, key, fresh / PROVENANCE / MODEL_SIGNATURE)
+                digests = {name: file.sha256 for name, file in names.items()}
+                _sign_model(target, digests, key, fresh / PROVENANCE / MODEL_SIGNATURE)
 
         before = (provenance / MODEL_SIGNATURE).exists()
         placing.put(target, fill)
@@ -90,16 +94,34 @@ def _by_identity() -> tuple[Sign, str]:
     return make, identity.identity
 
 
-def _sign_model(folder: Path, key: Path, signature: Path) -> None:
-    """The OpenSSF model signature: every file outside `provenance/`, in file mode."""
+def _sign_model(folder: Path, files: Mapping[str, str], key: Path, signature: Path) -> None:
+    """The OpenSSF model signature: every file outside `provenance/`, in file mode.
+
+    Args:
+        folder: the release.
+        files: the sha256 of each of its files, by path. What was signed is compared with it.
+        key: the private key.
+        signature: where the signature goes.
+
+    Raises:
+        SigningError: the library refused, or signed other files.
+    """
     from model_signing import hashing, signing
 
     secret = keys.password()
     hashed = hashing.Config().use_file_serialization()
     hashed.set_ignored_paths(paths=[PROVENANCE])
-    with library("model_signing", SigningError, f"{folder}: the model is not signed"):
+    # Its own walk takes a folder that it may not read for an empty one.
+    hashed.hash = partial(hashed.hash, files_to_hash=[folder / name for name in of_model(files)])
+    what = f"{folder}: the model is not signed"
+    with library("model_signing", SigningError, what):
         config = signing.Config().set_hashing_config(hashed)
         config.use_elliptic_key_signer(
             private_key=key, password=secret.decode() if secret else None
         ).sign(folder, signature)
-        signature.write_bytes(bundle.of_model(signature.read_text(encoding="utf-8")))
+        made = bundle.of_model(signature.read_text(encoding="utf-8"))
+    signed = bundle.payload(bundle.read(made, MODEL_SIGNATURE))
+    stated = document.parse(ModelSignature, signed, MODEL_SIGNATURE)
+    if (wrong := unlike(stated.files, files)) is not None:
+        raise SigningError(f"{what}: {wrong}")
+    signature.write_bytes(made)

@@ -28,7 +28,15 @@ from forge.calibration import record
 from forge.core import foreign
 from forge.core.errors import HallmarkError, ReleaseError
 from forge.core.portable import check_name, check_twins
-from forge.manifest import document, licences, limits, release_list, summaries, sums
+from forge.manifest import (
+    document,
+    licences,
+    limits,
+    model_signature,
+    release_list,
+    summaries,
+    sums,
+)
 from forge.manifest.names import (
     BUNDLES,
     CONTENTS,
@@ -56,8 +64,6 @@ from forge.tensors.tensorfile import Tensor
 MANIFEST = f"{PROVENANCE}/{STATEMENT}"
 LIST = f"{PROVENANCE}/{CONTENTS}"
 RECORD = f"{PROVENANCE}/{record.FILE}"
-# What OpenSSF's model signing leaves out by itself.
-_OF_GIT = frozenset({".gitattributes", ".gitignore"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,8 +200,8 @@ def check_subjects(case: Case) -> str:
     listed = {f"{PROVENANCE}/{name}" for name in (SUMS, TENSORS)}
     built = case.checkpoint | {name: here[name] for name in listed & here.keys()}
     _require_same(MANIFEST, case.manifest.subject, built)
-    if case.model is not None:
-        _require_model(case.model, here)
+    if case.model is not None and (wrong := model_signature.unlike(case.model, here)) is not None:
+        raise ReleaseError(wrong)
     results = case.manifest.results
     beside = {name for name in results.keys() | here.keys() if name.startswith(f"{PROVENANCE}/")}
     for name in sorted({*BESIDE} | beside - apart - {MANIFEST, *SUMMARIES}):
@@ -366,17 +372,6 @@ def check_reproductions(case: Case) -> str:
             f"{len(counted)} of {demands.policy.reproductions} rebuilders demanded{told}"
         )
     return f"{len(counted)} rebuilders, {demands.policy.reproductions} demanded{told}"
-
-
-def _require_model(signed: Mapping[str, str], here: Mapping[str, str]) -> None:
-    """Holds the files outside the provenance to the model signature, which passes over git's."""
-    files = {name: one for name, one in here.items() if name.partition("/")[0] != PROVENANCE}
-    for name in sorted(files.keys() | signed.keys()):
-        if files.get(name) != signed.get(name, files.get(name) if name in _OF_GIT else None):
-            raise ReleaseError(
-                f"{name}: {MODEL_SIGNATURE} is over sha256 {signed.get(name, 'nothing')}, it is "
-                f"{files.get(name, 'not there')}."
-            )
 
 
 @contextmanager
