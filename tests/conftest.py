@@ -15,7 +15,8 @@ from hypothesis import settings
 from forge.calibration import decided, record
 from forge.core import canonical
 from forge.core.commandline import INTERFACE
-from forge.core.store import Result, Store
+from forge.core.results import Result
+from forge.core.store import Store
 from forge.manifest import document
 from forge.manifest.inputs import Inputs, InputSource
 from forge.manifest.names import INPUTS
@@ -214,6 +215,12 @@ def list_inputs(inputs: Path) -> None:
         if (inputs / role).is_dir():
             path = inputs / tensor_list.of_input(role)
             write_list(path, tensorfile.read_checkpoint(inputs / role), tensor_list.by_file)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return Store(tmp_path / "store")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from forge import ledger as ledgers
 from forge import pipeline
 from forge.core import checkout, console, locks
 from forge.core.processes import process
-from forge.core.store import Result
+from forge.core.results import Result
 from forge.inputs import fetch, preflight
 from forge.pipeline import Environment, Job
 from forge.release import summary

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from forge.core import checkout, filesystem
 from forge.core.errors import SourceError, StoreError
 from forge.core.model import mistake
-from forge.core.store import Result, Store
+from forge.core.results import Result
+from forge.core.store import Store
 from forge.manifest.ledger import MOST, Ledger
 from forge.pipeline import Job, Needed, leaves_of
 from forge.recipes import recipe

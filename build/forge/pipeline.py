@@ -36,7 +36,8 @@ from forge.core.files import Kind
 from forge.core.integrity import require_recorded
 from forge.core.libraries import telling
 from forge.core.model import Level
-from forge.core.store import NO_FILE, Leaves, Record, Result, Store
+from forge.core.results import NO_FILE, Leaves, Record, Result
+from forge.core.store import Store
 
 if TYPE_CHECKING:
     from forge.recipes.recipe import Recipe

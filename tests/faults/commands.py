@@ -31,7 +31,8 @@ from forge.__main__ import app as forge
 from forge.__main__ import steps as steps_of_build
 from forge.calibration import calibrate, record
 from forge.core import checkout, commandline, hub_session, placing
-from forge.core.store import Result, Store
+from forge.core.results import Result
+from forge.core.store import Store
 from forge.inputs import fetch
 from forge.manifest import document, provenance, sums
 from forge.manifest.names import MODEL_SIGNATURE, PROVENANCE, SIGNATURES, SUMS

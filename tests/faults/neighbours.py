@@ -28,7 +28,8 @@ from huggingface_hub import constants
 
 from assay import __main__ as assay
 from forge import __main__ as forge
-from forge.core.store import Result, Store
+from forge.core.results import Result
+from forge.core.store import Store
 
 SEED = 14
 WAIT = 0.25  # seconds from a lock that somebody has to his end

@@ -19,7 +19,8 @@ from faults.report import Row
 
 from forge import driver
 from forge.core import filesystem, locks, placing
-from forge.core.store import USED, Store
+from forge.core.results import USED
+from forge.core.store import Store
 from forge.release import folder, remote
 from forge.release.outgoing import Outgoing
 from forge.storekeeping import contents

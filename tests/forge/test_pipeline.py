@@ -14,7 +14,8 @@ from conftest import FACTS, FLAGSHIP
 from forge import pipeline
 from forge.core import canonical, checkout, closure
 from forge.core.errors import NoEnvironmentError
-from forge.core.store import Result, Store
+from forge.core.results import Result
+from forge.core.store import Store
 from forge.inputs import fetch
 from forge.pipeline import STEPS, Job, work_on
 from forge.recipes import recipe
@@ -95,6 +96,8 @@ LEFT = {
     "build/forge/calibration/with_modelopt.py": {"quantize", "graft", "dress", "verify"},
     "build/forge/calibration/with_llmcompressor.py": {"quantize", "graft", "dress", "verify"},
     "build/forge/core/store.py": {"calibrate", "quantize", "graft", "dress"},
+    "build/forge/core/store_folders.py": {"calibrate", "quantize", "graft", "dress"},
+    "build/forge/core/results.py": {"calibrate", "quantize", "graft", "dress"},
     "build/forge/core/integrity.py": {"calibrate", "quantize", "graft", "dress"},
     "build/forge/storekeeping/contents.py": REPORTS,
     "build/forge/core/failures.py": {"calibrate", "quantize", "graft", "dress"},

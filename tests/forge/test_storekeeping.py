@@ -16,7 +16,6 @@ from conftest import FLAGSHIP
 from forge import ledger as ledgers
 from forge.core import console, locks
 from forge.core.errors import FileSystemError, StoreError
-from forge.core.store import Store
 from forge.pipeline import STEPS, Job
 from forge.recipes import recipe
 from forge.storekeeping import contents, fsck, gc, survey
@@ -65,11 +64,6 @@ from forge.storekeeping import gc
 while not Path(sys.argv[2]).exists():
     gc.gc(Store(Path(sys.argv[1])), days=0, calibrations=True, confirm=True)
 """
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture

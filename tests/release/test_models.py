@@ -2,7 +2,7 @@
 
 import pytest
 
-from forge.core.store import Record
+from forge.core.results import Record
 from forge.manifest.inputs import Inputs
 from forge.manifest.provenance import Manifest
 from forge.manifest.release_list import Release

@@ -19,7 +19,7 @@ from forge.manifest.verification import expected, passed, report
 from forge.tensors import tensor_list, weight_errors
 
 if TYPE_CHECKING:
-    from forge.core.store import Result
+    from forge.core.results import Result
     from forge.pipeline import Job, Work
     from forge.tensors.checkpoint import Checkpoint
 

@@ -10,7 +10,7 @@ from forge.container.requirements import Limits
 from forge.container.sandbox import PYTHON, Sandbox, caller, sweep
 from forge.core import walking
 from forge.core.errors import ImageError
-from forge.core.store import Result
+from forge.core.results import Result
 from forge.pipeline import Environment, Job
 
 

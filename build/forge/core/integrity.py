@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from forge.core import console, filesystem
 from forge.core.errors import StoreError
-from forge.core.store import NO_FILE, SHORT, Result, Store
+from forge.core.results import NO_FILE, SHORT, Result
+from forge.core.store import Store
 
 _CHUNK = 1 << 22
 # What became of a result, and how that is told.

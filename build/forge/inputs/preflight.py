@@ -17,7 +17,7 @@ from forge.tensors.configs import CONFIG
 from forge.tensors.plan import head_source
 
 if TYPE_CHECKING:
-    from forge.core.store import Result
+    from forge.core.results import Result
     from forge.pipeline import Job
 
 

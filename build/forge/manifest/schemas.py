@@ -9,7 +9,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from forge.core import checkout, placing
 from forge.core.model import NOT_NULL, Model
-from forge.core.store import Record
+from forge.core.results import Record
 from forge.manifest.bom import Bom
 from forge.manifest.inputs import Inputs
 from forge.manifest.ledger import Ledger

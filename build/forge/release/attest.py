@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from forge.calibration import record
 from forge.core import canonical, checkout, filesystem, machine
 from forge.core.errors import FetchError
-from forge.core.store import Result
+from forge.core.results import Result
 from forge.manifest import document, provenance, sums
 from forge.manifest.inputs import Inputs
 from forge.manifest.names import (

@@ -15,14 +15,14 @@ from forge.core import (
     disk,
     filesystem,
     placing,
-    store,
     system_errors,
     walking,
 )
 from forge.core.errors import FetchError, ManifestError, StoreError
 from forge.core.files import everything_in, hash_files, stamps
 from forge.core.model import Level
-from forge.core.store import Result, Store
+from forge.core.results import Result, stamp
+from forge.core.store import Store
 from forge.manifest import document, provenance, sums
 from forge.manifest.names import (
     ADDED,
@@ -315,7 +315,7 @@ def _edited(target: Path, left: Mapping[str, str], sources: Mapping[str, Path]) 
     moved = {
         name: path
         for name, path in regular.items()
-        if name not in sources or store.stamp(path) != store.stamp(sources[name])
+        if name not in sources or stamp(path) != stamp(sources[name])
     }
     found = hash_files(moved, stamps(moved))
     changed = {name for name, file in found.items() if file.sha256 != left[name]}
@@ -374,5 +374,5 @@ def _is_current(results: Mapping[str, Result], target: Path) -> bool:
     there = {name: target / name for name in walking.files_below(target)}
     sources = _sources(results)
     return there.keys() - (ADDED - sources.keys()) == sources.keys() and all(
-        store.stamp(there[path]) == store.stamp(source) for path, source in sources.items()
+        stamp(there[path]) == stamp(source) for path, source in sources.items()
     )

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from forge.core import locks
-from forge.core.store import APART, MADE, OWNER, USED, Store
+from forge.core.results import USED
+from forge.core.store import Store
+from forge.core.store_folders import APART, MADE, OWNER
 
 _KEY = re.compile("[0-9a-f]{64}")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from forge.core import console, filesystem, locks, system_errors
 from forge.core.errors import FileSystemError, StoreError
 from forge.core.integrity import ASIDE, drop, examined
-from forge.core.store import SHORT, USED, Result, Store, record_of, result_of, unlike
+from forge.core.results import SHORT, USED, Result, record_of, result_of, unlike
+from forge.core.store import Store
 from forge.pipeline import STEPS, leaves_of
 from forge.storekeeping import contents
 

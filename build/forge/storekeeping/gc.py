@@ -20,8 +20,9 @@ from dataclasses import dataclass
 
 from forge.core import console, filesystem, locks
 from forge.core.errors import FileSystemError, StoreError
+from forge.core.results import SHORT
 from forge.core.sizes import size
-from forge.core.store import SHORT, Store
+from forge.core.store import Store
 from forge.manifest.ledger import MOST, Ledger
 from forge.pipeline import STEPS
 from forge.storekeeping import contents

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from forge.core import console, system_errors
 from forge.core.errors import FileSystemError, StoreError
+from forge.core.results import SHORT, USED, Record, record_of
 from forge.core.sizes import size
-from forge.core.store import APART, SHORT, USED, Record, Store, record_of
+from forge.core.store import Store
+from forge.core.store_folders import APART
 from forge.pipeline import STEPS
 from forge.storekeeping import contents
 

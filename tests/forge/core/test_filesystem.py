@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from forge.core.filesystem import CANNOT_LINK, NO_FILE, is_there, link, read, replace
-from forge.core.store import stamp
+from forge.core.results import stamp
 
 
 def test_link_shares_bytes(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from forge.core import canonical, walking
-from forge.core.store import Result
+from forge.core.results import Result
 from forge.manifest.names import DOCUMENTS, PROVENANCE
 from forge.manifest.stored_figures import Declared, Files, Ignore
 from forge.recipes.recipe import Recipe

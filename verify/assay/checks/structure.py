@@ -18,7 +18,7 @@ from assay.checks import declared, reading
 from assay.checks.declared import json_object
 from assay.checks.reading import Reading
 from forge.core.errors import TensorFileError
-from forge.core.store import Result
+from forge.core.results import Result
 from forge.manifest import verification
 from forge.manifest.measured import Figures
 from forge.manifest.names import DOCUMENTS

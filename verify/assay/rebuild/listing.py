@@ -6,7 +6,7 @@ from pathlib import Path
 
 from assay.rebuild.difference import Entry
 from forge.core.errors import ManifestError, TensorFileError
-from forge.core.store import Result
+from forge.core.results import Result
 from forge.manifest import sums
 from forge.manifest.names import SUMS, TENSORS
 from forge.tensors import tensor_list

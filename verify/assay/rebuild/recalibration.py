@@ -16,7 +16,7 @@ from forge import pipeline
 from forge.calibration import record
 from forge.core import console
 from forge.core.errors import CalibrationError
-from forge.core.store import Result
+from forge.core.results import Result
 from forge.pipeline import Job
 
 WORST = 10

@@ -28,7 +28,8 @@ from forge.calibration import record
 from forge.core import canonical, checkout, console, locks, machine, signals
 from forge.core.errors import DifferenceError, FetchError, HallmarkError, ManifestError
 from forge.core.filesystem import delete
-from forge.core.store import Result, Store
+from forge.core.results import Result
+from forge.core.store import Store
 from forge.inputs import fetch
 from forge.manifest import document, limits
 from forge.manifest import provenance as manifests

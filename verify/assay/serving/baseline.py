@@ -11,7 +11,8 @@ from assay.serving.perplexity import Perplexity, Text, score
 from forge import pipeline
 from forge.core import canonical
 from forge.core.errors import EngineError
-from forge.core.store import Result, Store
+from forge.core.results import Result
+from forge.core.store import Store
 
 STEP = "perplexity"
 FILE = "perplexity.json"

@@ -6,7 +6,7 @@ from pathlib import Path
 from assay.serving import baseline, flags, perplexity, smoke
 from assay.serving.perplexity import Text
 from assay.serving.sessions import Checks, Probe
-from forge.core.store import Result
+from forge.core.results import Result
 from forge.manifest import document
 from forge.manifest.inputs import Inputs
 from forge.manifest.names import INPUTS
