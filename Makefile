@@ -1,4 +1,4 @@
-# Thin on purpose: a line a target. Environments are in noxfile.py, the work in build/forge.
+# Thin on purpose: a line a target. What runs where is in noxfile.py, the work in build/forge.
 
 VARIANTS := $(basename $(notdir $(wildcard build/variants/*.toml)))
 PYTHON ?= python3

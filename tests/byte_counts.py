@@ -144,7 +144,7 @@ def main():
     from forge.inputs import fetch
     from forge.pipeline import Job
     from forge.recipes import recipe
-    from forge.release.folder import place
+    from forge.release.placement import place
     from forge.tensors import tensorfile
 
     root, real = Path(sys.argv[1]), "--calibrate" in sys.argv

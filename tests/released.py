@@ -10,7 +10,7 @@ from forge.inputs import fetch
 from forge.pipeline import Job
 from forge.recipes import recipe
 from forge.release import assemble
-from forge.release.folder import place
+from forge.release.placement import place
 
 
 def local_base(folder):

@@ -12,7 +12,7 @@ SOURCES = [
     checkout.ROOT / "noxfile.py",
     *(
         path
-        for part in ("build", "verify", "tests")
+        for part in ("build", "verify", "tests", "tools")
         for path in (checkout.ROOT / part).rglob("*.py")
     ),
 ]

@@ -87,6 +87,7 @@ class Tree:
         self.folder, self.noted = folder, folder / "noted"
         for name in ("noxfile.py", "pyproject.toml"):
             shutil.copy(checkout.ROOT / name, folder / name)
+        shutil.copytree(checkout.ROOT / "tools", folder / "tools")
         shutil.copytree(checkout.LOCKFILES, folder / "lockfiles")
         # `python -m uv` looks here first.
         (folder / "uv").mkdir()
@@ -109,8 +110,11 @@ class Tree:
         file.chmod(0o755)
 
     def stamps(self) -> dict[str, str]:
-        """What environments must have been made from, as the noxfile has it."""
-        code = "import json, noxfile as n; print(json.dumps({x: n.stamp(x) for x in n.LOCKS}))"
+        """What environments must have been made from, as the module has it."""
+        code = (
+            "import json, tools.environments as n; "
+            "print(json.dumps({x: n.stamp(x) for x in n.LOCKS}))"
+        )
         command = [NOX, "-c", code]
         done = subprocess.run(
             command, cwd=self.folder, capture_output=True, encoding="utf-8", check=True
@@ -268,8 +272,8 @@ class TestEnvironment:
     def test_again_with_another_interpreter(self, fresh):
         """One of another version finds none of the packages, which lie in a folder of its name."""
         code = (
-            "import sys, noxfile as n; one = n.stamp('check'); sys.version_info = (3, 99, 0); "
-            "print(one != n.stamp('check'))"
+            "import sys, tools.environments as n; one = n.stamp('check'); "
+            "sys.version_info = (3, 99, 0); print(one != n.stamp('check'))"
         )
         done = subprocess.run(
             [NOX, "-c", code], cwd=fresh.folder, capture_output=True, encoding="utf-8", check=True
@@ -421,20 +425,20 @@ used.unlink()
 # What a session does that is handed a changed lock file between its first and its second command.
 CHANGED_MEANWHILE = """
 import sys
-import noxfile
 from pathlib import Path
+from tools import environments
 
 class Session:
     def log(self, text):
         sys.exit(text)
 
-with noxfile.environments(Session(), "build", "host"):
+with environments.using(Session(), "build", "host"):
     Path("lockfiles/build.txt").write_text("")
-    assert not noxfile.is_made(Path(".nox/build"), noxfile.stamp("build"))
-    with noxfile.environments(Session(), "build", "test"):
-        assert noxfile.HELD == {"build", "host", "test"}
-    assert noxfile.HELD == {"build", "host"}
-assert noxfile.HELD == set()
+    assert not environments.is_made(Path(".nox/build"), environments.stamp("build"))
+    with environments.using(Session(), "build", "test"):
+        assert environments.HELD == {"build", "host", "test"}
+    assert environments.HELD == {"build", "host"}
+assert environments.HELD == set()
 """
 
 
@@ -510,7 +514,7 @@ class TestSeveralAtOnce:
         subprocess.run([NOX, "-c", CHANGED_MEANWHILE], cwd=fresh.folder, check=True, timeout=60)
 
     def test_who_may_not_write_the_lock_shares_it(self, fresh):
-        code = "import noxfile; noxfile.os.close(noxfile.open_lock(noxfile.Path('lock')))"
+        code = "from tools import environments as n; n.os.close(n.open_lock(n.Path('lock')))"
         lock = fresh.folder / "lock"
         lock.touch(mode=0o444)
         subprocess.run([NOX, "-c", code], cwd=fresh.folder, check=True)

@@ -19,7 +19,7 @@ from forge.core.results import Result
 from forge.inputs import fetch, preflight
 from forge.pipeline import Environment, Job
 from forge.release import summary
-from forge.release.folder import look, place, require_apart
+from forge.release.placement import look, place, require_apart
 
 
 class Runner(Protocol):

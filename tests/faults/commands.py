@@ -41,7 +41,7 @@ from forge.manifest.reproduction import Outcome
 from forge.pipeline import Job, Work
 from forge.recipes import recipe
 from forge.release import assemble, card, keys, signing
-from forge.release.folder import place
+from forge.release.placement import place
 
 USERS = "notes.txt"  # a file of the user's own, beside what a command makes
 

@@ -21,7 +21,7 @@ from forge import driver
 from forge.core import filesystem, locks, placing
 from forge.core.results import USED
 from forge.core.store import Store
-from forge.release import folder, remote
+from forge.release import placement, remote
 from forge.release.outgoing import Outgoing
 from forge.storekeeping import contents
 
@@ -107,10 +107,10 @@ def test_a_link_that_writes_through(made, root, monkeypatch):
             shutil.copyfile(source, target)
 
     def put(results, target):
-        for path, source in folder._sources(results).items():
+        for path, source in placement._sources(results).items():
             link(source, target / path)
 
-    monkeypatch.setattr(folder, "_put", put)
+    monkeypatch.setattr(placement, "_put", put)
     wrong = found(TWO_JOBS, made, root)
     assert re.search("^lost: store: .* does not hash to its record$", wrong, re.MULTILINE)
 

@@ -31,7 +31,7 @@ from forge.inputs import fetch
 from forge.pipeline import Job
 from forge.recipes import recipe
 from forge.release import assemble, keys, signing
-from forge.release.folder import place
+from forge.release.placement import place
 
 if TYPE_CHECKING:
     from forge.tensors.checkpoint import Checkpoint

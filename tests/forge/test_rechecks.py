@@ -19,7 +19,7 @@ from forge.core.store import Store
 from forge.inputs import standin
 from forge.pipeline import Job
 from forge.recipes import recipe
-from forge.release.folder import place
+from forge.release.placement import place
 from forge.tensors import tensorfile
 
 

@@ -19,7 +19,7 @@ from forge.manifest.policy import Policy
 from forge.pipeline import Job
 from forge.recipes import recipe
 from forge.release import assemble
-from forge.release.folder import place
+from forge.release.placement import place
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ROWS = ["One line.\n", "\n", " Two lines.\n"]
