@@ -14,10 +14,14 @@ import numpy as np
 from forge.core.errors import QuantizeError
 from forge.tensors.small_floats import (
     BLOCK,
+    E4M3_MAX,
     E4M3_VALUES,
+    SMALLEST_NORMAL,
     Floats,
+    bf16_bits,
     divisor,
     global_scale,
+    nearest_e4m3,
     widen_bf16,
 )
 from forge.tensors.tensorfile import Spec
@@ -25,6 +29,24 @@ from forge.tensors.tensorfile import Spec
 Shape = tuple[int, ...]
 Loader = Literal["modelopt", "compressed-tensors"]
 Maxima = Mapping[str, np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What the scales of blocks or rows can be, as bits, which sort as the scales do.
+
+    Attributes:
+        smallest: the least of all.
+        largest: the greatest of all.
+        zero: what a block or row of zeros has.
+        full: what the block has in which the largest magnitude lies of all weights that share a
+            global scale; None if none is shared.
+    """
+
+    smallest: int
+    largest: int
+    zero: int
+    full: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +60,7 @@ class Format:
         block: the columns of a weight are a multiple of it.
         specs: the tensors that stand for a linear of a shape [rows, columns], in their order.
         scales: how the values of the scale tensors are read, by the last part of their name.
+        stored: what the values of the first of them can be.
         global_scale: what the other two store, of the weight's largest magnitude and of its
             input's; None if each row and each input is scaled by its own.
         scheme: what compressed-tensors' config says of weights and inputs; empty for modelopt.
@@ -49,6 +72,7 @@ class Format:
     block: int
     specs: Callable[[str, Shape], list[Spec]]
     scales: Mapping[str, Callable[[bytes], Floats]]
+    stored: Stored
     global_scale: Callable[[np.float32], np.float32] | None
     scheme: Mapping[str, Any]
 
@@ -56,6 +80,11 @@ class Format:
     def global_scales(self) -> tuple[str, ...]:
         """The last parts of the names of the scales of one value; the first is of each block."""
         return tuple(self.scales)[1:] if self.global_scale else ()
+
+    @property
+    def block_scale(self) -> str:
+        """The last part of the name of the scales of blocks or rows."""
+        return next(iter(self.scales))
 
     def check(self, name: str, dtype: str, shape: Shape) -> None:
         """Refuses a weight that this format cannot hold.
@@ -129,6 +158,24 @@ def _read_f32(data: bytes) -> Floats:
     return np.frombuffer(data, dtype="<f4")
 
 
+def _e4m3_bits(value: float) -> int:
+    return int(nearest_e4m3(np.array([value], dtype=np.float32))[0])
+
+
+def _bf16_bits(value: float | np.float32) -> int:
+    return int(bf16_bits(np.array([value], dtype=np.float32))[0])
+
+
+def _e4m3_blocks(zero: float) -> Stored:
+    """The scales of NVFP4's blocks: a global scale is such that the largest one is 448.
+
+    What the libraries compute for it is 448 within 3%, however their divisions round, and E4M3
+    rounds all from 432 on to 448. What would be zero is replaced or clamped.
+    """
+    full = _e4m3_bits(E4M3_MAX)
+    return Stored(smallest=1, largest=full, zero=_e4m3_bits(zero), full=full)
+
+
 # As llm-compressor 0.14 writes its presets NVFP4 and FP8_DYNAMIC.
 _WEIGHTS = {"dynamic": False, "observer": "memoryless_minmax"}
 _FLOAT4 = {
@@ -136,6 +183,8 @@ _FLOAT4 = {
     "group_size": BLOCK, "scale_dtype": "torch.float8_e4m3fn",
 }  # fmt: skip
 _FLOAT8 = {"num_bits": 8, "type": "float", "symmetric": True}
+
+_LARGEST_BF16 = widen_bf16(np.array([0x7F7F], dtype=np.uint16))[0]
 
 FORMATS: Mapping[tuple[Loader, str], Format] = {
     ("modelopt", "nvfp4"): Format(
@@ -147,6 +196,7 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
         scales={
             "weight_scale": _read_e4m3, "weight_scale_2": _read_f32, "input_scale": _read_f32,
         },
+        stored=_e4m3_blocks(zero=1.0),
         global_scale=global_scale,
         scheme={},
     ),
@@ -161,6 +211,7 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
             "weight_global_scale": _read_f32,
             "input_global_scale": _read_f32,
         },
+        stored=_e4m3_blocks(zero=0.125),
         global_scale=divisor,
         scheme={
             "weights": {**_FLOAT4, **_WEIGHTS},
@@ -174,6 +225,12 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
         block=1,
         specs=_fp8_specs,
         scales={"weight_scale": _read_bf16},
+        stored=Stored(  # a row's largest magnitude / 448; engines may take a subnormal for 0
+            smallest=_bf16_bits(SMALLEST_NORMAL),
+            largest=_bf16_bits(_LARGEST_BF16 / np.float32(E4M3_MAX)),
+            zero=_bf16_bits(2.0**-7),
+            full=None,
+        ),
         global_scale=None,
         scheme={
             "weights": {**_FLOAT8, **_WEIGHTS, "strategy": "channel"},
@@ -181,3 +238,5 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
         },
     ),
 }  # fmt: skip
+# The last parts of the names of all scales of blocks and rows.
+BLOCK_SCALES = frozenset(one.block_scale for one in FORMATS.values())

@@ -117,12 +117,20 @@ class Arriving:
         size: its size in bytes.
         most: the largest header that is read.
         keep: the largest tensor whose bytes are kept, in `small`.
+        extremes: of which tensors, by name, the smallest and the largest bits are kept.
     """
 
     def __init__(
-        self, path: Path, size: int, *, most: int = tensorfile.MAX_HEADER_BYTES, keep: int = 0
+        self,
+        path: Path,
+        size: int,
+        *,
+        most: int = tensorfile.MAX_HEADER_BYTES,
+        keep: int = 0,
+        extremes: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._path, self._size, self._most, self._keep = path, size, most, keep
+        self._extremes = extremes
         self._begin = bytearray()
         self._tensors: list[Tensor] = []
         self.header_bytes = 0
@@ -164,6 +172,11 @@ class Arriving:
             raise self._error or TensorFileError(f"{self._path}: is truncated. Fetch it again.")
         return self._tensors
 
+    @property
+    def extremes(self) -> dict[str, tuple[int, int]]:
+        """The smallest and the largest bits of the tensors that were asked for, by name."""
+        return {one.name: one.extremes for one in self._values if one.extremes is not None}
+
     def _parse(self) -> None:
         begin, first = self._begin, tensorfile.LENGTH_BYTES
         if len(begin) < first:
@@ -179,7 +192,7 @@ class Arriving:
         self._begin = bytearray()
 
     def _look(self, spec: Spec) -> Feed:
-        self._values.append(Values(spec))
+        self._values.append(Values(spec, extremes=self._extremes(spec.name)))
         look = self._values[-1].update
         if spec.nbytes > self._keep:
             return look

@@ -23,10 +23,16 @@ _BLOCK = 1 << 17
 
 
 class Values:
-    """Looks at the values of one tensor, from its front on; integers are always finite."""
+    """Looks at the values of one tensor, from its front on; integers are always finite.
 
-    def __init__(self, spec: Spec) -> None:
+    With `extremes` it also keeps the smallest and the largest bits, read as unsigned numbers. Those
+    of positive floats sort as the floats do, and above them are those of negative ones.
+    """
+
+    def __init__(self, spec: Spec, *, extremes: bool = False) -> None:
         self.name = spec.name
+        self.extremes: tuple[int, int] | None = None
+        self._of_extremes = extremes
         self._spec = spec
         self._limit = _NOT_FINITE.get(spec.dtype)
         self._width = DTYPE_BYTES[spec.dtype]
@@ -73,4 +79,7 @@ class Values:
             magnitudes = bits & self._unsigned.type(self._sign - 1)
             first = int(np.argmax(magnitudes >= limit))
             self._found = self._seen + first, int(bits[first])
+        if self._of_extremes:
+            low, high = self.extremes or (negative, negative)
+            self.extremes = min(low, int(bits.min())), max(high, negative)
         self._seen += bits.size

@@ -620,9 +620,44 @@ for name, tensor, value, reason in (
     ("with_an_infinite_scale", f"{DOWN}.weight_scale_2", b"\0\0\x80\x7f", "holds infinity"),
     ("with_a_scale_that_is_none", f"{DOWN}.weight_scale_2", b"\0\0\xc0\x7f", "holds NaN"),
     ("with_block_scales_that_are_none", f"{DOWN}.weight_scale", b"\x7f", "holds NaN at [0, 0]"),
+    ("with_block_scales_of_zero", f"{DOWN}.weight_scale", b"\0", f"{DOWN}.weight_scale: holds 0.0"),
+    ("with_negative_block_scales", f"{DOWN}.weight_scale", b"\xb8", "holds -1.0, which no build"),
+    ("with_a_block_scale_of_minus_zero", f"{DOWN}.weight_scale", b"\x80", "holds -0.0, which no"),
     ("with_siblings_that_differ", f"{GATE}.weight_scale_2", b"\0\0\x80\x3f", "share their maxima"),
 ):  # fmt: skip
     built(name, lambda bench, t=tensor, v=value: bench.overwrite(t, v), reason)
+
+
+def block_scales(name, module, change, reason):
+    """A case in which all scales of a linear's blocks are others."""
+
+    def spoil(bench):
+        tensor = tensorfile.read_checkpoint(bench.folder)[f"{module}.weight_scale"]
+        bench.overwrite(tensor.name, change(tensor.read()))
+
+    built(f"with_block_scales_{name}", spoil, reason)
+
+
+def at_most(most):
+    return lambda data: bytes(min(one, most) for one in data)
+
+
+for name, module, change, reason in (
+    ("halved", DOWN, lambda d: bytes(max(1, one - 8) for one in d), "its largest scale is 224.0;"),
+    ("of_zeros", DOWN, lambda d: b"\x38" * len(d), "its largest scale is 1.0; of the 1 linear"),
+    ("of_zeros_elsewhere", DOWN, lambda d: b"\x20" * len(d), "its largest scale is 0.125; of the"),
+    ("cut_off", DOWN, at_most(0x7D), f"{DOWN}.weight_scale: its largest scale is 416.0; of"),
+    ("zeroed", DOWN, lambda d: bytes(len(d)), "holds 0.0, which no build stores"),
+):  # fmt: skip
+    block_scales(name, module, change, reason)
+
+
+@case("its largest scale is 416.0; of the 2 linear layer(s) that share this global scale")
+def resigned_built_with_block_scales_of_siblings_cut_off(bench):
+    for module in (GATE, GATE.replace("gate", "up")):
+        tensor = tensorfile.read_checkpoint(bench.folder)[f"{module}.weight_scale"]
+        bench.overwrite(tensor.name, at_most(0x7D)(tensor.read()))
+    bench.rebuilt()
 
 
 def with_record(name, change, reason, *, origin=None):
@@ -809,6 +844,14 @@ for name, change, reason in (
     ),
     ("that_are_words", lambda ls: ls[0].update(squared_error="0"), "is no list of errors"),
     ("of_no_norm", lambda ls: ls[0].pop("squared_norm") and None, "is no list of errors"),
+    ("in_another_order", lambda ls: ls.reverse(), "not in the order and spelling that a build"),
+    (
+        "of_a_linear_that_is_not_zero",
+        lambda ls: next(one for one in ls if one["module"] == DOWN).update(
+            squared_error=0.0, squared_norm=0.0
+        ),
+        f"{DOWN}.weight_scale: holds",
+    ),
 ):
     erring(name, change, reason)
 

@@ -7,12 +7,12 @@ for name, change, reason in (
     (
         "readers_that_can_read_it",
         figures("structure.ignore", readers={"sglang": NONE, "transformers": NONE}),
-        "structure.ignore says of sglang layers=0 first=None, by the stored tensors it is layers=",
+        'structure.ignore: readers.sglang.first is null, the release gives "',
     ),
     (
         "a_reader_too_few",
         figures("structure.ignore", readers={"sglang": {"layers": 5, "first": "a"}}),
-        "structure.ignore says of sglang",
+        'structure.ignore: readers.sglang.first is "a", the release gives "',
     ),
     ("readers_none", figures("structure.ignore", readers={}), "at least 1 item"),
     ("without_readers", without("structure.ignore", "readers"), "readers: Field required"),

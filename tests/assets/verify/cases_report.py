@@ -177,6 +177,70 @@ for name, change, reason in (
 ):
     structure(name, change, reason)
 
+
+# Figures that agree with each other, and not with the release.
+def worst(**changed):
+    def change(report):
+        formats = checked(report, "structure.weights")["measured"]["formats"]
+        formats["nvfp4"].update(changed)
+
+    return change
+
+
+def both(*changes):
+    return lambda report: [change(report) for change in changes]
+
+
+GIVES = "the release gives"
+for name, change, reason in (
+    (
+        "of_tensors_that_there_are_not",
+        both(
+            figures("structure.index", tensors=9),
+            figures("structure.names", expected=9, stored=9),
+            figures("structure.digests", tensors=9),
+            figures("structure.kept", tensors=1, equal=1),
+        ),
+        "its checks disagree on how many tensors are of the head, kept or of quantized",
+    ),
+    (
+        "of_more_bytes",
+        figures("structure.index", bytes=1 << 40, declared=1 << 40),
+        f"structure.index: bytes is 1099511627776, {GIVES}",
+    ),
+    ("of_removed_tensors", figures("structure.names", removed=1), f"removed is 1, {GIVES} 0"),
+    ("of_fewer_files", figures("structure.digests", files=1), f"digests: files is 1, {GIVES}"),
+    ("of_fewer_sources", figures("structure.sources", tensors=1), f"tensors is 1, {GIVES}"),
+    ("of_a_small_head", figures("structure.mtp", bytes=1), f"structure.mtp: bytes is 1, {GIVES}"),
+    ("of_few_bytes_kept", figures("structure.kept", bytes=1), f"kept: bytes is 1, {GIVES}"),
+    ("of_few_scales", figures("structure.scales", scales=1), f"scales is 1, {GIVES}"),
+    ("of_no_siblings", figures("structure.siblings", fused=0), f"fused is 0, {GIVES}"),
+    (
+        "of_any_number_of_devices",
+        figures("structure.parallel", devices={str(n): [] for n in (1, 2, 4, 8, 16)}),
+        "structure.parallel: devices.",
+    ),
+    ("of_nothing_left", figures("structure.ignore", not_quantized=0), f"quantized is 0, {GIVES}"),
+    (
+        "of_a_shorter_list",
+        lambda r: checked(r, "structure.ignore")["measured"]["entries"].update({"config.json": 1}),
+        f"entries.config.json is 1, {GIVES}",
+    ),
+    ("of_one_config", figures("structure.config", files=1), f"config: files is 1, {GIVES} 2"),
+    ("of_files_not_compared", figures("structure.files", compared=1), f"compared is 1, {GIVES}"),
+    ("of_a_smaller_error", worst(relative=0.01), f"formats.nvfp4.relative is 0.01, {GIVES} 0."),
+    ("of_another_worst_linear", worst(module="x"), f'formats.nvfp4.module is "x", {GIVES}'),
+    ("of_zeros", figures("structure.weights", zeros=["x"]), f'zeros.0 is "x", {GIVES} null'),
+):  # fmt: skip
+    structure(name, change, reason)
+
+
+@case(f"structure.scales: scales is 1, {GIVES}")
+def resigned_assay_of_few_scales(bench):
+    """An engine's report has the structural figures as well."""
+    bench.assayed(figures("structure.scales", scales=1))
+
+
 RED = {"image_tokens": 16, "answers": ["Red.", "Red."], "logprob_shift": 0.0}
 for name, change, reason in (
     ("without_perplexity", drop("perplexity"), "perplexity is missing, a check of the level 'all'"),

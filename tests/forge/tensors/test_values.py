@@ -87,3 +87,15 @@ def test_norms_of_zeros_are_legal(tmp_path):
     """This family's are 1 + w."""
     _, arriving = arrive(tmp_path, {"model.norm.weight": np.zeros(8, dtype="u2")})
     assert [line.name for line in arriving.lines()] == ["model.norm.weight"]
+
+
+@pytest.mark.parametrize("size", [1 << 30, 1001, 3])
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "BF16"])
+def test_smallest_and_largest_bits(dtype, size):
+    """Read as unsigned numbers, so that whatever is negative is larger than all that is not."""
+    bits = finite(dtype)
+    values = Values(Spec(name="x", dtype=dtype, shape=bits.shape), extremes=True)
+    data = memoryview(bits.tobytes())
+    for start in range(0, len(data), size):
+        values.update(data[start : start + size])
+    assert values.extremes == (bits.min(), bits.max())

@@ -5,10 +5,8 @@ bytes from its own files, once (:mod:`assay.checks.reading`). What the files bes
 declare is checked in :mod:`assay.checks.declared`.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +26,18 @@ from forge.manifest.stored_figures import (
     Index,
     Kept,
     Names,
-    Parallel,
     Quantized,
     Scales,
     Siblings,
     Sources,
     Weights,
-    Worst,
 )
 from forge.manifest.verification import Check, UnmeasuredError
 from forge.recipes.recipe import Recipe
-from forge.tensors import admission, family, parallel, tensorfile, vllm_names
+from forge.tensors import admission, figures, tensorfile
 from forge.tensors.checkpoint import Checkpoint
 from forge.tensors.configs import CONFIG
+from forge.tensors.family import Config
 from forge.tensors.plan import MTP, Plan
 from forge.tensors.tensorfile import Tensor
 from forge.tensors.weight_errors import Error
@@ -93,7 +90,7 @@ def run(made: Checkpoint, folder: Path, fetched: Result, listed: Listed) -> Foun
         "structure.quantized": lambda: quantized(plan, stored),
         "structure.scales": lambda: scales(seen),
         "structure.siblings": lambda: siblings(plan, seen),
-        "structure.parallel": lambda: devices(made, fetched),
+        "structure.parallel": lambda: figures.devices(recipe, plan, _config(fetched)),
         "structure.ignore": lambda: declared.ignore(recipe, plan, folder, stored),
         "structure.config": lambda: declared.config(recipe, folder),
         "structure.files": lambda: declared.files(made, folder, fetched, seen.files),
@@ -102,6 +99,10 @@ def run(made: Checkpoint, folder: Path, fetched: Result, listed: Listed) -> Foun
     if all(check.passed for check in checks):  # then there are weights to look at
         checks.append(verification.check("structure.weights", recipe, lambda: errors(plan, seen)))
     return Found(checks=checks, errors=seen.errors)
+
+
+def _config(fetched: Result) -> Config:
+    return admission.read_config(fetched.files / "base" / CONFIG)
 
 
 def index(checkpoint: Path, stored: Tensors) -> Index:
@@ -191,20 +192,9 @@ def scales(seen: Reading) -> Scales:
     return Scales(scales=seen.scales, wrong=tuple(wrong))
 
 
-def devices(made: Checkpoint, fetched: Result) -> Parallel:
-    """On how many devices engines can divide it, by the sizes in the base's config."""
-    config = admission.read_config(fetched.files / "base" / CONFIG)
-    found = parallel.table(family.find(config), config, made.plan, made.recipe.serve.devices)
-    return Parallel(devices={str(count): tuple(wrong) for count, wrong in found.items()})
-
-
 def siblings(plan: Plan, seen: Reading) -> Siblings:
     """Linears that engines fuse have equal global scales: an engine takes one of them for all."""
-    fused: dict[str, list[str]] = defaultdict(list)
-    for module, linear in plan.linears.items():
-        for suffix in linear.format.global_scales:
-            fused[f"{vllm_names.fused(module)}.{suffix}"].append(f"{module}.{suffix}")
-    several = {scale: names for scale, names in fused.items() if len(names) > 1}
+    several = figures.fused_scales(plan)
     wrong = [
         scale
         for scale, names in several.items()
@@ -219,21 +209,6 @@ def errors(plan: Plan, seen: Reading) -> Weights:
     Codes in another order, scales of another block, linears or experts that changed places: all of
     them are off by as much as the weight itself, however little a perplexity shows of it.
     """
-    by_format: dict[str, list[Error]] = defaultdict(list)
-    for error in seen.errors:
-        by_format[error.format].append(error)
     if len(seen.errors) != len(plan.linears):
         raise UnmeasuredError(f"{len(seen.errors)} of {len(plan.linears)} linears have an error")
-    worst = {name: max(some, key=lambda one: one.relative) for name, some in by_format.items()}
-    return Weights(
-        formats={
-            name: Worst(
-                linears=len(by_format[name]),
-                module=one.module,
-                # JSON has no infinity.
-                relative=one.relative if isfinite(one.relative) else None,
-            )
-            for name, one in worst.items()
-        },
-        zeros=tuple(error.module for error in seen.errors if error.squared_norm == 0),
-    )
+    return figures.weights(seen.errors)

@@ -14,23 +14,25 @@ from pathlib import Path
 
 import numpy as np
 
+from assay.release import block_scales
 from assay.release.asked import require_told
+from assay.release.figures import Derived
 from assay.release.known import BESIDE
 from forge.calibration import decided, record
 from forge.checkpoint import dress, graft, layout
 from forge.core.errors import ReleaseError
-from forge.manifest.names import ERRORS, PROVENANCE, VERIFICATION, listing_of, original_of
+from forge.manifest.names import ERRORS, PROVENANCE, listing_of, original_of
 from forge.manifest.provenance import Manifest
-from forge.manifest.stored_figures import Ignore
 from forge.manifest.tensor_list import TensorLine
-from forge.manifest.verification import Report
 from forge.recipes.recipe import Recipe
-from forge.tensors import admission, configs, other_names, tensor_list, tensorfile, weight_errors
+from forge.tensors import admission, configs, tensor_list, tensorfile, weight_errors
 from forge.tensors.admission import Offer
 from forge.tensors.configs import CONFIG
+from forge.tensors.family import Config
 from forge.tensors.plan import Plan, head_source, make_plan
 from forge.tensors.small_floats import SMALLEST_NORMAL
 from forge.tensors.tensorfile import DTYPE_BYTES, SUFFIX, Spec, Tensor
+from forge.tensors.weight_errors import Error
 
 Lines = Mapping[str, TensorLine]
 
@@ -44,6 +46,7 @@ class Here:
         tensors: the stored tensors by name, file by file in the order of their data.
         lines: the same by the list of the release, which has their digests.
         numbers: the bytes of the stored tensors that are one number, by name.
+        extremes: the smallest and the largest bits of the scales of blocks and rows, by name.
         record: the tensors of the calibration record, and `maxima` the bytes of each by name.
         data: gives a file of the provenance.
     """
@@ -52,13 +55,14 @@ class Here:
     tensors: Mapping[str, Tensor]
     lines: Lines
     numbers: Mapping[str, bytes]
+    extremes: Mapping[str, tuple[int, int]]
     record: Sequence[Tensor]
     maxima: Mapping[str, bytes]
     data: Callable[[str], bytes]
 
 
-def check(manifest: Manifest, recipe: Recipe, here: Here) -> str:
-    """Compares what is there with what the inputs give.
+def check(manifest: Manifest, recipe: Recipe, here: Here) -> Derived:
+    """Compares what is there with what the inputs give, and returns that.
 
     Raises:
         ReleaseError: naming the first file or tensor that is something else.
@@ -74,12 +78,13 @@ def check(manifest: Manifest, recipe: Recipe, here: Here) -> str:
         path: here.data(f"{PROVENANCE}/{original_of(path)}")
         for path in configs.originals(recipe, fetched)
     }
-    _require_fit(recipe, base, giver, originals, source)
+    config = _require_fit(recipe, base, giver, originals, source)
     plan = make_plan(recipe, base)
     head = {name: giver[name] for name in recipe.mtp.tensors} if source else {}
     _require_layout(_layout(recipe, plan, base, head), here.tensors)
     _require_copied({name: base[name] for name in plan.keep} | head, here.lines)
     _require_scales(plan, here.numbers)
+    block_scales.check(plan, here.extremes, here.numbers)
     placed = [(tensor.file.name, tensor.spec) for tensor in here.tensors.values()]
     made = dress.made(recipe, plan, originals, placed, source)
     _require_files(manifest, recipe, made, here)
@@ -88,29 +93,16 @@ def check(manifest: Manifest, recipe: Recipe, here: Here) -> str:
     require_told("calibrate", told["calibrate"], decided.parameters(recipe, plan, groups))
     require_told("graft", told["graft"], graft.decided(recipe, source))
     _require_record(recipe, plan, here)
-    _require_errors(manifest, recipe, plan, here)
-    kept = len(plan.keep) + len(head)
-    return f"{kept} tensors are those of the inputs, {len(plan.linears)} are packed"
-
-
-def check_readers(report: Report, manifest: Manifest, recipe: Recipe, here: Here) -> None:
-    """Holds what a report says of other readers to how they read the lists of this checkpoint.
-
-    Raises:
-        ReleaseError: the report says something else.
-    """
-    if (said := report.figures(Ignore)) is None:
-        return
-    tensors = [tensor.spec for tensor in here.tensors.values()]
-    linears = configs.linears(tensors, make_plan(recipe, _listed(manifest, "base", here)))
-    config = configs.quantization_config(recipe, configs.ignore_list(recipe, tensors))
-    found = Ignore.read(other_names.mistaken(config, linears))
-    for reader in sorted(found.keys() | said.readers.keys()):
-        if said.readers.get(reader) != found.get(reader):
-            raise ReleaseError(
-                f"{PROVENANCE}/{VERIFICATION}: structure.ignore says of {reader} "
-                f"{said.readers.get(reader)}, by the stored tensors it is {found.get(reader)}."
-            )
+    return Derived(
+        recipe=recipe,
+        plan=plan,
+        head=tuple(head),
+        config=config,
+        stored=here.tensors,
+        built=frozenset(here.checkpoint),
+        fetched=frozenset(fetched),
+        errors=_require_errors(manifest, recipe, plan, here),
+    )
 
 
 def _require_provenance(manifest: Manifest, recipe: Recipe) -> None:
@@ -174,8 +166,8 @@ def _require_fit(
     giver: Lines,
     originals: Mapping[str, bytes],
     source: str | None,
-) -> None:
-    """Asks of the inputs what a build asks of them before it begins."""
+) -> Config | None:
+    """Asks of the inputs what a build asks of them before it begins; the base's config."""
     offer = _offer("base", base, originals)
     if source == "donor":
         admission.admit(recipe, offer, _offer("donor", giver, originals))
@@ -186,6 +178,7 @@ def _require_fit(
     if offer.config is not None:
         digests = {name: line.sha256 for name, line in base.items()}
         admission.require_tied(offer.config, digests)
+    return offer.config
 
 
 def _offer(role: str, lines: Lines, originals: Mapping[str, bytes]) -> Offer:
@@ -298,12 +291,14 @@ def _require_record(recipe: Recipe, plan: Plan, here: Here) -> None:
         )
 
 
-def _require_errors(manifest: Manifest, recipe: Recipe, plan: Plan, here: Here) -> None:
+def _require_errors(
+    manifest: Manifest, recipe: Recipe, plan: Plan, here: Here
+) -> tuple[Error, ...]:
     """Holds the errors that the assay took to the linears, and to what their formats round."""
     name = f"{PROVENANCE}/{ERRORS}"
     level = manifest.predicate.build_definition.internal_parameters.verified
     if level == "none":
-        return
+        return ()
     if name not in manifest.results:
         raise ReleaseError(f"{name}: is not there, though the build was verified.")
     try:
@@ -322,3 +317,10 @@ def _require_errors(manifest: Manifest, recipe: Recipe, plan: Plan, here: Here) 
                 f"{name}: {module} is off by {relative:.2g} in {kind}; by the recipe it is "
                 f"{linear.format.name}, off by {most} at most."
             )
+    for one in errors:
+        if one.squared_norm == 0:
+            block_scales.require_zeros(plan.linears[one.module], here.extremes)
+    ordered = tuple(sorted(errors, key=lambda one: one.module))
+    if weight_errors.lines(ordered).encode() != here.data(name):
+        raise ReleaseError(f"{name}: is not in the order and spelling that a build writes.")
+    return ordered

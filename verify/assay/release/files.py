@@ -13,6 +13,7 @@ from forge.core import foreign
 from forge.manifest.limits import MIB, most_of
 from forge.manifest.names import PROVENANCE
 from forge.tensors import tensorfile
+from forge.tensors.formats import BLOCK_SCALES
 from forge.tensors.tensor_list import Arriving
 
 MOST_HEADER = 16 * MIB  # of a file with tensors; those of the largest checkpoints have one or two
@@ -38,6 +39,11 @@ class Stored:
         """The bytes of the tensors that are one number, by name."""
         small = {} if self.tensors is None else self.tensors.small
         return {name: bytes(data) for name, data in small.items()}
+
+    @property
+    def extremes(self) -> Mapping[str, tuple[int, int]]:
+        """The smallest and the largest bits of the scales of blocks and rows, by tensor."""
+        return {} if self.tensors is None else self.tensors.extremes
 
 
 @dataclass(kw_only=True)
@@ -66,7 +72,9 @@ class Reader:
         within = name.partition("/")[0] == PROVENANCE
         if name.endswith(tensorfile.SUFFIX):
             most = min(MOST_HEADER, MOST_HEADERS - self._headers)
-            tensors = Arriving(self.folder / name, file.size, most=most, keep=SMALL)
+            tensors = Arriving(
+                self.folder / name, file.size, most=most, keep=SMALL, extremes=_scales_blocks
+            )
             digest, kept = sha256(), list[bytes]()
             keep = [kept.append] if within else []
             file.pour(digest.update, tensors.update, *keep)
@@ -81,6 +89,10 @@ class Reader:
         digest = sha256()
         file.pour(digest.update)
         return Stored(sha256=digest.hexdigest())
+
+
+def _scales_blocks(tensor: str) -> bool:
+    return tensor.rpartition(".")[2] in BLOCK_SCALES
 
 
 def _of(data: bytes) -> Stored:

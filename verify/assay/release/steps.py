@@ -14,6 +14,7 @@ from assay.release import (
     chain,
     derived,
     expectations,
+    figures,
     policy,
     rebuilders,
     recorded,
@@ -104,7 +105,7 @@ class Case:
     source: source_tree.Compared = field(init=False)
     tensors: Mapping[str, Tensor] = field(init=False)
     recipe: Recipe = field(init=False)
-    here: derived.Here = field(init=False)
+    made: figures.Derived = field(init=False)
     report: Report = field(init=False)
 
     @property
@@ -124,8 +125,17 @@ class Case:
     @property
     def numbers(self) -> dict[str, bytes]:
         """The bytes of the stored tensors that are one number, by name."""
-        stored = [one for name, one in self.files.items() if name in self.checkpoint]
-        return {name: data for one in stored for name, data in one.numbers.items()}
+        return {name: data for one in self._built for name, data in one.numbers.items()}
+
+    @property
+    def extremes(self) -> dict[str, tuple[int, int]]:
+        """The smallest and the largest bits of the stored scales of blocks and rows, by name."""
+        return {name: bits for one in self._built for name, bits in one.extremes.items()}
+
+    @property
+    def _built(self) -> Sequence[Stored]:
+        built = self.checkpoint
+        return [one for name, one in self.files.items() if name in built]
 
     @property
     def record(self) -> Sequence[Tensor]:
@@ -288,14 +298,15 @@ def check_contents(case: Case) -> str:
         checkpoint=case.checkpoint,
         tensors=case.tensors,
         numbers=case.numbers,
+        extremes=case.extremes,
         record=case.record,
         maxima=case.files[RECORD].numbers,
         lines=tensor_list.parse(case.data(listed), listed),
         data=case.data,
     )
-    case.here = here
     with _derived_here(case.manifest):
-        return derived.check(case.manifest, case.recipe, here)
+        case.made = derived.check(case.manifest, case.recipe, here)
+    return case.made.told
 
 
 def check_expected(case: Case) -> str:
@@ -320,7 +331,7 @@ def check_verification(case: Case) -> str:
         policy=case.demands.policy,
     )
     with _derived_here(case.manifest):
-        derived.check_readers(case.report, case.manifest, case.recipe, case.here)
+        figures.check(case.report, case.made, path)
     return policy.told(case.report)
 
 
