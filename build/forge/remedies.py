@@ -209,10 +209,14 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
     ),
     # Verifying a release
     "whom-to-trust": (
-        "Name one: KEY=<public key>, or IDENTITY=<who> and ISSUER=<who vouches>, or UNSIGNED=1 if "
-        "nobody is to vouch for it.",
-        "Name one: `--key <public key>`, or `--identity <who>` and `--issuer <who vouches>`, or "
-        "`--unsigned` if nobody is to vouch for it.",
+        "Name one: KEY=<public key>, or IDENTITY=<who> and ISSUER=<who vouches>, a POLICY=<file> "
+        "that has keys, or UNSIGNED=1 if nobody is to vouch for it.",
+        "Name one: `--key <public key>`, or `--identity <who>` and `--issuer <who vouches>`, a "
+        "`--policy <file>` that has keys, or `--unsigned` if nobody is to vouch for it.",
+    ),
+    "no-commit-here": (
+        "Verify in a clone that git can read, or leave COMMIT out, and `commit` in the policy.",
+        "Verify in a clone that git can read, or leave `--commit` out, and `commit` in the policy.",
     ),
     "take-rehearsal": (
         "If a rehearsal is what you expect, say REHEARSAL=1, or name its builder in the policy.",

@@ -40,13 +40,31 @@ def test_a_number_of_rebuilders_has_bounds(of_two, count, file):
         policy.demanded(of_two if file else None, rehearsal=False, reproduced=count)
 
 
+NUMBERS = {
+    "reproductions": ("-1", "1001", "1.0"),
+    "max_age_days": ("0", "-1", "36501", "1.5"),
+    "max_rebuild_age_days": ("0", "-1", "36501", "1.5"),
+    "max_perplexity_ratio": ("-1", "0", "0.0", "-0.0", "100.1", "5e-400"),
+}
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999", "1" + "0" * 400, "true", "'1'"])
+@pytest.mark.parametrize("key", [*NUMBERS, "min_acceptance"])
+def test_numbers_of_a_policy_are_finite_numbers(tmp_path, key, value):
+    """A demand that everything meets is no demand."""
+    text = f"[{value}]" if key == "min_acceptance" else value
+    (tmp_path / "policy.toml").write_text(f"{key} = {text}", encoding="utf-8")
+    with pytest.raises(ReleaseError, match=rf"policy.toml: {key}(\.0)?: "):
+        policy.read(tmp_path / "policy.toml")
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        "reproductions = -1", "reproductions = 1001", "reproductions = inf", "reproductions = 1.0",
-        "reproductions = true", "rebuild_commits = ['main']", "rebuild_commits = ['']",
-        "min_acceptance = [nan]", "min_acceptance = [1.5]", "min_acceptance = [-0.1]",
-        "max_perplexity_ratio = -1", "max_perplexity_ratio = 0",
+        *(f"{key} = {value}" for key, values in NUMBERS.items() for value in values),
+        "rebuild_commits = ['main']", "rebuild_commits = ['']", "min_acceptance = [1.5]",
+        "min_acceptance = [-0.1]", f"min_acceptance = {[0.5] * 17}", "builders = []",
+        "builders = ['']", f"builders = ['{'a' * 301}']",
     ],
 )  # fmt: skip
 def test_numbers_of_a_policy_have_bounds(tmp_path, text):

@@ -9,7 +9,7 @@ import pytest
 from conftest import FLAGSHIP
 
 from assay.release import expectations, policy, verify
-from forge.core import canonical
+from forge.core import canonical, checkout
 from forge.core.errors import ReleaseError
 from forge.manifest import provenance
 from forge.manifest.policy import KNOWN_BUILDERS, Expected, Policy
@@ -146,10 +146,22 @@ def manifest_of(bench):
 def test_a_commit_with_further_changes_is_not_that_commit(bench):
     bench.edit("provenance/provenance.json", committed(changes=True))
     with pytest.raises(ReleaseError, match=f"is '{COMMIT} with further changes', expected"):
-        expectations.check([Expected(commit=COMMIT)], manifest_of(bench), DIGEST, [])
+        expectations.check([Expected(commit=COMMIT)], manifest_of(bench), DIGEST, [], None)
     bench.edit("provenance/provenance.json", committed())
-    told = expectations.check([Expected(commit=COMMIT)], manifest_of(bench), DIGEST, [])
+    told = expectations.check([Expected(commit=COMMIT)], manifest_of(bench), DIGEST, [], None)
     assert told == [f"commit {COMMIT}"]
+
+
+def test_a_commit_where_there_is_no_git(bench, demands, monkeypatch):
+    """What the manifest says of itself is not what was looked at."""
+    bench.restate(committed())
+    monkeypatch.setattr(checkout, "commit", lambda: ("unknown", False))
+    why = f"commit {COMMIT} is expected, and git names no commit here, so nobody looked"
+    with pytest.raises(ReleaseError, match=f"expected: {why}") as told:
+        verdict(bench, demands, commit=COMMIT)
+    assert told.value.remedy == "no-commit-here"
+    _, verified = verdict(bench, demands)
+    assert "which commit built it" in verified
 
 
 @pytest.mark.parametrize(
@@ -172,11 +184,11 @@ def test_revision_of_the_base(bench, uris, found):
     bench.edit("provenance/provenance.json", change)
     wanted = [Expected(revision=COMMIT)]
     if found is None:
-        told = expectations.check(wanted, manifest_of(bench), DIGEST, [])
+        told = expectations.check(wanted, manifest_of(bench), DIGEST, [], None)
         assert told == [f"revision of the base {COMMIT}"]
     else:
         with pytest.raises(ReleaseError, match=f"base is '{found}.*', expected is '{COMMIT}'"):
-            expectations.check(wanted, manifest_of(bench), DIGEST, [])
+            expectations.check(wanted, manifest_of(bench), DIGEST, [], None)
 
 
 def test_a_build_may_be_too_old(bench):

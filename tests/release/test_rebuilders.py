@@ -1,5 +1,6 @@
 """Statements of rebuilders: only after a rebuild that succeeded, counted by distinct keys."""
 
+import datetime
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from conftest import FLAGSHIP
 
 from assay.rebuild import reproduce
 from assay.release import rebuilders, trust, verify
@@ -219,6 +221,169 @@ def test_a_key_with_two_ids_is_none(*, good, demands, attested, rebuilder, tmp_p
         statements.append(made.rename(tmp_path / f"{name}.json"))
     with pytest.raises(ReleaseError, match=r"0 of 1 .* states 2 ids: https://a.org, https://b.org"):
         verdict(good, demands, 1, statements[::-1] if backwards else statements, [one])
+
+
+@pytest.fixture
+def of_policy(good, attested):
+    """The last line of a verification by a policy that names rebuilders, and perhaps more."""
+
+    def told(holders, statements=None, **tables):
+        entries = [
+            {
+                "name": path.name,
+                "sha256": keys.signer(path).public_key.keyid,
+                "pem": path.with_name(f"{path.name}.pub").read_text(encoding="utf-8"),
+                **also,
+            }
+            for path, also in holders
+        ]
+        wanted = Policy.model_validate_json(
+            json.dumps({"builders": KNOWN_BUILDERS, "rebuilders": entries, **tables})
+        )
+        by = trust.publisher(wanted, key=None if wanted.keys else good.key.with_name("key.pub"))
+        said = []
+        verify.verify(
+            good.folder,
+            Demands(
+                trust=by,
+                policy=wanted,
+                statements=statements or [attested(path) for path, _ in holders],
+                rebuilders=trust.rebuilders(wanted, []),
+            ),
+            said.append,
+        )
+        return said[-1]
+
+    return told
+
+
+def revoked(key, **also):
+    return [{"sha256": keys.signer(key).public_key.keyid, "reason": "it was lost", **also}]
+
+
+PAST, FUTURE = "2020-01-01", "2090-01-01"
+
+
+def test_rebuilders_of_a_policy(of_policy, rebuilder):
+    both = [(rebuilder("one"), {}), (rebuilder("two"), {"since": PAST, "until": FUTURE})]
+    told = of_policy(both, reproductions=2, max_rebuild_age_days=1)
+    assert told.endswith("reproductions: 2 rebuilders, the last 0 days ago, 2 demanded")
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"since": FUTURE}, r"is by key \w+, which counts from 2090-\S+ on"),
+        ({"until": PAST}, r"is by key \w+, which counts until 2020-\S+"),
+        ({"id": "https://a.org"}, "states urn:hall.*, the policy has https://a.org for its key"),
+    ],
+)
+def test_a_rebuilder_who_does_not_count_by_the_policy(of_policy, rebuilder, entry, reason):
+    with pytest.raises(ReleaseError, match=f"0 of 1 rebuilders demanded; .*{reason}"):
+        of_policy([(rebuilder("one"), entry)], reproductions=1)
+
+
+@pytest.mark.parametrize(
+    ("entry", "counts"), [({}, False), ({"since": PAST}, False), ({"since": FUTURE}, True)]
+)
+def test_a_rebuilder_whose_key_is_revoked(of_policy, rebuilder, entry, counts):
+    one = rebuilder("one")
+    asked = {"reproductions": 1, "revoked": revoked(one, **entry)}
+    if counts:
+        assert of_policy([(one, {})], **asked).endswith("1 rebuilders, 1 demanded")
+        return
+    with pytest.raises(ReleaseError, match=r"0 of 1 .* which was revoked.*: it was lost"):
+        of_policy([(one, {})], **asked)
+
+
+def test_a_revoked_key_of_an_option_is_revoked(good, demands, attested, rebuilder):
+    one = rebuilder("one")
+    wanted = Policy.model_validate_json(
+        json.dumps({"builders": KNOWN_BUILDERS, "reproductions": 1, "revoked": revoked(one)})
+    )
+    with pytest.raises(ReleaseError, match="0 of 1 .* which was revoked: it was lost"):
+        verify.verify(
+            good.folder,
+            replace(
+                demands,
+                policy=wanted,
+                statements=[attested(one)],
+                rebuilders=[trust.by_key(one.with_name("one.pub"))],
+            ),
+            lambda _: None,
+        )
+
+
+def test_another_key_of_the_publisher_does_not_count(good, attested, rebuilder):
+    """A publisher's second key, which has not signed this release, is not somebody else's."""
+    other = rebuilder("other")
+    own = [
+        {
+            "name": path.name,
+            "sha256": keys.signer(path).public_key.keyid,
+            "pem": path.with_name(f"{path.name}.pub").read_text(encoding="utf-8"),
+            "variants": [FLAGSHIP],
+        }
+        for path in (good.key, other)
+    ]
+    wanted = Policy.model_validate_json(
+        json.dumps({"builders": KNOWN_BUILDERS, "reproductions": 1, "keys": own})
+    )
+    with pytest.raises(ReleaseError, match="0 of 1 .* is by the publisher of the release"):
+        verify.verify(
+            good.folder,
+            Demands(
+                trust=trust.publisher(wanted),
+                policy=wanted,
+                statements=[attested(other)],
+                rebuilders=[trust.by_key(other.with_name("other.pub"))],
+            ),
+            lambda _: None,
+        )
+
+
+def test_the_newest_statement_may_be_too_old():
+    """Of all that count, the newest; of none, there is no newest."""
+    old, new = (
+        (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=days, hours=1)).isoformat()
+        for days in (40, 20)
+    )
+    policy = Policy(max_rebuild_age_days=20)
+    with pytest.raises(ReleaseError, match="rebuilt at .*, 20 days ago; at most 20 are taken; why"):
+        rebuilders.require_enough({"a": old, "b": new}, ["why"], policy)
+    policy = Policy(max_rebuild_age_days=21)
+    told = rebuilders.require_enough({"a": old, "b": new}, [], policy)
+    assert told == "2 rebuilders, the last 20 days ago, 0 demanded"
+    with pytest.raises(
+        ReleaseError, match="none rebuilt it, and the policy demands a rebuild; why"
+    ):
+        rebuilders.require_enough({}, ["why"], policy)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_rebuilder_counts_with_the_newest_statement(*, good, attested, rebuilder, backwards):
+    one = rebuilder("one")
+    path = attested(one)
+    statement = json.loads(bundle.payload(bundle.read(path.read_bytes(), "it")))
+    release = rebuilders.Rebuildable(
+        files={each["name"]: each["digest"]["sha256"] for each in statement["subject"]},
+        tensors=statement["predicate"]["compared"]["tensors"],
+        manifest_sha256=statement["predicate"]["manifest"]["digest"]["sha256"],
+        finished="2020-01-01T00:00:00+00:00",
+        commit=statement["predicate"]["commit"],
+        builder="urn:hallmark:builder:host",
+        signed_by=keys.signer(good.key).public_key.keyid,
+        policy=Policy(),
+    )
+    times = [f"{year}-01-01T00:00:00+00:00" for year in (2021, 2023, 2022)]
+    statements = [
+        spoiled(shutil.copy(path, path.with_name(str(number))), one, said(finishedOn=time))
+        for number, time in enumerate(times)
+    ]
+    trusted = [trust.by_key(one.with_name("one.pub"))]
+    given = statements[::-1] if backwards else statements
+    counted, refused = rebuilders.check(given, trusted, release)
+    assert (list(counted.values()), refused) == ([times[1]], [])
 
 
 def test_what_was_compared_is_signed_whatever_comes_of_the_folder(

@@ -15,7 +15,7 @@ from forge import ledger as ledgers
 from forge import pipeline, remedies
 from forge.core import canonical, commandline, console, filesystem, placing
 from forge.core import checkout as here
-from forge.core.errors import DifferenceError, ReleaseError, VerificationError
+from forge.core.errors import DifferenceError, VerificationError
 from forge.core.store import Store
 from forge.manifest import sums, verification
 from forge.manifest.names import SUMS, TENSORS
@@ -155,12 +155,6 @@ def verify_a_release(
     from assay.release import policy as policies
     from assay.release import verify as verify_release
 
-    if sum([key is not None, identity is not None and issuer is not None, unsigned]) != 1:
-        raise ReleaseError(
-            "whom to trust must be named, and once: the publisher's key, the identity that signed, "
-            "or nobody.",
-            remedy="whom-to-trust",
-        )
     stated = expectations.stated(
         variant=variant,
         digest=digest,
@@ -172,11 +166,7 @@ def verify_a_release(
     given = [one for one in (key, policy, *(statement or ()), *(rebuilder or ())) if one]
     policies.require_outside(folder, given)
     demands = policies.demanded(policy, rehearsal=rehearsal, reproduced=reproduced)
-    trusted: trust.Trust | None = None
-    if key is not None:
-        trusted = trust.by_key(key)
-    elif identity is not None and issuer is not None:
-        trusted = trust.Identity(identity=identity, issuer=issuer)
+    trusted = trust.publisher(demands, key=key, identity=identity, issuer=issuer, unsigned=unsigned)
     found = verify_release.verify(
         filesystem.real(folder),
         steps.Demands(
@@ -184,7 +174,7 @@ def verify_a_release(
             policy=demands,
             stated=stated,
             statements=statement or (),
-            rebuilders=[trust.by_key(path) for path in rebuilder or ()],
+            rebuilders=trust.rebuilders(demands, rebuilder or ()),
         ),
         tables.say,
     )

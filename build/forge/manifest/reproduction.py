@@ -14,6 +14,11 @@ PREDICATE_TYPE: Final = "urn:hallmark:reproduction:v1"
 # The id of one who states none: this, and the first digits of the key's name.
 REBUILDER: Final = "urn:hallmark:rebuilder:"
 Count = Annotated[int, Field(gt=0)]
+RebuilderId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,200}$"),
+    Field(description="A URI."),
+]
 
 
 class Compared(Model):
@@ -44,9 +49,7 @@ class Outcome(Model):
 class Rebuilder(Model):
     """Who rebuilt."""
 
-    id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,200}$")] = (
-        Field(description="A URI.")
-    )
+    id: RebuilderId
 
 
 class Rebuilt(InToto):
@@ -65,6 +68,11 @@ class Reproduction(Statement[Rebuilt]):
     """A rebuilder's statement about the files that came out of a rebuild."""
 
     predicate_type: Literal["urn:hallmark:reproduction:v1"]
+
+
+def same_id(one: str) -> str:
+    """An id as it is compared: spellings that a reader takes for one are one."""
+    return one.casefold().rstrip("/")
 
 
 def reproduction(files: Mapping[str, str], predicate: Rebuilt) -> Reproduction:

@@ -109,12 +109,17 @@ def public(path: Path) -> SSlibKey:
     Raises:
         SigningError: it is no public key of ECDSA P-256.
     """
+    return parse_public(_read(path), str(path))
+
+
+def parse_public(data: bytes, where: str) -> SSlibKey:
+    """As :func:`public`, of the bytes of what `where` names."""
     try:
-        key = load_pem_public_key(_read(path))
+        key = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise SigningError(f"{path}: is no public key in PEM, or of an unknown curve.") from error
+        raise SigningError(f"{where}: is no public key in PEM, or of an unknown curve.") from error
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
-        raise SigningError(f"{path}: is no key of ECDSA P-256.")
+        raise SigningError(f"{where}: is no key of ECDSA P-256.")
     return _key(key)
 
 

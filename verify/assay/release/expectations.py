@@ -35,7 +35,11 @@ def stated(*, formats: str | None, **keys: str | None) -> Expected:
 
 
 def check(
-    expected: Sequence[Expected], manifest: Manifest, digest: str, lines: Iterable[TensorLine]
+    expected: Sequence[Expected],
+    manifest: Manifest,
+    digest: str,
+    lines: Iterable[TensorLine],
+    doubt: str | None,
 ) -> list[str]:
     """Compares a release with all that is expected of it.
 
@@ -44,6 +48,7 @@ def check(
         manifest: what the release states.
         digest: the sha256 of the manifest's file.
         lines: the tensors that are stored.
+        doubt: why nobody knows that the code is that of the commit which is stated, if so.
 
     Returns:
         What is as expected, a few words each.
@@ -62,6 +67,10 @@ def check(
             told[_since(manifest.finished, one.since)] = None
         if one.commit is not None:
             told[_same("commit", _commit(manifest), one.commit)] = None
+            if doubt is not None:
+                raise ReleaseError(
+                    f"commit {one.commit} is expected, and {doubt}.", remedy="no-commit-here"
+                )
         if one.revision is not None:
             told[_same("revision of the base", _revision(manifest), one.revision)] = None
         if one.formats is not None:
@@ -83,20 +92,18 @@ def check_age(manifest: Manifest, days: int) -> str:
     return f"built {max(age.days, 0)} days ago"
 
 
-def unstated(
-    expected: Sequence[Expected], *, max_age_days: int | None, signed: bool, rebuilders: int
-) -> list[str]:
+def unstated(expected: Sequence[Expected], *, aged: bool, signed: bool, rebuilt: bool) -> list[str]:
     """What nothing that was stated establishes of a release, a few words each."""
     exact = _any(expected, "digest")
     missing = {
         "which variant it is": not (exact or _any(expected, "variant")),
         "which build of it": not exact,
-        "how fresh it is": not (exact or _any(expected, "since") or max_age_days is not None),
+        "how fresh it is": not (exact or _any(expected, "since") or aged),
         "which commit built it": not (exact or _any(expected, "commit")),
         "which revision of the base it was made from": not (exact or _any(expected, "revision")),
         "which formats it has": not (exact or _any(expected, "formats")),
         "who made it": not signed,
-        "that others can rebuild it": not rebuilders,
+        "that others can rebuild it": not rebuilt,
     }
     return [words for words, is_missing in missing.items() if is_missing]
 

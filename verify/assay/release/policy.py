@@ -5,6 +5,7 @@ the assay found, `verification.json`, must meet the recipe first and then the po
 for more than the recipe, never for less.
 """
 
+import datetime
 import json
 import os
 import tomllib
@@ -50,12 +51,14 @@ def demanded(path: Path | None, *, rehearsal: bool, reproduced: int | None = Non
         reproduced: how many rebuilders are demanded.
 
     Raises:
-        ReleaseError: it cannot be read, an option would loosen it, or a number is out of bounds.
+        ReleaseError: it cannot be read or has expired, an option would loosen it, or a number is
+            out of bounds.
     """
     if path is None:
         policy = Policy(builders=KNOWN_BUILDERS) if rehearsal else Policy()
     else:
         policy = read(path)
+        _require_current(policy, path)
     if reproduced is not None:
         if not 0 <= reproduced <= MOST_REBUILDERS:
             raise ReleaseError(
@@ -73,6 +76,15 @@ def demanded(path: Path | None, *, rehearsal: bool, reproduced: int | None = Non
             f"{', '.join(REHEARSALS.values())}, in its `builders`, or use another policy."
         )
     return policy
+
+
+def _require_current(policy: Policy, path: Path) -> None:
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    if policy.expires is not None and now >= policy.expires:
+        raise ReleaseError(
+            f"{path}: expired at {policy.expires}, so it may lack what was revoked since. Take the "
+            "newer one from the publisher."
+        )
 
 
 def require_outside(folder: Path, paths: Iterable[Path]) -> None:

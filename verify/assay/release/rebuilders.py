@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from assay.release import publisher
 from assay.release.trust import Key
 from forge.core import canonical, foreign, placing
 from forge.core.errors import DifferenceError, ManifestError, ReleaseError, SigningError
 from forge.manifest import document, limits
 from forge.manifest.names import STATEMENT
-from forge.manifest.policy import KNOWN_BUILDERS
+from forge.manifest.policy import KNOWN_BUILDERS, Policy
 from forge.manifest.reproduction import (
     REBUILDER,
     Outcome,
@@ -23,6 +24,7 @@ from forge.manifest.reproduction import (
     Rebuilt,
     Reproduction,
     reproduction,
+    same_id,
 )
 from forge.manifest.statement import digests, resource
 from forge.release import bundle, keys
@@ -41,18 +43,31 @@ class Rebuildable:
         tensors: how many tensors they hold.
         manifest_sha256: the digest of the release's manifest.
         finished: when the build ended.
-        commits: those that a rebuild may have been made with.
+        commit: the one that it was built with, if any.
         builder: the publisher's builder id.
-        not_by: the key of the publisher, whose own rebuild is no second opinion.
+        signed_by: the key that signed it, if it was one.
+        policy: says which other commits count, and what it knows of keys. The publisher's own
+            rebuild is no second opinion, whichever of their keys signs it.
     """
 
     files: Mapping[str, str]
     tensors: int
     manifest_sha256: str
     finished: str
-    commits: Sequence[str]
+    commit: str | None
     builder: str
-    not_by: str | None
+    signed_by: str | None
+    policy: Policy
+
+    @property
+    def commits(self) -> list[str]:
+        """Those that a rebuild may have been made with."""
+        return [*([self.commit] if self.commit else []), *self.policy.rebuild_commits]
+
+    @property
+    def publishers(self) -> set[str | None]:
+        """The keys of who publishes."""
+        return {self.signed_by, *(one.sha256 for one in self.policy.keys)}
 
 
 def attest_reproduction(
@@ -115,23 +130,18 @@ def _own(keyid: str) -> str:
     return f"{REBUILDER}{keyid[:16]}"
 
 
-def _same_id(one: str) -> str:
-    """An id as it is compared: spellings that a reader takes for one are one."""
-    return one.casefold().rstrip("/")
-
-
 def _not_own(stated: str, keyid: str) -> str | None:
     """Whose id it is, if it cannot be that of the one who has a key."""
-    if _same_id(stated) in map(_same_id, KNOWN_BUILDERS):
+    if same_id(stated) in map(same_id, KNOWN_BUILDERS):
         return "is the id of a builder that publishes"
-    if _same_id(stated).startswith(REBUILDER) and _same_id(stated) != _own(keyid):
+    if same_id(stated).startswith(REBUILDER) and same_id(stated) != _own(keyid):
         return "is the id of another key"
     return None
 
 
 def check(
     statements: Sequence[Path], rebuilders: Sequence[Key], release: Rebuildable
-) -> tuple[set[str], list[str]]:
+) -> tuple[dict[str, str], list[str]]:
     """Which rebuilders have signed that these very files came out of this manifest.
 
     A rebuilder is an identity and a key: two keys with one id count once, and a key that states
@@ -143,27 +153,65 @@ def check(
         release: what they must be about.
 
     Returns:
-        The ids that count, and why each other statement does not.
+        The ids that count, each with the time of its newest statement, and why each other
+        statement does not.
     """
-    stated: dict[str, set[str]] = defaultdict(set)
+    stated: dict[str, dict[str, str]] = defaultdict(dict)
     refused = []
     for path in statements:
         try:
             found, by = _read(path, rebuilders)
             _require_of(path, found, release)
             _require_other(path, found, by, release)
-            stated[by].add(_same_id(found.predicate.builder.id))
+            _require_known(path, found, by, release)
         except (ReleaseError, ManifestError) as error:
             refused.append(str(error))
-    counted: set[str] = set()
-    for by, ids in sorted(stated.items()):
-        if len(ids) > 1:
-            refused.append(f"key {by} states {len(ids)} ids: {', '.join(sorted(ids))}.")
-        elif ids <= counted:
-            refused.append(f"key {by} states the id of another rebuilder, {', '.join(ids)}.")
+            continue
+        said = found.predicate
+        name = same_id(said.builder.id)
+        stated[by][name] = max(said.finished_on, stated[by].get(name, ""))
+    counted: dict[str, str] = {}
+    for by, times in sorted(stated.items()):
+        if len(times) > 1:
+            refused.append(f"key {by} states {len(times)} ids: {', '.join(sorted(times))}.")
+        elif times.keys() <= counted.keys():
+            refused.append(f"key {by} states the id of another rebuilder, {', '.join(times)}.")
         else:
-            counted |= ids
+            counted |= times
     return counted, refused
+
+
+def require_enough(counted: Mapping[str, str], refused: Sequence[str], policy: Policy) -> str:
+    """Holds those who rebuilt a release to what a policy demands: how many, and how lately.
+
+    Args:
+        counted: as of :func:`check`.
+        refused: as of :func:`check`.
+        policy: the demands.
+
+    Returns:
+        What was found, in a few words.
+
+    Raises:
+        ReleaseError: they are too few, or the newest statement is too old.
+    """
+    told = "; ".join(["", *refused])
+    found = f"{len(counted)} rebuilders"
+    if len(counted) < policy.reproductions:
+        raise ReleaseError(f"{len(counted)} of {policy.reproductions} rebuilders demanded{told}")
+    days = policy.max_rebuild_age_days
+    if days is not None:
+        newest = max(counted.values(), default=None)
+        if newest is None:
+            raise ReleaseError(f"none rebuilt it, and the policy demands a rebuild{told}")
+        age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(newest)
+        if age > datetime.timedelta(days=days):
+            raise ReleaseError(
+                f"it was last rebuilt at {newest}, {age.days} days ago; at most {days} are "
+                f"taken{told}"
+            )
+        found = f"{found}, the last {max(age.days, 0)} days ago"
+    return f"{found}, {policy.reproductions} demanded{told}"
 
 
 def _read(path: Path, rebuilders: Sequence[Key]) -> tuple[Reproduction, str]:
@@ -211,9 +259,20 @@ def _require_of(path: Path, found: Reproduction, release: Rebuildable) -> None:
 def _require_other(path: Path, found: Reproduction, by: str, release: Rebuildable) -> None:
     """Refuses the publisher's own rebuild, and an id that is somebody else's."""
     stated = found.predicate.builder.id
-    if by == release.not_by:
+    if by in release.publishers:
         raise ReleaseError(f"{path}: is by the publisher of the release.")
-    if _same_id(stated) == _same_id(release.builder):
+    if same_id(stated) == same_id(release.builder):
         raise ReleaseError(f"{path}: states the id of the publisher's builder, {stated}.")
     if why := _not_own(stated, by):
         raise ReleaseError(f"{path}: states {stated}, which {why}.")
+
+
+def _require_known(path: Path, found: Reproduction, by: str, release: Rebuildable) -> None:
+    """Refuses a key that does not count by the policy, or another id than it has for the key."""
+    said, policy = found.predicate, release.policy
+    if why := publisher.unfit(policy, by, said.finished_on, release.manifest_sha256):
+        raise ReleaseError(f"{path}: is by key {by}, which {why}.")
+    known = next((one for one in policy.rebuilders if one.sha256 == by), None)
+    if known is None or known.id is None or same_id(known.id) == same_id(said.builder.id):
+        return
+    raise ReleaseError(f"{path}: states {said.builder.id}, the policy has {known.id} for its key.")

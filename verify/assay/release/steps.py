@@ -16,15 +16,17 @@ from assay.release import (
     expectations,
     figures,
     policy,
+    publisher,
     rebuilders,
     recorded,
     rendered,
     source_tree,
+    trust,
 )
 from assay.release.differing import difference
 from assay.release.files import Reader, Stored
 from assay.release.known import BESIDE
-from assay.release.trust import Key, Trust
+from assay.release.trust import AnyOf, Key, Trust
 from forge.calibration import record
 from forge.core import foreign
 from forge.core.errors import HallmarkError, ReleaseError
@@ -74,7 +76,7 @@ class Demands:
     `stated` is what a command line expects beyond the policy.
     """
 
-    trust: Trust | None
+    trust: Trust | AnyOf | None
     policy: Policy = field(default_factory=Policy)
     stated: Expected = field(default_factory=Expected)
     statements: Sequence[Path] = ()
@@ -91,7 +93,7 @@ class Case:
     """A release under verification, and what the steps before have established about it.
 
     What `stack` holds open is what is verified. `files` are those that were read so far, `model`
-    those that the OpenSSF model signature is over, if there is one.
+    those that the OpenSSF model signature is over, if there is one, and `signer` is who signed.
     """
 
     folder: Path
@@ -100,6 +102,7 @@ class Case:
     opened: foreign.Folder = field(init=False)
     reader: Reader = field(init=False)
     model: Mapping[str, str] | None = None
+    signer: Trust | None = None
     release: Release = field(init=False)
     manifest: Manifest = field(init=False)
     source: source_tree.Compared = field(init=False)
@@ -176,28 +179,32 @@ def check_bundles(case: Case) -> str:
 
 def check_signatures(case: Case) -> str:
     """3."""
-    trust = case.demands.trust
-    if trust is None:
+    trusted = case.demands.trust
+    if trusted is None:
         return "not asked for: nobody vouches for this release"
+    first = f"{PROVENANCE}/{BUNDLES[STATEMENT]}"
+    case.signer = signer = trust.signer(trusted, case.data(first), first)
     for name, target in BUNDLES.items():
         path = f"{PROVENANCE}/{target}"
-        signed = trust.check(case.data(path), path)
+        signed = signer.check(case.data(path), path)
         if signed != case.data(f"{PROVENANCE}/{name}"):
             raise ReleaseError(f"{path}: the signature is over another {name} than the one here.")
     model = f"{PROVENANCE}/{MODEL_SIGNATURE}"
     if model in case.opened.files:
-        case.model = trust.check_model(case.data(model), model)
-    return f"by {trust.who}, over the very bytes that are read from here on"
+        case.model = signer.check_model(case.data(model), model)
+    return f"by {signer.who}, over the very bytes that are read from here on"
 
 
 def check_statements(case: Case) -> str:
     """4."""
     case.manifest = document.parse(Manifest, case.data(MANIFEST), MANIFEST)
     case.release = document.parse(Release, case.data(LIST), LIST)
-    expected = release_list.purl(case.manifest.asked.target, case.files[MANIFEST].sha256)
+    digest = case.files[MANIFEST].sha256
+    expected = release_list.purl(case.manifest.asked.target, digest)
     if case.release.predicate.purl != expected:
         raise ReleaseError(f"{LIST}: lists the release {case.release.predicate.purl}, not this.")
-    return f"SLSA provenance of {case.manifest.asked.target}, and the list of its release"
+    by = publisher.check(case.demands.policy, case.signer, case.manifest, digest)
+    return f"SLSA provenance of {case.manifest.asked.target}, and the list of its release{by}"
 
 
 def check_subjects(case: Case) -> str:
@@ -314,7 +321,8 @@ def check_expected(case: Case) -> str:
     demands = case.demands
     lines = tensor_list.parse(case.data(f"{PROVENANCE}/{TENSORS}"), TENSORS).values()
     digest = case.files[MANIFEST].sha256
-    said = expectations.check(demands.expected, case.manifest, digest, lines)
+    doubt = case.source.doubt
+    said = expectations.check(demands.expected, case.manifest, digest, lines, doubt)
     if demands.policy.max_age_days is not None:
         said.append(expectations.check_age(case.manifest, demands.policy.max_age_days))
     return ", ".join(said) or "nothing is stated of which release it should be"
@@ -364,25 +372,19 @@ def check_summaries(case: Case) -> str:
 
 def check_reproductions(case: Case) -> str:
     """17."""
-    demands, manifest = case.demands, case.manifest
-    trust = demands.trust
-    own = [manifest.commit.digest.git_commit] if manifest.commit else []
+    demands, manifest, signer = case.demands, case.manifest, case.signer
     release = rebuilders.Rebuildable(
         files=case.checkpoint,
         tensors=len(case.tensors),
         manifest_sha256=case.files[MANIFEST].sha256,
         finished=manifest.finished,
-        commits=[*own, *demands.policy.rebuild_commits],
+        commit=manifest.commit.digest.git_commit if manifest.commit else None,
         builder=manifest.builder,
-        not_by=trust.key.keyid if isinstance(trust, Key) else None,
+        signed_by=signer.key.keyid if isinstance(signer, Key) else None,
+        policy=demands.policy,
     )
     counted, refused = rebuilders.check(demands.statements, demands.rebuilders, release)
-    told = "; ".join(["", *refused])
-    if len(counted) < demands.policy.reproductions:
-        raise ReleaseError(
-            f"{len(counted)} of {demands.policy.reproductions} rebuilders demanded{told}"
-        )
-    return f"{len(counted)} rebuilders, {demands.policy.reproductions} demanded{told}"
+    return rebuilders.require_enough(counted, refused, demands.policy)
 
 
 @contextmanager

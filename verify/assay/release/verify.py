@@ -3,7 +3,8 @@
  1. files: regular files with names that all systems agree on, not too many nor too large.
  2. bundles: each statement has its signature, a Sigstore bundle with one envelope.
  3. signatures: each over exactly the statement that is then read, by the one who is trusted.
- 4. statements: provenance and list of the release, of the types that they should have.
+ 4. statements: provenance and list of the release, of the types that they should have, by a key
+    that may sign it; neither key nor release was withdrawn.
  5. subjects: the statements name exactly the files here, each by size and then by sha256.
  6. listings: SHA256SUMS and tensors.jsonl say what the files and tensors are.
  7. record: the steps' records are whole, and the scales stored are those of the calibration record.
@@ -16,7 +17,7 @@
 14. verification: the assay found what the policy demands.
 15. documents: card, notice and report are what the provenance gives.
 16. summaries: the test result and the bill of materials are what manifest, recipe and report give.
-17. reproductions: as many others as demanded have rebuilt it.
+17. reproductions: as many others as demanded have rebuilt it, and lately enough.
 
 Nothing here needs torch, a GPU or (with a key) the network. All files are opened in step 1 and each
 is read once, from that descriptor; those that are not signed statements are read in step 5, when
@@ -84,9 +85,9 @@ def _verdict(case: Case) -> str:
     digest = case.files[steps.MANIFEST].sha256
     missing = expectations.unstated(
         demands.expected,
-        max_age_days=demands.policy.max_age_days,
+        aged=bool(demands.policy.max_age_days or demands.policy.max_rebuild_age_days),
         signed=demands.trust is not None,
-        rebuilders=demands.policy.reproductions,
+        rebuilt=bool(demands.policy.reproductions or demands.policy.max_rebuild_age_days),
     )
     without = f"; not established: {', '.join(missing)}" if missing else ""
     return f"{release_list.purl(case.manifest.asked.target, digest)}{without}"
