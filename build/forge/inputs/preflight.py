@@ -6,19 +6,22 @@ a few hundred kilobytes of a repository of any size.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.core import console
 from forge.core.files import names_in
 from forge.inputs import decided, fetch, hub
-from forge.tensors import admission, tensor_list
+from forge.tensors import admission, stop_tokens, tensor_list
 from forge.tensors.admission import Offer
 from forge.tensors.configs import CONFIG
+from forge.tensors.family import Config
 from forge.tensors.plan import head_source
 
 if TYPE_CHECKING:
     from forge.core.results import Result
     from forge.pipeline import Job
+    from forge.recipes.recipe import Recipe
 
 
 def check(job: "Job") -> Offer:
@@ -52,18 +55,32 @@ def check_fetched(job: "Job", base: Offer, fetched: "Result") -> None:
     """Looks at what only the bytes tell, by the digests that fetch took.
 
     Raises:
-        BaseError: as :func:`forge.tensors.admission.require_tied` and `require_head`.
+        BaseError: as :func:`forge.tensors.admission.require_tied` and `require_head`, and as
+            :func:`forge.tensors.stop_tokens.require`.
     """
     lines = tensor_list.read(fetched.files / tensor_list.of_input("base"))
     if base.config is not None:
         digests = {name: line.sha256 for name, line in lines.items()}
         admission.require_tied(base.config, digests)
+        _require_stops(job.recipe, base.config, fetched.files / "base")
     source, where = head_source(job.recipe, base.tensors), base.folder
     if source == "donor":
         lines = tensor_list.read(fetched.files / tensor_list.of_input("donor"))
         where = fetch.origin_of(job, "donor").folder or where
     if source is not None:
         admission.require_head(job.recipe, lines, where)
+
+
+def _require_stops(recipe: "Recipe", config: Config, base: Path) -> None:
+    """Looks at the files that say where an answer ends, unless the recipe strips what they say."""
+    if stop_tokens.KEY in recipe.strip.get(stop_tokens.GENERATION, ()):
+        return
+
+    def read(name: str) -> bytes | None:
+        path = base / name
+        return path.read_bytes() if path.is_file() else None
+
+    stop_tokens.require(read, config)
 
 
 @contextmanager

@@ -5,11 +5,13 @@ import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import reports
 from conftest import FLAGSHIP, write_list
 
+from assay.release import asked
 from forge import pipeline
 from forge.core import canonical, files
 from forge.core.errors import HallmarkError, RecipeError
@@ -212,6 +214,34 @@ class Bench:
             retell(statement)
 
         self.restate(change)
+
+    def refetched(self, name, change):
+        """Has the base have another JSON file; what is made of it is the caller's to change.
+
+        Returns:
+            The value that the file has now.
+        """
+        kept = self / PROVENANCE / names.original_of(f"base/{name}")
+        path = kept if kept.exists() else self / name
+        self.edit(path.relative_to(self.folder), change)
+        size, digest = path.stat().st_size, canonical.sha256_file(path)
+
+        def restated(statement):
+            if kept.exists():
+                byproduct(statement, f"{PROVENANCE}/{kept.name}")["digest"]["sha256"] = digest
+            one = dependency(statement, f"base/{name}")
+            one["digest"]["sha256"], one["annotations"]["bytes"] = digest, size
+            fetched = record(statement, "fetch")
+            fetched["outputs"][f"base/{name}"] = digest
+            for stamp in fetched["parameters"]["origins"]["base"][1]:
+                if stamp[0] == name:
+                    stamp[1] = size
+            manifest = Manifest.parse(canonical.dumps(statement).encode())
+            listed = asked.inputs_of(manifest, recipe.find(manifest.asked.target))
+            fetched["outputs"][names.INPUTS] = sha256(listed).hexdigest()
+
+        self.edit(MANIFEST, restated)
+        return json.loads(path.read_bytes())
 
     def _rewrite(self, statement, built):
         """Lets quantize and graft have written the shards and tensors that are there."""

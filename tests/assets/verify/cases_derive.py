@@ -483,6 +483,43 @@ for name, file, change, reason in (
     in_file(name, file, change, reason)
 
 
+# Where an answer ends, by a base that says so itself.
+def base_stops(name, reason, *, generation=None, config=None, tokenizer=None):
+    """A case of a base whose files contradict each other, from which all else was made."""
+
+    def spoil(bench):
+        if generation is not None:
+            bench.refetched(GENERATION, lambda v: v.update(eos_token_id=generation))
+        if config is not None:
+            made = json.loads((bench / CONFIG).read_bytes())
+            base = bench.refetched(CONFIG, lambda v: v["text_config"].update(eos_token_id=config))
+            base |= {"quantization_config": made["quantization_config"]}
+            (bench / CONFIG).write_text(json.dumps(base, indent=2) + "\n", encoding="utf-8")
+        if tokenizer is not None:
+            base = bench.refetched(TOKENIZER, lambda v: v.update(tokenizer))
+            base.pop("backend")
+            (bench / TOKENIZER).write_text(json.dumps(base, indent=2) + "\n", encoding="utf-8")
+        bench.rebuilt()
+
+    add(f"resigned_base_that_stops_{name}", spoil, reason)
+
+
+ENDS = {"eos_token": "<end>", "added_tokens_decoder": {"7": {"content": "<end>"}}}
+NOWHERE = f"{GENERATION}: eos_token_id is"
+for name, reason, changes in (
+    ("outside_its_vocabulary", f"{NOWHERE} [64], and the model has the tokens 0 to 63",
+     {"generation": 64}),
+    ("below_its_vocabulary", f"{NOWHERE} [1, -1], and the model has", {"generation": [1, -1]}),
+    ("at_a_word", f"{NOWHERE} ['x'], which is no number", {"generation": ["x"]}),
+    ("at_nothing", f"{NOWHERE} [], which is no number", {"generation": []}),
+    ("at_what_is_true", f"{NOWHERE} True, which is no number", {"generation": True}),
+    ("elsewhere_by_its_config", "config.json it is [2]: they have none in common", {"config": 2}),
+    ("elsewhere_by_its_tokenizer", f"{NOWHERE} [1] and lacks 7, the tokenizer's '<end>'",
+     {"tokenizer": ENDS}),
+):  # fmt: skip
+    base_stops(name, reason, **changes)
+
+
 def with_text(file, change, reason, name):
     def spoil(bench):
         (bench / file).write_bytes(change((bench / file).read_bytes()))

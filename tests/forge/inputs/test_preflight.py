@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from conftest import FLAGSHIP, MIXED, base_arrays, base_config, bf16, write_checkpoint
 from hub_server import serve
+from released import local_base
 
+from forge import pipeline
+from forge.core import canonical
 from forge.core.errors import BaseError, RecipeError, TensorFileError
 from forge.core.files import Kind
 from forge.core.store import Store
+from forge.inputs import fetch, preflight
 from forge.inputs import hub as downloads
-from forge.inputs import preflight
 from forge.pipeline import Job
 from forge.recipes import recipe
 from forge.tensors import admission, tensor_list, tensorfile
@@ -374,3 +377,25 @@ def test_a_head_of_zeros(base):
         admission.require_head(base.wanted, lines(base), base.folder)
     base.arrays["mtp.fc.weight"] = bf16(RNG, 32, 64)
     admission.require_head(base.wanted, lines(base), base.folder)
+
+
+@pytest.mark.parametrize("stripped", [False, True])
+def test_a_base_that_does_not_know_where_to_stop(tmp_path, stripped):
+    """Its files are fetched by then; one whose key the recipe strips says nothing."""
+    base = local_base(tmp_path / "base")
+    canonical.write(base / "generation_config.json", {"eos_token_id": 64})
+    wanted = recipe.find(FLAGSHIP)
+    if stripped:
+        strip = {**wanted.strip, "generation_config.json": ("eos_token_id",)}
+        wanted = wanted.model_copy(update={"strip": strip})
+    job = Job(
+        recipe=wanted, store=Store(tmp_path / "store"), rehearsal=True, base=base, level="none"
+    )
+    job = fetch.choose(job)
+    found = preflight.check(job)
+    fetched = pipeline.run(job, until="fetch")["fetch"]
+    if stripped:
+        preflight.check_fetched(job, found, fetched)
+        return
+    with pytest.raises(BaseError, match=r"base/generation_config.json: eos_token_id is \[64\]"):
+        preflight.check_fetched(job, found, fetched)

@@ -67,14 +67,8 @@ def check(manifest: Manifest, recipe: Recipe) -> str:
     """
     if not manifest.rehearsal:
         recipe.require_ready()
-    files: dict[str, dict[str, Input]] = {role: {} for role in recipe.sources}
-    for one in manifest.inputs:
-        role, _, path = one.name.partition("/")
-        if role not in files:
-            raise ReleaseError(f"{one.name}: is an input, and the recipe takes no {role}.")
-        files[role][path] = one
-    sources = _sources(manifest, recipe)
-    asked = _Asked(manifest=manifest, recipe=recipe, sources=sources, files=files)
+    asked = _read(manifest, recipe)
+    sources = asked.sources
     for role in sources:
         _require_files(asked, role)
     if manifest.asked.source != sources["base"][1]:
@@ -84,6 +78,18 @@ def check(manifest: Manifest, recipe: Recipe) -> str:
     _require_parameters(asked)
     _require_builder(manifest)
     return f"{len(manifest.inputs)} files of {len(sources)} inputs, as the recipe takes them"
+
+
+def _read(manifest: Manifest, recipe: Recipe) -> _Asked:
+    """What a manifest says of its inputs, which are those of the recipe."""
+    files: dict[str, dict[str, Input]] = {role: {} for role in recipe.sources}
+    for one in manifest.inputs:
+        role, _, path = one.name.partition("/")
+        if role not in files:
+            raise ReleaseError(f"{one.name}: is an input, and the recipe takes no {role}.")
+        files[role][path] = one
+    sources = _sources(manifest, recipe)
+    return _Asked(manifest=manifest, recipe=recipe, sources=sources, files=files)
 
 
 def _sources(manifest: Manifest, recipe: Recipe) -> dict[str, tuple[Kind, str, str]]:
@@ -151,8 +157,12 @@ def _require_standin(asked: _Asked, role: str) -> None:
             raise ReleaseError(f"{role}/{path}: has sha256 {here}, the stand-in's has {there}.")
 
 
-def _require_list(asked: _Asked) -> None:
-    """Holds the list of inputs that fetch wrote to the inputs that the manifest names."""
+def inputs_of(manifest: Manifest, recipe: Recipe) -> bytes:
+    """`inputs.json`, made again of the inputs that a manifest names."""
+    return _inputs(_read(manifest, recipe))
+
+
+def _inputs(asked: _Asked) -> bytes:
     revisions = {
         role: str(asked.recipe.sources[role].revision) if kind in {"hub", "mirror"} else None
         for role, (kind, _, _) in asked.sources.items()
@@ -164,7 +174,12 @@ def _require_list(asked: _Asked) -> None:
         for role, group in asked.files.items()
         for path, one in group.items()
     ]
-    made = decided.inputs(asked.sources, revisions, listed).encoded()
+    return decided.inputs(asked.sources, revisions, listed).encoded()
+
+
+def _require_list(asked: _Asked) -> None:
+    """Holds the list of inputs that fetch wrote to the inputs that the manifest names."""
+    made = _inputs(asked)
     written = _wrote(asked, INPUTS)
     if written != (expected := sha256(made).hexdigest()):
         raise ReleaseError(

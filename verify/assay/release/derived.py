@@ -8,7 +8,7 @@ maxima are, which a rebuild shows.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from forge.manifest.names import ERRORS, PROVENANCE, listing_of, original_of
 from forge.manifest.provenance import Manifest
 from forge.manifest.tensor_list import TensorLine
 from forge.recipes.recipe import Recipe
-from forge.tensors import admission, configs, tensor_list, tensorfile, weight_errors
+from forge.tensors import admission, configs, stop_tokens, tensor_list, tensorfile, weight_errors
 from forge.tensors.admission import Offer
 from forge.tensors.configs import CONFIG
 from forge.tensors.family import Config
@@ -35,6 +35,8 @@ from forge.tensors.tensorfile import DTYPE_BYTES, SUFFIX, Spec, Tensor
 from forge.tensors.weight_errors import Error
 
 Lines = Mapping[str, TensorLine]
+# The files that say where an answer ends.
+STOPPING = (stop_tokens.GENERATION, stop_tokens.TOKENIZER_CONFIG, stop_tokens.TOKENIZER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ class Here:
         numbers: the bytes of the stored tensors that are one number, by name.
         extremes: the smallest and the largest bits of the scales of blocks and rows, by name.
         record: the tensors of the calibration record, and `maxima` the bytes of each by name.
-        data: gives a file of the provenance.
+        data: gives a file of the provenance, or a small one of the checkpoint.
     """
 
     checkpoint: Mapping[str, str]
@@ -88,6 +90,9 @@ def check(manifest: Manifest, recipe: Recipe, here: Here) -> Derived:
     placed = [(tensor.file.name, tensor.spec) for tensor in here.tensors.values()]
     made = dress.made(recipe, plan, originals, placed, source)
     _require_files(manifest, recipe, made, here)
+    if config is not None:
+        of_result = {name: here.data(name) for name in STOPPING if name in here.checkpoint}
+        stop_tokens.require(of_result.get, replace(config, path=Path(CONFIG)))
     told = {name: step.annotations.parameters for name, step in manifest.steps.items()}
     groups = configs.quantization_config(recipe, []).get("config_groups")
     require_told("calibrate", told["calibrate"], decided.parameters(recipe, plan, groups))
