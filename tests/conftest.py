@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 from forge.calibration import decided, record
-from forge.core import canonical
+from forge.core import canonical, console
 from forge.core.commandline import INTERFACE
 from forge.core.results import Result
 from forge.core.store import Store
@@ -215,6 +215,14 @@ def list_inputs(inputs: Path) -> None:
         if (inputs / role).is_dir():
             path = inputs / tensor_list.of_input(role)
             write_list(path, tensorfile.read_checkpoint(inputs / role), tensor_list.by_file)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines of progress, from now on."""
+    lines: list[str] = []
+    monkeypatch.setattr(console, "say", lines.append)
+    return lines
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ Rehearse = Annotated[
     bool, typer.Option(help="Use the stand-in, or --base, instead of the recipe's base.")
 ]
 Out = Annotated[Path | None, typer.Option(help="Where the result goes.")]
-Kept = Annotated[Path, typer.Option(help="Where results of steps are kept.")]
+StorePath = Annotated[Path, typer.Option(help="Where results of steps are kept.")]
 
 
 store_app = typer.Typer(no_args_is_help=True, epilog=commandline.EPILOG)
@@ -59,7 +59,7 @@ def build(
     mirror: Mirror = None,
     out: Out = None,
     verify: Verify = "all",
-    store: Kept = checkout.STORE,
+    store: StorePath = checkout.STORE,
     runner: Annotated[
         Literal["host", "image"], typer.Option(help="On this machine, or in the pinned image.")
     ] = "host",
@@ -146,7 +146,7 @@ def look_before(
     rehearse: Rehearse = False,
     base: Base = None,
     mirror: Mirror = None,
-    store: Kept = checkout.STORE,
+    store: StorePath = checkout.STORE,
 ) -> None:
     """Tells from headers and configs whether a base can be built from; fetches nothing else."""
     from forge.inputs import fetch as inputs
@@ -170,7 +170,7 @@ def fetch(
     *,
     base: Base = None,
     mirror: Mirror = None,
-    store: Kept = checkout.STORE,
+    store: StorePath = checkout.STORE,
 ) -> None:
     """Fetches the inputs of a finished release, for checking it."""
     from forge.inputs import fetch as inputs
@@ -275,7 +275,7 @@ def write_schemas(
 def list_results(
     *,
     full: Annotated[bool, typer.Option("--full", help="Print keys in full.")] = False,
-    store: Kept = checkout.STORE,
+    store: StorePath = checkout.STORE,
 ) -> None:
     """Prints the results, one a line: step, key, time, size, shared with dist or not, variants."""
     for line in survey.lines(Store(store), full=full):
@@ -283,7 +283,7 @@ def list_results(
 
 
 @store_app.command()
-def size(*, store: Kept = checkout.STORE) -> None:
+def size(*, store: StorePath = checkout.STORE) -> None:
     """Prints the bytes by step, and those of leftovers and downloads; shared bytes count once."""
     for line in survey.sizes(Store(store)):
         console.out(line)
@@ -301,7 +301,7 @@ def collect(
     ] = False,
     aside: Annotated[bool, typer.Option("--aside", help="Also what was set aside.")] = False,
     confirm: Annotated[bool, typer.Option("--confirm", help="Really remove it.")] = False,
-    store: Kept = checkout.STORE,
+    store: StorePath = checkout.STORE,
 ) -> None:
     """Removes what nothing needs any more; tells what it would remove unless confirmed."""
     gc.gc(Store(store), days=days, calibrations=calibrations, aside=aside, confirm=confirm)
@@ -310,7 +310,7 @@ def collect(
 
 
 @store_app.command(name="fsck")
-def check(*, store: Kept = checkout.STORE) -> None:
+def check(*, store: StorePath = checkout.STORE) -> None:
     """Hashes all that is stored, and removes what is damaged; fails if something was."""
     fsck.fsck(Store(store))
 

@@ -32,7 +32,7 @@ from forge.core.errors import (
     StoreError,
     TensorFileError,
 )
-from forge.core.files import Kind
+from forge.core.files import SourceKind
 from forge.core.integrity import require_recorded
 from forge.core.libraries import telling
 from forge.core.model import Level
@@ -190,7 +190,7 @@ class Job:
     base: Path | None = None
     mirror: Path | None = None
     level: Level = "all"
-    origins: Mapping[str, Kind] = field(default_factory=dict)
+    origins: Mapping[str, SourceKind] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuses a path that no document can state.

@@ -14,7 +14,7 @@ import pytest
 from conftest import FLAGSHIP
 
 from forge import ledger as ledgers
-from forge.core import console, locks
+from forge.core import locks
 from forge.core.errors import FileSystemError, StoreError
 from forge.pipeline import STEPS, Job
 from forge.recipes import recipe
@@ -64,13 +64,6 @@ from forge.storekeeping import gc
 while not Path(sys.argv[2]).exists():
     gc.gc(Store(Path(sys.argv[1])), days=0, calibrations=True, confirm=True)
 """
-
-
-@pytest.fixture
-def said(monkeypatch):
-    lines = []
-    monkeypatch.setattr(console, "say", lines.append)
-    return lines
 
 
 def make(store, step, key, files, *, needs=(), age=OLD, **parameters):

@@ -31,13 +31,6 @@ def waits(monkeypatch):
     return seconds
 
 
-@pytest.fixture
-def said(monkeypatch):
-    lines = []
-    monkeypatch.setattr(publish.console, "say", lines.append)
-    return lines
-
-
 def published(bench, *, confirm=True):
     return publish.upload(bench.folder, REPO, confirm=confirm, rehearsal=True)
 

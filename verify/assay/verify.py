@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.checks import structure
-from assay.checks.structure import Found, Listed
+from assay.checks.structure import Findings, Listed
 from forge.core.errors import VerificationError
 from forge.manifest import document
 from forge.manifest.names import ERRORS, VERIFICATION
@@ -67,7 +67,7 @@ def assay(  # noqa: PLR0917 - what is there, three things to compare it with, an
     fetched: "Result",
     listed: Listed,
     logs: Path,
-) -> Found:
+) -> Findings:
     """The checks of the job's level, up to and with the first part that fails.
 
     Args:
@@ -79,7 +79,7 @@ def assay(  # noqa: PLR0917 - what is there, three things to compare it with, an
         logs: where the engine's logs go.
     """
     if job.level == "none":
-        return Found(checks=[])
+        return Findings(checks=[])
     found = structure.run(made, folder, fetched, listed)
     if job.level == "structure" or not passed(found.checks):
         return found

@@ -15,7 +15,7 @@ from forge.pipeline import Environment, Job
 
 
 @dataclass(frozen=True, kw_only=True)
-class Image:
+class PinnedImage:
     """Runs each environment in a container of its own."""
 
     sandbox: Sandbox
@@ -38,7 +38,7 @@ class Image:
 
 
 @contextmanager
-def in_the_image(job: Job, limits: Limits) -> Iterator[Image]:
+def in_the_image(job: Job, limits: Limits) -> Iterator[PinnedImage]:
     """The runner of the pinned image; one build of a store at a time.
 
     Raises:
@@ -63,7 +63,7 @@ def in_the_image(job: Job, limits: Limits) -> Iterator[Image]:
             graphics=graphics,
         )
         sandbox.require_graphics()
-        yield Image(sandbox=sandbox)
+        yield PinnedImage(sandbox=sandbox)
 
 
 def inputs(fetched: Result) -> frozenset[Path]:

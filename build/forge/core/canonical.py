@@ -25,9 +25,17 @@ def sha256_text(text: str) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex, read in bounded memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file's bytes, in hex, read in bounded memory.
+
+    Raises:
+        OSError: the system does not let the file be read; it names the file.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        error.filename = error.filename or str(path)  # of an open file, the system names none
+        raise
 
 
 def read(path: Path) -> Any:

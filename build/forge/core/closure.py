@@ -76,13 +76,13 @@ def of(module: str) -> Closure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Found:
+class _Named:
     files: frozenset[Path]
     packages: frozenset[str]
 
 
 @functools.cache
-def _scan(path: Path) -> _Found:
+def _scan(path: Path) -> _Named:
     """What one module names directly."""
     files: set[Path] = set()
     packages: set[str] = set()
@@ -94,7 +94,7 @@ def _scan(path: Path) -> _Found:
                 files |= set(_modules(module))
             elif (top := module.partition(".")[0]) not in sys.stdlib_module_names:
                 packages.add(top)
-    return _Found(files=frozenset(files), packages=frozenset(packages))
+    return _Named(files=frozenset(files), packages=frozenset(packages))
 
 
 def _running(tree: ast.AST) -> Iterator[ast.AST]:

@@ -24,7 +24,7 @@ Feed = Callable[[bytes], None]
 Watch = Callable[[Path], Feed | None]
 Stamps = Sequence[tuple[str, int, int]]
 # Where an input comes from: the hub, a mirror folder, the stand-in, or a local checkpoint.
-Kind = Literal["hub", "mirror", "standin", "local"]
+SourceKind = Literal["hub", "mirror", "standin", "local"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Origin:
     its files lie already; the hub's lie nowhere yet.
     """
 
-    kind: Kind
+    kind: SourceKind
     uri: str
     revision: str | None
     name: str
@@ -156,7 +156,12 @@ def hash_files(
 def sha256_of(
     path: Path, feed: Feed | None = None, advance: Callable[[int], None] | None = None
 ) -> str:
-    """The sha256 of a file, read once; `feed` is given the same bytes.
+    """As :func:`forge.core.canonical.sha256_file`, of a regular file; others get the same bytes.
+
+    Args:
+        path: the file.
+        feed: is given what is read.
+        advance: is told how many bytes were read.
 
     Raises:
         OSError: the system does not let the file be read; it names the file.
@@ -167,7 +172,7 @@ def sha256_of(
         beside.append(feed)
     if advance is not None:
         beside.append(lambda chunk: advance(len(chunk)))
-    with filesystem.naming(path), path.open("rb", buffering=0) as file:
+    with filesystem.naming(path), filesystem.opened(path) as file:
         pour(file, digest.update, *beside)
     return digest.hexdigest()
 

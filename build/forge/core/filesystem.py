@@ -31,7 +31,7 @@ def opened(path: Path) -> FileIO:
     Raises:
         OSError: the system refused, or, with an errno of `NO_FILE`, it is no regular file.
     """
-    file = FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    file = open(path, "rb", buffering=0, opener=_at_once)  # noqa: SIM115 - whoever calls closes it
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
     file.close()
@@ -209,6 +209,10 @@ def _copy(source: Path, target: Path) -> None:
             target.unlink()
             raise
     shutil.copystat(source, target)
+
+
+def _at_once(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NONBLOCK)
 
 
 def _bounded(file: BinaryIO, path: Path, most: int) -> bytes:

@@ -3,16 +3,15 @@
 import errno
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from forge.core import console, filesystem
+from forge.core import console
 from forge.core.errors import StoreError
+from forge.core.files import sha256_of
 from forge.core.results import NO_FILE, SHORT, Result
 from forge.core.store import Store
 
-_CHUNK = 1 << 22
 # What became of a result, and how that is told.
 REMOVED, ASIDE = "removed", "set aside"
 _TOLD = {REMOVED: "Removed from the store", ASIDE: "Set aside in the store"}
@@ -113,12 +112,7 @@ def examined(files: Mapping[Path, str]) -> tuple[dict[Path, Damage], list[OSErro
 
 
 def _read_again(path: Path, advance: Callable[[int], None]) -> str | OSError:
-    digest = sha256()
     try:
-        with filesystem.opened(path) as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-                advance(len(chunk))
+        return sha256_of(path, advance=advance)
     except OSError as error:
         return error
-    return digest.hexdigest()

@@ -184,9 +184,8 @@ def moved_outputs(files: Path, record: Record) -> dict[str, Output] | None:
             continue
         if now is None or not file.is_file() or not now.startswith(f"{output.bytes}:"):
             return None
-        with filesystem.naming(file):
-            if canonical.sha256_file(file) != output.sha256:
-                return None
+        if canonical.sha256_file(file) != output.sha256:
+            return None
         moved[path] = output.model_copy(update={"stamp": now})
     return moved
 

@@ -9,7 +9,7 @@ from glob import escape
 from typing import Any
 
 from forge.core import canonical
-from forge.core.files import Kind, select
+from forge.core.files import SourceKind, select
 from forge.inputs import mirror, standin
 from forge.manifest.inputs import InputFile, Inputs, InputSource
 from forge.recipes.recipe import CalibrationSet, Donor, Recipe
@@ -18,7 +18,7 @@ from forge.tensors.configs import CONFIG
 from forge.tensors.tensorfile import INDEX
 
 # Where a rehearsal's inputs come from, by role; all others are stand-ins.
-REHEARSED: Mapping[str, tuple[Kind, ...]] = {
+REHEARSED: Mapping[str, tuple[SourceKind, ...]] = {
     "base": ("standin", "local"),
     "perplexity": ("standin", "mirror", "hub"),
 }
@@ -37,7 +37,7 @@ def of(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def kinds(role: str, *, rehearsal: bool) -> tuple[Kind, ...]:
+def kinds(role: str, *, rehearsal: bool) -> tuple[SourceKind, ...]:
     """Where an input may come from."""
     return REHEARSED.get(role, ("standin",)) if rehearsal else ("mirror", "hub")
 
@@ -65,7 +65,7 @@ def donated_globs(recipe: Recipe) -> tuple[str, ...]:
     return ("*.safetensors", INDEX, CONFIG, *map(escape, recipe.lent))
 
 
-def named(recipe: Recipe, role: str, kind: Kind) -> tuple[str, str]:
+def named(recipe: Recipe, role: str, kind: SourceKind) -> tuple[str, str]:
     """The URI of an input and what people call it.
 
     Raises:
@@ -108,7 +108,7 @@ def pinned(recipe: Recipe, role: str, read: Callable[[str], bytes]) -> dict[str,
 
 
 def inputs(
-    sources: Mapping[str, tuple[Kind, str, str]],
+    sources: Mapping[str, tuple[SourceKind, str, str]],
     revisions: Mapping[str, str | None],
     files: Sequence[InputFile],
 ) -> Inputs:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from forge.core import console, disk
 from forge.core.errors import FetchError
-from forge.core.files import LFS_POINTER, Feed, File, Kind, Origin, Watch, unwatched
+from forge.core.files import LFS_POINTER, Feed, File, Origin, SourceKind, Watch, unwatched
 from forge.inputs import decided, hub, mirror, sample_files, samples, standin
 from forge.manifest import document
 from forge.manifest.inputs import InputFile, Inputs
@@ -55,7 +55,7 @@ def choose(job: "Job") -> "Job":
         FetchError: the mirror is no folder.
     """
     recipe = job.recipe
-    kinds: dict[str, Kind] = dict.fromkeys(recipe.sources, "standin")
+    kinds: dict[str, SourceKind] = dict.fromkeys(recipe.sources, "standin")
     if not job.rehearsal:
         recipe.require_ready()
         for role, source in recipe.sources.items():
@@ -164,7 +164,7 @@ def _mirrored(job: "Job", source: Source) -> Origin | None:
     return found
 
 
-def _published_text(job: "Job") -> Kind:
+def _published_text(job: "Job") -> SourceKind:
     """Where the recipe's perplexity text comes from, if a rehearsal can have it without waiting."""
     source = job.recipe.perplexity
     if isinstance(source.revision, Unresolved):

@@ -5,14 +5,14 @@ It names no folder of this machine and no time, so it is the same wherever a bui
 
 from pydantic import Field
 
-from forge.core.files import Kind
+from forge.core.files import SourceKind
 from forge.core.model import Model, RelativePath, Sha256
 
 
 class InputSource(Model):
     """Where an input comes from."""
 
-    kind: Kind
+    kind: SourceKind
     uri: str
     revision: str = Field(description="A commit, or the digest of the files where there is none.")
     name: str = Field(description="What people call it.")

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from forge.core.files import Kind
+from forge.core.files import SourceKind
 from forge.core.model import Level, Model, RelativePath, Sha256
 
 MOST = 1 << 24  # bytes of a ledger, which has some 100 for each file of the packages
@@ -20,7 +20,7 @@ class Ledger(Model):
     source: dict[RelativePath, Sha256] = Field(
         description="Every file of the packages that build: SHA-256 by path."
     )
-    origins: dict[str, Kind] = Field(description="Where each input comes from, by its role.")
+    origins: dict[str, SourceKind] = Field(description="Where each input comes from, by its role.")
     results: dict[str, str] = Field(description="The keys of the results so far, by step.")
     checked: tuple[str, ...] = Field(
         description="The steps whose results were hashed since the build began."

@@ -13,7 +13,7 @@ Count = Annotated[int, Field(ge=0)]
 Some = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Wrong = Annotated[tuple[str, ...], Field(description="What is wrong; empty if nothing is.")]
-Kind = TypeVar("Kind", bound="Figures")
+AnyFigures = TypeVar("AnyFigures", bound="Figures")
 
 NAMED = 3  # of what is wrong, in a sentence
 

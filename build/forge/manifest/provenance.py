@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from forge.core import canonical
-from forge.core.files import Kind
+from forge.core.files import SourceKind
 from forge.core.machine import Machine
 from forge.core.model import Level, Model, RelativePath, Sha256, Timestamp
 from forge.manifest import document
@@ -77,7 +77,9 @@ class Internal(Model):
     source: dict[RelativePath, Sha256] = Field(
         description="Every file of the packages that built: SHA-256 by path."
     )
-    fetched_from: dict[str, Kind] = Field(description="Where each input came from, by its role.")
+    fetched_from: dict[str, SourceKind] = Field(
+        description="Where each input came from, by its role."
+    )
     machine: Machine
     verified: Level = Field(description="How far the result was verified.")
 

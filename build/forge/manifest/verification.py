@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from forge.core.model import Level, Maybe, Model, mistake
 from forge.manifest import served_figures as served
 from forge.manifest import stored_figures as stored
-from forge.manifest.measured import Figures, Kind
+from forge.manifest.measured import AnyFigures, Figures
 from forge.recipes.recipe import Recipe
 
 LEVELS = ("none", "structure", "all")
@@ -119,7 +119,7 @@ class Report(Model):
             raise ValueError("passed, though a check has failed")
         return self
 
-    def figures(self, kind: type[Kind]) -> Kind | None:
+    def figures(self, kind: type[AnyFigures]) -> AnyFigures | None:
         """The figures of this kind, if there are any."""
         found = (check.measured for check in self.checks)
         return next((measured for measured in found if isinstance(measured, kind)), None)
@@ -213,6 +213,6 @@ def _disagreement(report: Report, *, rehearsal: bool) -> str | None:
     return None
 
 
-def _of(report: Report, kind: type[Kind]) -> Kind:
+def _of(report: Report, kind: type[AnyFigures]) -> AnyFigures:
     """The figures of this kind, which are there."""
     return next(one.measured for one in report.checks if isinstance(one.measured, kind))

@@ -24,7 +24,7 @@ from forge.manifest import provenance, sums
 from forge.manifest.names import ADDED, BUNDLES, PROVENANCE, SIGNATURES
 from forge.release import assemble, remote
 from forge.release.outgoing import Outgoing
-from forge.release.remote import Plan
+from forge.release.remote import UploadPlan
 
 Operation = CommitOperationAdd | CommitOperationDelete
 
@@ -114,7 +114,7 @@ def _rehearse(client: HfApi, repo: str, release: Outgoing) -> None:
     console.say("nothing was sent")
 
 
-def _send(client: HfApi, plan: Plan, name: str) -> str:
+def _send(client: HfApi, plan: UploadPlan, name: str) -> str:
     signatures = [path for path in SIGNATURES if path in plan.release.files]
     content = [path for path in plan.changed if path not in SIGNATURES]
     signed = [path for path in plan.changed if path in SIGNATURES]
@@ -142,7 +142,7 @@ def _send(client: HfApi, plan: Plan, name: str) -> str:
 
 def _commit(
     client: HfApi,
-    plan: Plan,
+    plan: UploadPlan,
     parent: str,
     message: str,
     *,
@@ -157,7 +157,7 @@ def _commit(
     return str(made.oid)
 
 
-def _send_large(client: HfApi, plan: Plan, addition: CommitOperationAdd) -> None:
+def _send_large(client: HfApi, plan: UploadPlan, addition: CommitOperationAdd) -> None:
     """Sends a file that goes before its commit; what it holds is compared on the way."""
     try:
         client.preupload_lfs_files(plan.repo, [addition], free_memory=False)
@@ -168,7 +168,7 @@ def _send_large(client: HfApi, plan: Plan, addition: CommitOperationAdd) -> None
     plan.release.require_sent(addition)
 
 
-def _require_there(client: HfApi, plan: Plan, commit: str) -> None:
+def _require_there(client: HfApi, plan: UploadPlan, commit: str) -> None:
     """Compares what the hub lists at a commit with the release."""
     there = tree(client, plan.repo, commit)
     files = plan.release.files
@@ -180,7 +180,7 @@ def _require_there(client: HfApi, plan: Plan, commit: str) -> None:
         )
 
 
-def _tell(plan: Plan) -> None:
+def _tell(plan: UploadPlan) -> None:
     if plan.parent is None:
         console.say(f"{plan.repo}: is not there; it would be made, private")
     else:

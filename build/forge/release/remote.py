@@ -10,7 +10,7 @@ from forge.release.outgoing import Outgoing
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class UploadPlan:
     """What is to be done to a repository whose newest commit is `parent`; None if it is not there.
 
     `changed` are the files to send, `removed` those of the repository that are not of the release.
@@ -23,7 +23,7 @@ class Plan:
     removed: tuple[str, ...]
 
 
-def plan(client: HfApi, repo: str, release: Outgoing) -> Plan:
+def plan(client: HfApi, repo: str, release: Outgoing) -> UploadPlan:
     """What is to be done so that a repository holds these files and no others.
 
     Raises:
@@ -33,9 +33,9 @@ def plan(client: HfApi, repo: str, release: Outgoing) -> Plan:
     try:
         parent = newest(client, repo)
     except errors.RepositoryNotFoundError:
-        return Plan(repo=repo, parent=None, release=release, changed=tuple(files), removed=())
+        return UploadPlan(repo=repo, parent=None, release=release, changed=tuple(files), removed=())
     there = tree(client, repo, parent)
-    return Plan(
+    return UploadPlan(
         repo=repo,
         parent=parent,
         release=release,

@@ -26,7 +26,7 @@ from forge.core.store import Store
 from forge.manifest.ledger import MOST, Ledger
 from forge.pipeline import STEPS
 from forge.storekeeping import contents
-from forge.storekeeping.survey import Inode, Kept, inodes_of, last_used, needs_of, survey
+from forge.storekeeping.survey import Inode, Surveyed, inodes_of, last_used, needs_of, survey
 
 DAYS = 14
 _DAY = 86400.0
@@ -34,10 +34,10 @@ _STEPS = frozenset(step.name for step in STEPS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class Garbage:
     """What can go: results, and the number and bytes of what else lies there."""
 
-    results: tuple[Kept, ...]
+    results: tuple[Surveyed, ...]
     leftovers: int
     bytes: int
 
@@ -49,7 +49,7 @@ def gc(
     calibrations: bool = False,
     aside: bool = False,
     confirm: bool = False,
-) -> Found:
+) -> Garbage:
     """Says what nothing needs, and removes it if that is confirmed.
 
     Args:
@@ -96,19 +96,19 @@ def gc(
             f"{store.root}: {unread} results or folders could not be read, and nobody knows which "
             "others they need, so no result was removed. Let them be read, or remove them."
         )
-    return Found(results=tuple(gone), leftovers=len(left), bytes=freed)
+    return Garbage(results=tuple(gone), leftovers=len(left), bytes=freed)
 
 
-def _unneeded(results: list[Kept], since: float, *, calibrations: bool) -> list[Kept]:
+def _unneeded(results: list[Surveyed], since: float, *, calibrations: bool) -> list[Surveyed]:
     """Those that none of the rules keeps."""
-    newest: dict[object, Kept] = {}
+    newest: dict[object, Surveyed] = {}
     for one in results:
         if one.step == "attest":
             newest[_line(one)] = one  # results are in the order of their time
     waiting = [*newest.values(), *(one for one in results if one.used >= since)]
     if not calibrations:
         waiting += [one for one in results if _is_costly(one, results)]
-    kept: set[Kept] = set()
+    kept: set[Surveyed] = set()
     while waiting:
         one = waiting.pop()
         if one not in kept:
@@ -117,7 +117,7 @@ def _unneeded(results: list[Kept], since: float, *, calibrations: bool) -> list[
     return [one for one in results if one not in kept]
 
 
-def _line(attested: Kept) -> object:
+def _line(attested: Surveyed) -> object:
     """What an attestation replaces an earlier one of: the same variant, builder and base."""
     base = {
         path: digest
@@ -131,7 +131,7 @@ def _line(attested: Kept) -> object:
     )
 
 
-def _is_costly(one: Kept, results: Iterable[Kept]) -> bool:
+def _is_costly(one: Surveyed, results: Iterable[Surveyed]) -> bool:
     """Whether it took a real base through a model, as far as is known."""
     if one.step in _STEPS and one.step != "calibrate":
         return False
@@ -139,14 +139,14 @@ def _is_costly(one: Kept, results: Iterable[Kept]) -> bool:
     return not bases or bases != ["standin"] * len(bases)
 
 
-def _kind(fetched: Kept) -> object:
+def _kind(fetched: Surveyed) -> object:
     """Where a base came from."""
     origins = fetched.record.parameters.get("origins")
     base = origins.get("base") if isinstance(origins, dict) else None
     return base[0] if isinstance(base, list) and base else None
 
 
-def _goes(store: Store, one: Kept, *, confirm: bool) -> bool:
+def _goes(store: Store, one: Surveyed, *, confirm: bool) -> bool:
     """Removes a result unless somebody uses it; without `confirm`, whether it would go."""
 
     def is_needed() -> bool:

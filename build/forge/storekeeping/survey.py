@@ -30,7 +30,7 @@ class Inode:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Kept:
+class Surveyed:
     """A result, and what a survey tells of it.
 
     `used` is when a build last used it, in seconds since 1970. `inodes` are its files, those that
@@ -43,7 +43,7 @@ class Kept:
     used: float
     inodes: tuple[Inode, ...]
 
-    def is_need_of(self, other: "Kept") -> bool:
+    def is_need_of(self, other: "Surveyed") -> bool:
         """Whether it has all that another result was made from in this step."""
         needs = other.record.needs.get(self.step)
         outputs = self.record.outputs
@@ -61,7 +61,7 @@ class Kept:
         return found if isinstance(found, str) else None
 
 
-def survey(store: Store) -> tuple[list[Kept], int]:
+def survey(store: Store) -> tuple[list[Surveyed], int]:
     """All results with a record, by step and time, in the order of a build.
 
     What the system does not let be read is said; its number is the second that is returned.
@@ -76,7 +76,7 @@ def survey(store: Store) -> tuple[list[Kept], int]:
             if record is None or (record.step, record.key) != (folder.parent.name, folder.name):
                 continue
             found.append(
-                Kept(
+                Surveyed(
                     step=record.step,
                     key=record.key,
                     record=record,
@@ -94,9 +94,9 @@ def survey(store: Store) -> tuple[list[Kept], int]:
     return found, len(said)
 
 
-def needs_of(one: Kept, results: Iterable[Kept]) -> list[Kept]:
+def needs_of(one: Surveyed, results: Iterable[Surveyed]) -> list[Surveyed]:
     """What a result was made from: of each step the last used of those that have all of it."""
-    newest: dict[str, Kept] = {}
+    newest: dict[str, Surveyed] = {}
     for other in sorted(results, key=lambda each: (each.used, each.record.finished)):
         if other.is_need_of(one):
             newest[other.step] = other
@@ -142,7 +142,7 @@ def sizes(store: Store) -> list[str]:
     return [f"{name:<10}  {size(count):>10}" for name, count in rows]
 
 
-def names_within(results: Iterable[Kept]) -> Counter[tuple[int, int]]:
+def names_within(results: Iterable[Surveyed]) -> Counter[tuple[int, int]]:
     """How many names the bytes of these results have in them, by inode."""
     return Counter(inode.number for one in results for inode in one.inodes)
 
@@ -173,10 +173,10 @@ def last_used(folder: Path, record: Record) -> float:
         return datetime.datetime.fromisoformat(record.finished).timestamp()
 
 
-def _variants(results: Iterable[Kept]) -> Mapping[Kept, set[str]]:
+def _variants(results: Iterable[Surveyed]) -> Mapping[Surveyed, set[str]]:
     """The variants that each result was used for, as far as later results tell."""
     results = list(results)
-    found: defaultdict[Kept, set[str]] = defaultdict(set)
+    found: defaultdict[Surveyed, set[str]] = defaultdict(set)
     for one in results:
         if one.variant is not None:
             for other in (one, *needs_of(one, results)):
@@ -184,7 +184,7 @@ def _variants(results: Iterable[Kept]) -> Mapping[Kept, set[str]]:
     return found
 
 
-def _is_shared(one: Kept, within: Mapping[tuple[int, int], int]) -> bool:
+def _is_shared(one: Surveyed, within: Mapping[tuple[int, int], int]) -> bool:
     """Whether its bytes have a name outside the store, such as in dist/."""
     return any(inode.names > within[inode.number] for inode in one.inodes)
 

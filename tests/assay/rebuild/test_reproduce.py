@@ -18,7 +18,7 @@ from released import build, local_base
 from assay.rebuild import recalibration, reproduce
 from assay.rebuild.recalibration import Scale
 from forge.calibration import record
-from forge.core import canonical, checkout, console
+from forge.core import canonical, checkout
 from forge.core.errors import (
     CalibrationError,
     DifferenceError,
@@ -61,14 +61,6 @@ def again(original, tmp_path):
         return reproduce.run(folder, Store(tmp_path / "store"), base=base or original / "base")
 
     return run
-
-
-@pytest.fixture
-def said(monkeypatch):
-    """The lines of progress."""
-    lines = []
-    monkeypatch.setattr(console, "say", lines.append)
-    return lines
 
 
 @pytest.mark.parametrize("name", ["inputs.json", "tensors/base.jsonl"])

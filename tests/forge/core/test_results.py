@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from stored import make, set_aside
 
-from forge.core import console
 from forge.core.errors import StoreError
 from forge.core.results import record_of, stamp
 
@@ -58,12 +57,10 @@ def test_record_is_a_document(store):
         (b'"key":"key"', b'"key":"other"', "is the record of 'step' under other"),
     ],
 )
-def test_a_record_that_does_not_stand_for_its_result(store, monkeypatch, old, new, reason):
+def test_a_record_that_does_not_stand_for_its_result(store, said, old, new, reason):
     """It is set aside with a line that says so, and the result is made again."""
     path = make(store).files.parent / "record.json"
     path.write_bytes(edited := path.read_bytes().replace(old, new, 1))
-    said: list[str] = []
-    monkeypatch.setattr(console, "say", said.append)
     assert store.get("step", "key") is None
     (aside,) = set_aside(store)
     (line,) = said
@@ -133,7 +130,7 @@ def test_a_record_that_is_a_pipe(store):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "link to nowhere", "folder"])
-def test_a_result_that_nobody_can_hold(store, monkeypatch, kind):
+def test_a_result_that_nobody_can_hold(store, said, kind):
     """Somebody put something else in its lock file's place. It is set aside and made again."""
     used = make(store).files.with_name("used")
     mine = store.root / "mine"
@@ -145,8 +142,6 @@ def test_a_result_that_nobody_can_hold(store, monkeypatch, kind):
         used.mkdir()
     else:
         used.symlink_to(mine if kind == "link" else "nowhere")
-    said: list[str] = []
-    monkeypatch.setattr(console, "say", said.append)
     assert store.get("step", "key") is None
     (aside,) = set_aside(store)
     assert said == [
@@ -161,13 +156,6 @@ def test_missing_file_is_noticed(store):
     (make(store).files / "file").unlink()
     assert store.get("step", "key") is None
     assert not (store.root / "aside").exists()
-
-
-@pytest.fixture
-def said(monkeypatch):
-    lines = []
-    monkeypatch.setattr(console, "say", lines.append)
-    return lines
 
 
 def test_a_record_as_large_as_no_memory_is(store, said):

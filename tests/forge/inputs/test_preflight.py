@@ -14,7 +14,7 @@ from released import local_base
 from forge import pipeline
 from forge.core import canonical
 from forge.core.errors import BaseError, RecipeError, TensorFileError
-from forge.core.files import Kind
+from forge.core.files import SourceKind
 from forge.core.store import Store
 from forge.inputs import fetch, preflight
 from forge.inputs import hub as downloads
@@ -47,7 +47,7 @@ class Base:
         (self.folder / "tokenizer_config.json").write_text("{}", encoding="utf-8")
         return self.folder
 
-    def look(self, donor: Kind = "standin", **known):
+    def look(self, donor: SourceKind = "standin", **known):
         job = Job(
             recipe=self.wanted,
             store=Store(self.folder.parent / "store"),

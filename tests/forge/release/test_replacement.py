@@ -5,7 +5,6 @@ import shutil
 import pytest
 from placed import attested, files
 
-from forge.core import console
 from forge.core.errors import StoreError
 from forge.manifest.names import ADDED, DOCUMENTS, SIGNATURES
 from forge.release.placement import place
@@ -14,14 +13,6 @@ from forge.release.placement import place
 @pytest.fixture
 def results(built):
     return attested(built)
-
-
-@pytest.fixture
-def said(monkeypatch):
-    """What is said from now on."""
-    lines = []
-    monkeypatch.setattr(console, "say", lines.append)
-    return lines
 
 
 def test_a_release_is_not_undone(results, tmp_path):

@@ -24,7 +24,7 @@ from typing import Any, Self
 import numpy as np
 
 from forge.core import console
-from forge.core.files import sha256_of
+from forge.core.canonical import sha256_file
 from forge.tensors import quantization_error
 from forge.tensors.checkpoint import Checkpoint
 from forge.tensors.plan import Linear
@@ -77,7 +77,7 @@ def read(made: Checkpoint, folder: Path, stored: Tensors, beside: Sequence[str])
         for path, tensors in groupby(stored.values(), key=lambda tensor: tensor.file):
             for count in reading.file(path, list(tensors)):
                 advance(count)
-        return reading.outcome({name: sha256_of(folder / name) for name in beside})
+        return reading.outcome({name: sha256_file(folder / name) for name in beside})
 
 
 class _Digests:

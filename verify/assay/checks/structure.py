@@ -14,7 +14,7 @@ import numpy as np
 
 from assay.checks import declared, reading
 from assay.checks.declared import json_object
-from assay.checks.reading import Reading
+from assay.checks.reading import Reading, Tensors
 from forge.core.errors import TensorFileError
 from forge.core.results import Result
 from forge.manifest import verification
@@ -39,10 +39,7 @@ from forge.tensors.checkpoint import Checkpoint
 from forge.tensors.configs import CONFIG
 from forge.tensors.family import Config
 from forge.tensors.plan import MTP, Plan
-from forge.tensors.tensorfile import Tensor
 from forge.tensors.weight_errors import Error
-
-Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +51,14 @@ class Listed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class Findings:
     """Every structural check, in order, and the error of each linear, if they got so far."""
 
     checks: list[Check[Any, Any]]
     errors: Sequence[Error] = ()
 
 
-def run(made: Checkpoint, folder: Path, fetched: Result, listed: Listed) -> Found:
+def run(made: Checkpoint, folder: Path, fetched: Result, listed: Listed) -> Findings:
     """Reads the checkpoint and what it was made from once, and judges.
 
     Args:
@@ -74,7 +71,7 @@ def run(made: Checkpoint, folder: Path, fetched: Result, listed: Listed) -> Foun
     try:
         stored = tensorfile.read_checkpoint(folder)
     except TensorFileError as error:
-        return Found(checks=[verification.failed("structure.index", str(error))])
+        return Findings(checks=[verification.failed("structure.index", str(error))])
     files = declared.files_of(folder)
     weights = {tensor.file.name for tensor in stored.values()}
     seen = reading.read(made, folder, stored, [name for name in files if name not in weights])
@@ -98,7 +95,7 @@ def run(made: Checkpoint, folder: Path, fetched: Result, listed: Listed) -> Foun
     checks = [verification.check(name, recipe, look) for name, look in looks.items()]
     if all(check.passed for check in checks):  # then there are weights to look at
         checks.append(verification.check("structure.weights", recipe, lambda: errors(plan, seen)))
-    return Found(checks=checks, errors=seen.errors)
+    return Findings(checks=checks, errors=seen.errors)
 
 
 def _config(fetched: Result) -> Config:

@@ -15,7 +15,7 @@ from assay.release import source_tree
 from forge.checkpoint import dress, layout
 from forge.core import canonical
 from forge.core.errors import ReleaseError
-from forge.core.files import Kind, select
+from forge.core.files import SourceKind, select
 from forge.inputs import decided
 from forge.manifest.inputs import InputFile
 from forge.manifest.names import INPUTS
@@ -37,7 +37,7 @@ class _Asked:
 
     manifest: Manifest
     recipe: Recipe
-    sources: Mapping[str, tuple[Kind, str, str]]
+    sources: Mapping[str, tuple[SourceKind, str, str]]
     files: Mapping[str, Mapping[str, Input]]
 
     @property
@@ -92,7 +92,7 @@ def _read(manifest: Manifest, recipe: Recipe) -> _Asked:
     return _Asked(manifest=manifest, recipe=recipe, sources=sources, files=files)
 
 
-def _sources(manifest: Manifest, recipe: Recipe) -> dict[str, tuple[Kind, str, str]]:
+def _sources(manifest: Manifest, recipe: Recipe) -> dict[str, tuple[SourceKind, str, str]]:
     """Kind, URI and name of every input, by what the manifest says of where each came from."""
     stated = manifest.predicate.build_definition.internal_parameters.fetched_from
     if differing := sorted(stated.keys() ^ recipe.sources.keys()):
