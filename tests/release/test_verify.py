@@ -9,14 +9,21 @@ from dataclasses import replace
 from hashlib import sha256
 
 import pytest
-from assets.verify.bench import SIGNED_LIST, SIGNED_MANIFEST, dependency, encoded, envelope
+from assets.verify.bench import (
+    SIGNED_LIST,
+    SIGNED_MANIFEST,
+    build_in_image,
+    dependency,
+    encoded,
+    envelope,
+)
 from assets.verify.cases_report import checked
 from conftest import FLAGSHIP
 
 from assay.release import policy, verify
 from assay.release.steps import Demands
 from assay.release.trust import Identity
-from forge.core import checkout
+from forge.core import checkout, image_labels
 from forge.core.errors import ReleaseError
 from forge.manifest.policy import KNOWN_BUILDERS, Policy
 
@@ -287,3 +294,20 @@ def test_other_code_is_told(bench, demands, monkeypatch):
         ReleaseError, match="is not the one that built it: check out commit [0-9a-f]"
     ):
         verdict(bench, demands)
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_a_build_in_the_image(bench, demands, local):
+    """Also in one that begins with an image of one's own, which has a name without a digest."""
+
+    def restated(statement):
+        build_in_image(statement)
+        if local:
+            internal = statement["predicate"]["buildDefinition"]["internalParameters"]
+            labels = internal["machine"]["container"]["image"]["labels"]
+            labels[image_labels.BASE_NAME] = "localhost/own:1"
+            dependency(statement, "image")["annotations"]["labels"] = labels
+            dependency(statement, "image/base")["uri"] = "oci:localhost/own:1"
+
+    bench.restate(restated)
+    assert any("builder:rehearsal:image" in line for line in verdict(bench, demands))

@@ -8,7 +8,7 @@ from pathlib import Path
 from forge.container import image, requirements
 from forge.container.requirements import Limits
 from forge.container.sandbox import PYTHON, Sandbox, caller, sweep
-from forge.core import walking
+from forge.core import image_labels, walking
 from forge.core.errors import ImageError
 from forge.core.results import Result
 from forge.pipeline import Environment, Job
@@ -46,7 +46,7 @@ def in_the_image(job: Job, limits: Limits) -> Iterator[PinnedImage]:
     """
     client = requirements.engine()
     found = image.find(client)
-    if not job.rehearsal and found.labels["hallmark.dirty"] != "false":
+    if not job.rehearsal and found.labels[image_labels.DIRTY] != "false":
         raise ImageError(f"{image.name()}: was made from no commit.", remedy="make-image")
     graphics = requirements.graphics(found, rehearsal=job.rehearsal)
     requirements.space(job.store.root, limits, rehearsal=job.rehearsal)

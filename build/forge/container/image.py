@@ -21,8 +21,10 @@ from docker.errors import ImageNotFound
 from pydantic import Field
 
 from forge.container.answers import asking, field
-from forge.core import canonical, checkout, machine
+from forge.core import canonical, checkout, image_labels, machine
 from forge.core.errors import ImageError, NoEngineError
+from forge.core.image_labels import BASE_DIGEST, BASE_NAME, REVISION, SNAPSHOT
+from forge.core.image_labels import TREE as TREE_DIGEST
 from forge.core.machine import ContainerImage
 from forge.core.model import Model
 
@@ -32,9 +34,6 @@ TREE = (
     "verify",
 )  # fmt: skip
 _LEFT_OUT = ("__pycache__", ".egg-info")
-REVISION = "org.opencontainers.image.revision"
-BASE_NAME = "org.opencontainers.image.base.name"
-BASE_DIGEST = "org.opencontainers.image.base.digest"
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
@@ -110,16 +109,16 @@ def name() -> str:
 def labels(*, base: str, base_digest: str, snapshot: str, verify: str) -> dict[str, str]:
     """What went into the image: commit, base, snapshot, every lock file by its sha256."""
     commit, dirty = checkout.commit()
-    locks = {lock: checkout.LOCKFILES / f"{lock}.txt" for lock in ("tools", "build", verify)}
+    digests = {
+        lock: canonical.sha256_file(checkout.LOCKFILES / f"{lock}.txt")
+        for lock in image_labels.locks(verify)
+    }
     return {
-        REVISION: commit,
+        **image_labels.of_source(commit, dirty=dirty, verify=verify, digests=digests),
         BASE_NAME: base,
         BASE_DIGEST: base_digest,
-        "hallmark.dirty": str(dirty).lower(),
-        "hallmark.snapshot": snapshot,
-        "hallmark.tree": tree_digest(),
-        "hallmark.verify": verify,
-        **{f"hallmark.lock.{lock}": canonical.sha256_file(path) for lock, path in locks.items()},
+        SNAPSHOT: snapshot,
+        TREE_DIGEST: tree_digest(),
     }
 
 

@@ -20,7 +20,7 @@ from docker.errors import DockerException
 
 from forge.container.answers import asking
 from forge.container.image import Image
-from forge.core import disk, machine
+from forge.core import disk, image_labels, machine
 from forge.core.errors import (
     DriverError,
     EnginePermissionError,
@@ -93,7 +93,7 @@ def graphics(image: Image, *, rehearsal: bool) -> Graphics | None:
         NoGpuError: it needs one.
         DriverError: the driver is too old, or does not answer.
     """
-    for_gpu = image.labels["hallmark.verify"] == "verify"
+    for_gpu = image.labels[image_labels.VERIFY] == image_labels.ENGINES[0]
     if not machine.has_gpu():
         if not rehearsal or for_gpu:
             what = "this image is made for a machine with one" if for_gpu else "a real build does"

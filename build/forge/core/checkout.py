@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from forge.core import canonical, machine
+from forge.core import canonical, image_labels, machine
 from forge.core.errors import NoEnvironmentError, SourceError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -69,7 +69,7 @@ def commit() -> tuple[str, bool]:
     """
     if inside := machine.container():
         stated = inside.image.labels
-        return stated["org.opencontainers.image.revision"], stated["hallmark.dirty"] != "false"
+        return stated[image_labels.REVISION], stated[image_labels.DIRTY] != "false"
     try:
         return _commit()
     except SourceError:

@@ -4,6 +4,7 @@ import os
 import platform
 from pathlib import Path
 
+from forge.core import image_labels
 from forge.core.model import Model, Sha256
 
 # How the runner tells a process in a container which image that is, in JSON.
@@ -87,8 +88,8 @@ def system() -> dict[str, str | None]:
     return {
         "python": ".".join(platform.python_version_tuple()[:2]),
         "machine": platform.machine(),
-        "base": labels.get("org.opencontainers.image.base.digest"),
-        "snapshot": labels.get("hallmark.snapshot"),
+        "base": labels.get(image_labels.BASE_DIGEST),
+        "snapshot": labels.get(image_labels.SNAPSHOT),
     }
 
 

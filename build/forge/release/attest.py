@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.calibration import record
-from forge.core import canonical, checkout, filesystem, machine
+from forge.core import canonical, checkout, filesystem, image_labels, machine
 from forge.core.errors import FetchError
 from forge.core.results import Result
 from forge.manifest import document, provenance, sums
@@ -186,8 +186,8 @@ def _own_image() -> tuple[Image | BaseImage, ...]:
         ),
         BaseImage(
             name=BASE_IMAGE,
-            digest=_digest(labels["org.opencontainers.image.base.digest"]),
-            uri=f"oci:{labels['org.opencontainers.image.base.name']}",
+            digest=_digest(labels[image_labels.BASE_DIGEST]),
+            uri=f"oci:{labels[image_labels.BASE_NAME]}",
         ),
     )
 

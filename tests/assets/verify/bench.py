@@ -13,7 +13,7 @@ from conftest import FLAGSHIP, write_list
 
 from assay.release import asked
 from forge import pipeline
-from forge.core import canonical, files
+from forge.core import canonical, checkout, files, image_labels
 from forge.core.errors import HallmarkError, RecipeError
 from forge.manifest import names, release_list, summaries, sums, verification
 from forge.manifest.names import BUNDLES, CONTENTS, DOCUMENTS, PROVENANCE, SIGNATURES
@@ -284,6 +284,50 @@ def byproduct(statement, name):
 
 def record(statement, step):
     return byproduct(statement, f"step/{step}")["annotations"]
+
+
+def build_in_image(statement):
+    """Says of a rehearsal that it was built in the image of its commit, wherever that is said."""
+    base = "sha256:5dc1bca23d05bd37b011be68ec470c03b403a5da07ec3a86e41af9470e9d0cc6"
+    snapshot = "20261115T000000Z"
+    tree = dependency(statement, "hallmark")
+    labels = {
+        **image_labels.of_source(
+            tree["digest"]["gitCommit"],
+            dirty=tree["annotations"]["uncommitted_changes"],
+            verify="verify",
+            digests={
+                lock: canonical.sha256_file(checkout.LOCKFILES / f"{lock}.txt")
+                for lock in image_labels.locks("verify")
+            },
+        ),
+        image_labels.BASE_NAME: f"nvidia/cuda:13.0.2-devel-ubuntu24.04@{base}",
+        image_labels.BASE_DIGEST: base,
+        image_labels.SNAPSHOT: snapshot,
+        image_labels.TREE: "0" * 64,
+    }
+    details(statement)["builder"]["id"] = "urn:hallmark:builder:rehearsal:image"
+    definition(statement)["internalParameters"]["machine"]["container"] = {
+        "image": {"id": f"sha256:{'1' * 64}", "layers": "2" * 64, "labels": labels},
+        "engine": {"name": "docker", "version": "29.0"},
+        "graphics": None,
+    }
+    definition(statement)["resolvedDependencies"] += [
+        {
+            "name": "image",
+            "digest": {"sha256": "1" * 64},
+            "annotations": {"layers_sha256": "2" * 64, "labels": dict(labels)},
+        },
+        {
+            "name": "image/base",
+            "digest": {"sha256": base.removeprefix("sha256:")},
+            "uri": f"oci:{labels[image_labels.BASE_NAME]}",
+        },
+    ]
+    for step in pipeline.STEPS:
+        if step.name not in {"fetch", "attest"}:
+            record(statement, step.name)["system"].update(base=base, snapshot=snapshot)
+    retell(statement)
 
 
 def without_errors(statement):

@@ -11,6 +11,7 @@ from hashlib import sha256
 import numpy as np
 from assets.verify.bench import (
     BODY,
+    build_in_image,
     byproduct,
     definition,
     dependency,
@@ -231,10 +232,6 @@ def real(statement):
     details(statement)["builder"]["id"] = "urn:hallmark:builder:host"
 
 
-def in_image(statement):
-    details(statement)["builder"]["id"] = "urn:hallmark:builder:rehearsal:image"
-
-
 @edited("fetched_from: base is 'local'; a real build takes it from mirror or hub")
 def resigned_real_build_of_a_local_base(statement):
     real(statement)
@@ -401,7 +398,73 @@ def resigned_verified_further_than_it_was(statement):
 
 @edited("built in an image, and the manifest names none")
 def resigned_builder_in_no_image(statement):
-    in_image(statement)
+    details(statement)["builder"]["id"] = "urn:hallmark:builder:rehearsal:image"
+
+
+def in_image(name, change, reason):
+    """A case of a build in an image, of which a part says something else."""
+
+    def restated(statement):
+        build_in_image(statement)
+        change(statement)
+        retell(statement)
+
+    add(f"resigned_image_{name}", lambda bench: bench.restate(restated), reason)
+
+
+def inside(statement):
+    """The image that the machine's container was made from."""
+    return internal(statement)["machine"]["container"]["image"]
+
+
+def labels_of(name, value):
+    """Changes a label wherever it stands."""
+
+    def change(statement):
+        inside(statement)["labels"][name] = value
+        dependency(statement, "image")["annotations"]["labels"][name] = value
+
+    return change
+
+
+def unnamed(name):
+    return lambda s: definition(s)["resolvedDependencies"].remove(dependency(s, name))
+
+
+NO_IMAGE = "built in an image, and the manifest names none"
+OPENED = "org.opencontainers.image"
+for name, change, reason in (
+    ("not_named", unnamed("image"), NO_IMAGE),
+    ("of_no_base", unnamed("image/base"), NO_IMAGE),
+    ("of_no_machine", lambda s: internal(s)["machine"].update(container=None), NO_IMAGE),
+    ("of_another_id", lambda s: dependency(s, "image")["digest"].update(sha256=ZERO),
+     f"image: its id is 'sha256:{ZERO}', that of the machine's container"),
+    ("of_other_layers", lambda s: inside(s).update(layers=ZERO), "image: its layers is"),
+    ("of_other_labels", lambda s: inside(s)["labels"].update(x="y"), "image: its labels is"),
+    ("of_another_base", lambda s: dependency(s, "image/base")["digest"].update(sha256=ZERO),
+     f"image/base: is sha256:{ZERO}, the image's label {OPENED}.base.digest says sha256:5dc1"),
+    ("of_a_base_from_elsewhere", lambda s: dependency(s, "image/base").update(uri="oci:x"),
+     f"image/base: is from oci:x, the image's label {OPENED}.base.name says nvidia/cuda"),
+    ("of_a_base_of_two_digests", labels_of(f"{OPENED}.base.digest", f"sha256:{ZERO}"),
+     "image/base: is sha256:5dc1"),
+    ("of_another_commit", labels_of(f"{OPENED}.revision", "0" * 40),
+     f"image: its label {OPENED}.revision is '{'0' * 40}', of the manifest's commit it is"),
+    ("of_a_tree_with_changes", labels_of("hallmark.dirty", "perhaps"),
+     "image: its label hallmark.dirty is 'perhaps', of the manifest's commit it is"),
+    ("of_another_lock_file", labels_of("hallmark.lock.build", ZERO),
+     f"image: its label hallmark.lock.build is '{ZERO}', of the manifest's commit"),
+    ("of_other_tools", labels_of("hallmark.lock.tools", ZERO), "its label hallmark.lock.tools is"),
+    ("of_another_engine", labels_of("hallmark.lock.verify", ZERO), "label hallmark.lock.verify is"),
+    ("of_no_engine", labels_of("hallmark.verify", "x"), "its label hallmark.verify is 'x'; an"),
+    ("of_no_labels", lambda s: [inside(s)["labels"].clear(),
+     dependency(s, "image")["annotations"]["labels"].clear()], "says None"),
+    ("of_another_snapshot", labels_of("hallmark.snapshot", "x"), "step/calibrate: ran in"),
+    ("but_for_a_step", lambda s: record(s, "dress")["system"].update(base=None, snapshot=None),
+     "step/dress: ran in"),
+    ("fetched_in_it", lambda s: record(s, "fetch")["system"].update(snapshot="20261115T000000Z"),
+     "step/fetch: ran in"),
+):  # fmt: skip
+    in_image(name, change, reason)
 
 
 @edited("built on a host, and the manifest has an image")

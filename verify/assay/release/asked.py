@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from assay.release import source_tree
+from assay.release import built_in, source_tree
 from forge.checkpoint import dress, layout
 from forge.core import canonical
 from forge.core.errors import ReleaseError
@@ -19,13 +19,11 @@ from forge.core.files import SourceKind, select
 from forge.inputs import decided
 from forge.manifest.inputs import InputFile
 from forge.manifest.names import INPUTS
-from forge.manifest.provenance import BUILDERS, REHEARSALS, Image, Input, Manifest
+from forge.manifest.provenance import Input, Manifest
 from forge.recipes import recipe as recipes
 from forge.recipes.recipe import Recipe
 
 STANDINS = "build/standins"
-IMAGES = {BUILDERS["image"], REHEARSALS["image"]}
-BASE_DIGEST = "org.opencontainers.image.base.digest"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +74,7 @@ def check(manifest: Manifest, recipe: Recipe) -> str:
     _require_list(asked)
     _require_text(asked)
     _require_parameters(asked)
-    _require_builder(manifest)
+    built_in.check(manifest)
     return f"{len(manifest.inputs)} files of {len(sources)} inputs, as the recipe takes them"
 
 
@@ -254,37 +252,3 @@ def _timeless(value: Any) -> Any:
         case [str(), int(), int()]:
             return value[:2]
     return [_timeless(one) for one in value]
-
-
-def _require_builder(manifest: Manifest) -> None:
-    """Holds the builder to the image that it built in, if it names one."""
-    definition = manifest.predicate.build_definition
-    images = [one for one in definition.resolved_dependencies if isinstance(one, Image)]
-    based = [d for d in manifest.dependencies if d == "image/base"]
-    inside = definition.internal_parameters.machine.container
-    if manifest.builder in IMAGES:
-        if not images or not based or inside is None:
-            raise ReleaseError(
-                f"{manifest.builder}: built in an image, and the manifest names none."
-            )
-        labels = images[0].annotations.labels
-        if inside.image.labels != labels or inside.image.id != f"sha256:{images[0].digest.sha256}":
-            raise ReleaseError("image: is not the one that the machine's container was made from.")
-        base = f"sha256:{manifest.dependencies['image/base']}"
-        if labels.get(BASE_DIGEST) != base:
-            raise ReleaseError(
-                f"image/base: is {base}, the image's label {labels.get(BASE_DIGEST)}."
-            )
-        systems = {"base": base, "snapshot": labels.get("hallmark.snapshot")}
-    else:
-        if images or based or inside is not None:
-            raise ReleaseError(
-                f"{manifest.builder}: built on a host, and the manifest has an image."
-            )
-        systems = {"base": None, "snapshot": None}
-    for name, step in manifest.steps.items():
-        # What asks the network is done outside of the image.
-        expected = {"base": None, "snapshot": None} if name == "fetch" else systems
-        stated = step.annotations.system
-        if {key: stated.get(key) for key in expected} != expected:
-            raise ReleaseError(f"step/{name}: ran in {stated}, the builder in {expected}.")
