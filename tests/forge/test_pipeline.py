@@ -19,6 +19,7 @@ from forge.core.store import Store
 from forge.inputs import fetch
 from forge.pipeline import STEPS, Job, work_on
 from forge.recipes import recipe
+from forge.tensors import family
 
 FETCHED = {
     "base/model.safetensors": "a",
@@ -281,6 +282,44 @@ def test_which_parameters_move_with_a_recipe(built, flagship, part):
 
     before, after = parameters(flagship), parameters(changed(flagship, part))
     assert {name for name in before if before[name] != after[name]} == MOVED[part]
+
+
+DONATED = "carnice-v2-27b-text-mtp"
+
+
+@pytest.mark.parametrize(
+    ("variant", "name", "key", "moved"),
+    [
+        (FLAGSHIP, "qwen3_5", 'units = ["', {"verify"}),
+        (FLAGSHIP, "qwen3_5", 'head_layers = "', {"verify"}),
+        (FLAGSHIP, "qwen3_5_moe", 'head_layers = "', set()),
+        (DONATED, "qwen3_5", 'head_layers = "', {"dress", "verify"}),
+        (DONATED, "qwen3_5_text", 'head_layers = "', {"dress"}),  # the donor's may be of this one
+    ],
+)
+def test_which_parameters_move_with_a_family(  # noqa: PLR0917 - what is changed, and what follows
+    built, tmp_path, monkeypatch, variant, name, key, moved
+):
+    """No module holds what its file says, so the step that reads it declares it."""
+    job = replace(built.job, recipe=recipe.find(variant))
+
+    def parameters():
+        family.load.cache_clear()
+        work = replace(work_on(built.job, built.results), job=job)
+        modules = {name: pipeline.module_of(name) for name in ("dress", "verify")}
+        return {name: canonical.dumps(one.parameters(work)) for name, one in modules.items()}
+
+    before = parameters()
+    folder = shutil.copytree(family.FOLDER, tmp_path / "families")
+    text = (folder / f"{name}.toml").read_text(encoding="utf-8")
+    assert key in text
+    (folder / f"{name}.toml").write_text(text.replace(key, f"{key}x_"), encoding="utf-8")
+    monkeypatch.setattr(family, "FOLDER", folder)
+    try:
+        after = parameters()
+    finally:
+        family.load.cache_clear()
+    assert {name for name in before if before[name] != after[name]} == moved
 
 
 def test_a_step_that_nobody_registered():

@@ -16,7 +16,7 @@ from forge.core.errors import VerificationError
 from forge.manifest import document
 from forge.manifest.names import ERRORS, VERIFICATION
 from forge.manifest.verification import expected, passed, report
-from forge.tensors import tensor_list, weight_errors
+from forge.tensors import family, tensor_list, weight_errors
 
 if TYPE_CHECKING:
     from forge.core.results import Result
@@ -25,8 +25,15 @@ if TYPE_CHECKING:
 
 
 def parameters(work: "Work") -> dict[str, Any]:
-    """How far to verify, and the recipe that the result is compared with, but for its prose."""
-    return {"level": work.job.level, "recipe": work.recipe.without_prose()}
+    """How far to verify, the recipe that the result is compared with, and what its family says.
+
+    Prose is left out.
+    """
+    return {
+        "level": work.job.level,
+        "recipe": work.recipe.without_prose(),
+        "family": family.digest(work.recipe.architecture),
+    }
 
 
 def run(work: "Work", out: Path) -> None:

@@ -35,7 +35,7 @@ def parameters(work: "Work") -> dict[str, Any]:
 
 
 def decided(recipe: Recipe) -> dict[str, Any]:
-    """What of a recipe decides the files beside the weights."""
+    """What of a recipe, and of the families' files, decides the files beside the weights."""
     return {
         "architecture": recipe.architecture,
         "layout": recipe.layout.model_dump(mode="json"),
@@ -43,6 +43,7 @@ def decided(recipe: Recipe) -> dict[str, Any]:
         "fused": [rule.model_dump(mode="json") for rule in recipe.fused],
         "strip": {path: list(keys) for path, keys in recipe.strip.items()},
         "template": recipe.template is not None,
+        "heads": family.heads() if recipe.mtp.donor is not None else {},
     }
 
 
@@ -115,21 +116,38 @@ def made(
     """
     specs = [spec for _, spec in placed]
     ignore = configs.ignore_list(recipe, specs)
-    base = {name: originals[f"base/{name}"] for name in configs.edited_files(recipe)}
-    files = {name: _parse(name, data) for name, data in base.items()}
-    for name, keys in recipe.strip.items():
-        files[name] = {key: value for key, value in files[name].items() if key not in keys}
-    config = files[CONFIG]
-    if giver == "donor":
-        paths = [f"{role}/{CONFIG}" for role in ("base", "donor")]
-        both = [Config(path=Path(one), data=_parse(one, originals[one])) for one in paths]
-        config = configs.with_key(config, *family.grafted(*both))
-    config = {**config, QUANTIZATION: configs.quantization_config(recipe, ignore)}
+    files = edited(recipe, originals, giver)
+    config = {**files[CONFIG], QUANTIZATION: configs.quantization_config(recipe, ignore)}
     _require_understood(recipe, config[QUANTIZATION], plan, specs)
     files |= {CONFIG: config, tensorfile.INDEX: tensorfile.index_json(placed)}
     if QUANT_CONFIG in configs.made_files(recipe):
         files[QUANT_CONFIG] = configs.quant_config(recipe, ignore)
-    return {name: _json(data) for name, data in files.items()}
+    return {name: written(data) for name, data in files.items()}
+
+
+def edited(
+    recipe: Recipe, originals: Mapping[str, bytes], giver: str | None
+) -> dict[str, dict[str, Any]]:
+    """The files of the base that the recipe edits, by name; the config as yet unquantized.
+
+    Args:
+        recipe: as for :func:`made`.
+        originals: as for :func:`made`.
+        giver: as for :func:`made`.
+
+    Raises:
+        DressError: a file is no JSON object.
+        BaseError: as :func:`made`.
+    """
+    base = {name: originals[f"base/{name}"] for name in configs.edited_files(recipe)}
+    files = {name: _parse(name, data) for name, data in base.items()}
+    for name, keys in recipe.strip.items():
+        files[name] = {key: value for key, value in files[name].items() if key not in keys}
+    if giver == "donor":
+        paths = [f"{role}/{CONFIG}" for role in ("base", "donor")]
+        both = [Config(path=Path(one), data=_parse(one, originals[one])) for one in paths]
+        files[CONFIG] = configs.with_key(files[CONFIG], *family.grafted(*both))
+    return files
 
 
 class _Folder:
@@ -189,6 +207,6 @@ def _parse(path: str, data: bytes) -> dict[str, Any]:
     return value
 
 
-def _json(data: Mapping[str, Any]) -> bytes:
+def written(data: Mapping[str, Any]) -> bytes:
     """Two-space JSON in the given key order, as the hub's own files are written."""
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()

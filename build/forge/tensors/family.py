@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from forge.core import canonical
 from forge.core.errors import BaseError
 from forge.core.model import Model
 
@@ -233,6 +234,17 @@ def grafted(base: Config, giver: Config) -> tuple[str, int]:
         BaseError: a config is of no family that is known here, or says no count.
     """
     return find(base).optional[HEAD_LAYERS], find(giver).head_layers(giver)
+
+
+def heads() -> dict[str, str]:
+    """The key of a config that counts the layers of its MTP head, by family."""
+    return {name: load(name).optional[HEAD_LAYERS] for name in names()}
+
+
+def digest(architecture: str) -> str:
+    """One digest over all that the files say of an architecture's families."""
+    known = [one for one in map(load, names()) if architecture in one.architectures]
+    return canonical.sha256_text(canonical.dumps([one.as_json() for one in known]))
 
 
 def names() -> list[str]:

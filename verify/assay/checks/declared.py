@@ -7,20 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from forge.checkpoint import dress
+from forge.checkpoint.dress import QUANTIZATION
 from forge.core import canonical, walking
 from forge.core.results import Result
 from forge.manifest.names import DOCUMENTS, PROVENANCE
 from forge.manifest.stored_figures import Declared, Files, Ignore
 from forge.recipes.recipe import Recipe
-from forge.tensors import admission, configs, family, other_names, vllm_names
+from forge.tensors import configs, other_names, vllm_names
 from forge.tensors.checkpoint import Checkpoint
 from forge.tensors.configs import CONFIG, QUANT_CONFIG, TEMPLATE
 from forge.tensors.plan import Plan
-from forge.tensors.tensorfile import Tensor
+from forge.tensors.tensorfile import SUFFIX, Tensor
 
 # Nothing that an engine would execute or unpickle belongs into a release.
 FORBIDDEN = {".py", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".so"}
-QUANTIZATION = "quantization_config"
 
 
 def ignore(recipe: Recipe, plan: Plan, checkpoint: Path, stored: Mapping[str, Tensor]) -> Ignore:
@@ -90,39 +91,30 @@ def files(
         fetched: the inputs.
         digests: the sha256 of the checkpoint's files, by path.
     """
-    recipe, base = made_of.recipe, fetched.files / "base"
+    recipe = made_of.recipe
     stored = set(files_of(checkpoint))
-    made = configs.made_files(recipe)
-    weights = {path for path in stored if path.endswith(".safetensors")}
-    carried = {path.name for path in base.iterdir() if path.suffix != ".safetensors"}
-    stored -= set(DOCUMENTS) - carried
-    wrong = [f"missing {path}" for path in sorted((carried | made) - stored)]
-    wrong += [f"extra {path}" for path in sorted(stored - carried - made - weights)]
+    weights = {path for path in stored if path.endswith(SUFFIX)}
+    carried = dress.carried(recipe, fetched.digests)
+    originals = {
+        path: (fetched.files / path).read_bytes()
+        for path in configs.originals(recipe, fetched.digests)
+    }
+    edited = dress.edited(recipe, originals, made_of.head_source)
+    expected = carried.keys() | edited.keys() | configs.made_files(recipe)
+    stored -= set(DOCUMENTS) - expected
+    wrong = [f"missing {path}" for path in sorted(expected - stored)]
+    wrong += [f"extra {path}" for path in sorted(stored - expected - weights)]
     wrong += [f"code {path}" for path in sorted(stored) if Path(path).suffix in FORBIDDEN]
-    edits = {CONFIG: (QUANTIZATION,), **recipe.strip}
-    for path, keys in edits.items():
-        original = {k: v for k, v in json_object(base / path).items() if k not in keys}
-        edited = json_object(checkpoint / path)
-        if path == CONFIG:
-            edited.pop(QUANTIZATION, None)
-            original = _with_head(original, made_of, fetched.files)
-        if edited != original:
-            wrong.append(f"{path} is not the base's without {', '.join(keys)}")
-    sources = {path: f"base/{path}" for path in carried - made - edits.keys()}
-    if TEMPLATE in made:
-        sources[TEMPLATE] = f"template/{TEMPLATE}"
-    for path in sorted(sources.keys() & stored):
-        if digests[path] != fetched.digests[sources[path]]:
-            wrong.append(f"{path} is not {'the recipe' if path in made else 'the base'}'s")
-    return Files(files=len(stored), compared=len(sources) + len(edits), wrong=tuple(wrong))
-
-
-def _with_head(config: dict[str, Any], made_of: Checkpoint, inputs: Path) -> dict[str, Any]:
-    """A config that says of a donor's head how many layers it has."""
-    if made_of.head_source != "donor":
-        return config
-    both = [admission.read_config(inputs / role / CONFIG) for role in ("base", "donor")]
-    return configs.with_key(config, *family.grafted(*both))
+    for path, value in edited.items():
+        # What quantizes is looked at by itself.
+        found = {k: v for k, v in json_object(checkpoint / path).items() if k != QUANTIZATION}
+        if [*found.items()] != [*value.items()]:
+            wrong.append(f"{path} is not the base's as the recipe edits it")
+    for path in sorted(carried.keys() & stored):
+        if digests[path] != fetched.digests[carried[path]]:
+            whose = "the recipe" if path == TEMPLATE and recipe.template else "the base"
+            wrong.append(f"{path} is not {whose}'s")
+    return Files(files=len(stored), compared=len(carried) + len(edited), wrong=tuple(wrong))
 
 
 def json_object(path: Path, key: str | None = None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from forge.manifest.names import INPUTS
 from forge.manifest.provenance import Input, Manifest
 from forge.recipes import recipe as recipes
 from forge.recipes.recipe import Recipe
+from forge.tensors import family
 
 STANDINS = "build/standins"
 
@@ -209,7 +210,8 @@ def _require_parameters(asked: _Asked) -> None:
     require_told("quantize", told["quantize"], layout.decided(recipe))
     require_told("dress", told["dress"], dress.decided(recipe))
     level = asked.manifest.predicate.build_definition.internal_parameters.verified
-    require_told("verify", told["verify"], {"level": level, "recipe": recipe.without_prose()})
+    wanted = {"recipe": recipe.without_prose(), "family": family.digest(recipe.architecture)}
+    require_told("verify", told["verify"], {"level": level, **wanted})
 
 
 def require_told(step: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

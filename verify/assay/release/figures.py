@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from assay.release.differing import difference
+from forge.checkpoint import dress
 from forge.core import canonical
 from forge.core.errors import ReleaseError
 from forge.manifest import stored_figures as stored
@@ -16,7 +17,7 @@ from forge.manifest.measured import Figures
 from forge.manifest.verification import Report
 from forge.recipes.recipe import Recipe
 from forge.tensors import configs, figures, other_names
-from forge.tensors.configs import CONFIG, QUANT_CONFIG, TEMPLATE
+from forge.tensors.configs import CONFIG, QUANT_CONFIG
 from forge.tensors.family import Config
 from forge.tensors.plan import Plan
 from forge.tensors.tensorfile import DTYPE_BYTES, Tensor
@@ -165,12 +166,10 @@ def _declaring(recipe: Recipe) -> list[str]:
 
 
 def _files(made: Derived) -> Figures:
-    """Those of the base are compared, as they are or edited, and the template."""
-    fetched = {path for path in made.fetched if path.startswith("base/")}
-    base = {path.removeprefix("base/") for path in fetched if not path.endswith(".safetensors")}
-    created, edited = configs.made_files(made.recipe), {*configs.edited_files(made.recipe)}
-    compared = (base - created - edited) | edited | ({TEMPLATE} & created)
-    return stored.Files(files=len(made.built), compared=len(compared), wrong=())
+    """Those are compared that are an input's as they are, or edited."""
+    carried, edited = dress.carried(made.recipe, made.fetched), configs.edited_files(made.recipe)
+    compared = len(carried) + len(edited)
+    return stored.Files(files=len(made.built), compared=compared, wrong=())
 
 
 def _weights(made: Derived) -> Figures:
