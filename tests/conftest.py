@@ -1,5 +1,6 @@
 """What tests share: a small base checkpoint that needs no torch, and the flagship recipe."""
 
+import functools
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -304,6 +305,19 @@ def build_small(root: Path, arrays: Arrays, wanted: Recipe | None = None) -> Bui
     for step, module in {"quantize": quantize, "graft": graft, "dress": dress}.items():
         make(step, lambda out, module=module: module.run(work_on(job, results), out))
     return Built(job=job, results=results)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
+    """Builds a variant on its small base once, for all tests; with `again`, once more elsewhere."""
+
+    @functools.cache
+    def build(variant: str, again: bool = False) -> Built:
+        del again  # is part of what the cache goes by
+        root = tmp_path_factory.mktemp(variant)
+        return build_small(root, base_arrays(variant=variant), recipe.find(variant))
+
+    return build
 
 
 @pytest.fixture

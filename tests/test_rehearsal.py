@@ -8,12 +8,10 @@ from conftest import FLAGSHIP
 
 from assay.serving import engine, perplexity, smoke
 from assay.serving.perplexity import Text
-from forge.core import checkout
 from forge.recipes import recipe
 from forge.tensors import tensorfile
 
 pytestmark = pytest.mark.engine
-BUILD_PYTHON = checkout.ROOT / ".nox" / "build" / "bin" / "python"
 
 
 @pytest.fixture(scope="module")

@@ -20,21 +20,6 @@ ROOT = Path(__file__).parents[1]
 VARIANTS = recipe.names()
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Builds a variant on its small base once; with `again`, once more elsewhere."""
-    made = {}
-
-    def build(variant, again=False):
-        if (variant, again) not in made:
-            root = tmp_path_factory.mktemp(variant)
-            arrays = base_arrays(variant=variant)
-            made[variant, again] = build_small(root, arrays, recipe.find(variant))
-        return made[variant, again]
-
-    return build
-
-
 def sums(built):
     return {path.name: canonical.sha256_file(path) for path in sorted(built.checkpoint.iterdir())}
 

@@ -142,12 +142,6 @@ def opened(path: Path) -> Iterator[Folder]:
     raise ReleaseError(f"{path}: is replaced again and again while it is read.")
 
 
-def require_regular(path: Path) -> tuple[str, ...]:
-    """As :func:`opened`, to refuse what it refuses; gives what is to be told."""
-    with opened(path) as folder:
-        return folder.notes
-
-
 def read(path: Path, most: int) -> bytes:
     """The bytes of a single file that a stranger gave; a link to it is followed.
 

@@ -20,28 +20,14 @@ CASCADE = "qwen36-27b-vlm-cascade-mtp"
 MIXEDCAL = "qwen36-27b-vlm-mixedcal"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    found = {}
-
-    def build(variant):
-        if variant not in found:
-            root = tmp_path_factory.mktemp(variant)
-            arrays = base_arrays(variant=variant)
-            found[variant] = build_small(root, arrays, recipe.find(variant))
-        return found[variant]
-
-    return build
-
-
 @pytest.fixture
-def broken(made, tmp_path):
+def broken(small, tmp_path):
     """The gates that fail once a copy of a variant's checkpoint has been changed."""
 
     def gates(variant, change):
-        folder = shutil.copytree(made(variant).checkpoint, tmp_path / variant)
+        folder = shutil.copytree(small(variant).checkpoint, tmp_path / variant)
         change(folder)
-        return failed(made(variant), folder)
+        return failed(small(variant), folder)
 
     return gates
 

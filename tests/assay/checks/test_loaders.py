@@ -1,12 +1,13 @@
 """What forge.tensors.vllm_names says of an engine is what vLLM itself says, layer by layer."""
 
+import functools
+
 import pytest
-from conftest import FLAGSHIP, MIXED, base_arrays, build_small
+from conftest import FLAGSHIP, MIXED
 
 from forge.core import canonical
 from forge.recipes import recipe
 from forge.tensors import configs, tensorfile, vllm_names
-from forge.tensors.plan import make_plan
 
 pytestmark = pytest.mark.engine
 BASELINE = "qwen36-27b-nvfp4"
@@ -35,21 +36,19 @@ COMPRESSED = {
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    made = {}
+def checkpoint(small):
+    @functools.cache
+    def read(variant):
+        built = small(variant)
+        stored = tensorfile.read_checkpoint(built.checkpoint)
+        config = canonical.read(built.checkpoint / "config.json")["quantization_config"]
+        return (
+            config,
+            configs.linears(stored.values(), built.made.plan),
+            recipe.find(variant).architecture,
+        )
 
-    def build(variant):
-        if variant not in made:
-            wanted = recipe.find(variant)
-            root = tmp_path_factory.mktemp(variant)
-            built = build_small(root, base_arrays(variant=variant), wanted)
-            plan = make_plan(wanted, tensorfile.read_checkpoint(built.inputs / "base"))
-            stored = tensorfile.read_checkpoint(built.checkpoint)
-            config = canonical.read(built.checkpoint / "config.json")["quantization_config"]
-            made[variant] = config, configs.linears(stored.values(), plan), wanted.architecture
-        return made[variant]
-
-    return build
+    return read
 
 
 def engine_models(architecture):

@@ -1,5 +1,6 @@
 """Calibration on the dense stand-in: offloading, mixed sets, and what the record says."""
 
+import functools
 import json
 import shutil
 
@@ -26,16 +27,14 @@ ROOM = 5_000_000  # of 12 MB
 @pytest.fixture(scope="module")
 def fetched(tmp_path_factory):
     """What the fetch step gives of a variant: few samples a set."""
-    made = {}
 
+    @functools.cache
     def get(variant):
-        if variant not in made:
-            out = tmp_path_factory.mktemp(variant)
-            job = Job(recipe=recipe.find(variant), store=Store(out / "store"), rehearsal=True)
-            fetch.run(work_on(fetch.choose(job), {}), out / "inputs")
-            cut_samples(out / "inputs", SAMPLES)
-            made[variant] = out / "inputs"
-        return made[variant]
+        out = tmp_path_factory.mktemp(variant)
+        job = Job(recipe=recipe.find(variant), store=Store(out / "store"), rehearsal=True)
+        fetch.run(work_on(fetch.choose(job), {}), out / "inputs")
+        cut_samples(out / "inputs", SAMPLES)
+        return out / "inputs"
 
     return get
 

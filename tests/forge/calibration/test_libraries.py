@@ -1,5 +1,6 @@
 """A base or a sample that the libraries do not take is told in one line, with their reason."""
 
+import functools
 import json
 import logging
 import re
@@ -28,17 +29,15 @@ HUGE = 1 << 46  # tokens whose embeddings no machine has memory for
 @pytest.fixture(scope="module")
 def fetched(tmp_path_factory):
     """The store after fetch, of a variant; one sample a set."""
-    made = {}
 
+    @functools.cache
     def get(variant):
-        if variant not in made:
-            root = tmp_path_factory.mktemp(variant)
-            job = Job(recipe=recipe.find(variant), store=Store(root / "store"), rehearsal=True)
-            work = work_on(fetch.choose(job), {})
-            result = job.store.make("fetch", "key", lambda out: fetch.run(work, out), {})
-            cut_samples(result.files, 1)
-            made[variant] = job, result
-        return made[variant]
+        root = tmp_path_factory.mktemp(variant)
+        job = Job(recipe=recipe.find(variant), store=Store(root / "store"), rehearsal=True)
+        work = work_on(fetch.choose(job), {})
+        result = job.store.make("fetch", "key", lambda out: fetch.run(work, out), {})
+        cut_samples(result.files, 1)
+        return job, result
 
     return get
 

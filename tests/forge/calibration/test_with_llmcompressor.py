@@ -4,6 +4,7 @@ It is given our own config, so that targets and ignore lists are held against it
 samples that our calibration has, whose maxima must give the input scales that it stores.
 """
 
+import functools
 import json
 
 import numpy as np
@@ -167,22 +168,20 @@ def contents(folder):
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """What llm-compressor and we make of the same base, by variant."""
-    made = {}
 
+    @functools.cache
     def build(variant):
-        if variant not in made:
-            root = tmp_path_factory.mktemp(variant)
-            wanted = recipe.find(variant)
-            random_base(root / "base", wanted)
-            oneshot(wanted, root / "base", root / "theirs")
-            base = tensorfile.read_checkpoint(root / "base")
-            plan = make_plan(wanted, base)
-            inputs = calibrated(wanted, plan, root / "base")
-            digests = {p.name: canonical.sha256_file(p) for p in (root / "base").iterdir()}
-            (root / "ours").mkdir()
-            quantize.quantize(base, digests, plan, inputs, 100_000, root / "ours")
-            made[variant] = plan, contents(root / "theirs"), contents(root / "ours"), root
-        return made[variant]
+        root = tmp_path_factory.mktemp(variant)
+        wanted = recipe.find(variant)
+        random_base(root / "base", wanted)
+        oneshot(wanted, root / "base", root / "theirs")
+        base = tensorfile.read_checkpoint(root / "base")
+        plan = make_plan(wanted, base)
+        inputs = calibrated(wanted, plan, root / "base")
+        digests = {p.name: canonical.sha256_file(p) for p in (root / "base").iterdir()}
+        (root / "ours").mkdir()
+        quantize.quantize(base, digests, plan, inputs, 100_000, root / "ours")
+        return plan, contents(root / "theirs"), contents(root / "ours"), root
 
     return build
 

@@ -1,13 +1,14 @@
 """How SGLang and transformers read a config, on names alone; transformers' is held against it."""
 
+import functools
+
 import pytest
-from conftest import FLAGSHIP, MIXED, base_arrays, build_small
+from conftest import FLAGSHIP, MIXED
 
 from forge.core import canonical
 from forge.recipes import recipe
 from forge.tensors import configs, other_names, tensorfile
 from forge.tensors.other_names import sglang, transformers
-from forge.tensors.plan import make_plan
 from forge.tensors.vllm_names import DISPUTED
 
 BODY = "model.language_model.layers.0"
@@ -122,21 +123,15 @@ def test_transformers_knows_no_modelopt_and_no_head():
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    made = {}
+def checkpoint(small):
+    @functools.cache
+    def read(variant):
+        built = small(variant)
+        stored = tensorfile.read_checkpoint(built.checkpoint)
+        config = canonical.read(built.checkpoint / "config.json")
+        return config, configs.linears(stored.values(), built.made.plan), recipe.find(variant)
 
-    def build(variant):
-        if variant not in made:
-            wanted = recipe.find(variant)
-            root = tmp_path_factory.mktemp(variant)
-            built = build_small(root, base_arrays(variant=variant), wanted)
-            plan = make_plan(wanted, tensorfile.read_checkpoint(built.inputs / "base"))
-            stored = tensorfile.read_checkpoint(built.checkpoint)
-            config = canonical.read(built.checkpoint / "config.json")
-            made[variant] = config, configs.linears(stored.values(), plan), wanted
-        return made[variant]
-
-    return build
+    return read
 
 
 @pytest.mark.parametrize("variant", recipe.names())
