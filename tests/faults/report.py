@@ -72,7 +72,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def rounds(rows: Sequence[Row]) -> str:
-    """What came of the rounds of neighbours, as docs/architecture.md has it."""
+    """What came of the rounds of neighbours, as docs/store.md has it."""
     told = {name: sum(row.counts[name] for row in rows) for name in ("same", "refused", "wrong")}
     minutes = sum(row.seconds for row in rows) / 60
     return (

@@ -43,7 +43,7 @@ def test_the_page_has_every_command_and_piece():
 
 
 def test_the_sentence_about_rounds_is_that_of_the_page():
-    page = (checkout.ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    page = (checkout.ROOT / "docs" / "store.md").read_text(encoding="utf-8")
     (stated,) = re.findall(r"\d[\d,]* rounds took .*? with anything else\.", page)
     total, minutes, same, refused = (
         int(n.replace(",", "")) for n in re.findall(r"[\d,]*\d", stated)
