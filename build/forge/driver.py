@@ -5,6 +5,7 @@ this machine. The other steps run in processes of their environments, which a ru
 machine, or in the pinned image. Both are told the same in the same way, by the ledger.
 """
 
+import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from forge.inputs import fetch, preflight
 from forge.pipeline import Environment, Job
 from forge.release import summary
 from forge.release.placement import look, place, require_apart
+
+# How a process ends that has mapped a file of which the disk does not give a page.
+_BUS = 128 + signal.SIGBUS
 
 
 class Runner(Protocol):
@@ -43,6 +47,7 @@ def build(
     Raises:
         HallmarkError: whatever `target`, the runner or the base lacks, before any work; then as
             fetch and placing do.
+        StoreError: a file of the base, which a process had mapped, cannot be read off the disk.
         OSError: nothing can be made at `target`.
     """
     require_apart(target, job)
@@ -53,12 +58,15 @@ def build(
         job = fetch.choose(job)
         base = preflight.check(job)
         results = pipeline.run(job, within=("host",))
+        pipeline.recheck(results, trusted={"fetch": ("tensors/",)})
         preflight.check_fetched(job, base, results["fetch"])
         ledger = running.folder / "ledger.json"
         ledgers.write(ledger, job, results)
         for environment in job.environments:
             if environment != "host":
                 code = running.run(environment, ledger, results["fetch"])
+                if code == _BUS:  # torch maps the base
+                    pipeline.recheck(results, trusted={"fetch": ("",)})
                 if code:
                     return code
         _, made = ledgers.read(ledger)

@@ -398,7 +398,7 @@ def recheck(
         for name, paths in [*trusted.items(), *((name, ("",)) for name in found)]
         for path, digest in results[name].below(paths).items()
     }
-    require_recorded(files, [results[name] for name in dict.fromkeys([*trusted, *found])])
+    require_recorded(files, results.values())
     for name in found:
         results[name] = replace(results[name], checked=True)
 

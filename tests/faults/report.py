@@ -8,6 +8,7 @@ from pathlib import Path
 
 # Counts that must be zero.
 BAD = ("lost", "wedged", "tracebacks", "leftovers", "untold")
+COLUMNS = ("operations", "reads", "unreadable", "requests", "trials")
 SHOWN = 12  # findings that are printed of a row; the file has all
 
 
@@ -61,11 +62,12 @@ def show(row: Row) -> None:
 def table(rows: Sequence[Row]) -> str:
     """The commands that were tried and how often, as docs/faults.md has them."""
     lines = [
-        "| command | calls that change a file | that read one | requests | trials |",
-        "|---|---|---|---|---|",
+        "| command | calls that change a file | that read one | unreadable files | requests "
+        "| trials |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        counts = (row.counts[name] for name in ("operations", "reads", "requests", "trials"))
+        counts = (row.counts[name] for name in COLUMNS)
         cells = [row.title, *(f"{count:,}" if count else "" for count in counts)]
         lines.append("|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|")
     return "\n".join(lines)

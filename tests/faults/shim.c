@@ -3,7 +3,9 @@
  * Every call of the C library that changes a file below a prefix is counted, and so is every call
  * that reads one, each in a count of its own. At number N of one of the two counts the process is
  * killed, before the call, after it or in the middle of a write, or the call is refused with an
- * errno. `faults_arm` says what is to happen; until it is called, nothing does.
+ * errno. Or the file that is read at number N has a bad sector from then on, under all its names:
+ * it can be opened, and nothing can be read of it. `faults_arm` says what is to happen; until it is
+ * called, nothing does.
  *
  * Not seen: what the C library calls within itself (stdio's writes after fopen), raw system calls,
  * and pages of mapped memory that are changed. Nothing in Hallmark changes files in these ways.
@@ -28,8 +30,16 @@
 #include <unistd.h>
 
 /* The same numbers are in shim.py. */
-enum kind { CHANGE = 0, READ = 1 };
-enum mode { WATCH = 0, KILL_BEFORE = 1, TEAR = 2, KILL_AFTER = 3, REFUSE = 4, FULL = 5 };
+enum kind { CHANGE = 0, READ = 1, BAD = 3 }; /* the last is a line of the log, and no count */
+enum mode {
+    WATCH = 0,
+    KILL_BEFORE = 1,
+    TEAR = 2,
+    KILL_AFTER = 3,
+    REFUSE = 4,
+    FULL = 5,
+    UNREADABLE = 6
+};
 enum traits { PLAIN = 0, GROWS = 1, WRITES = 2 }; /* takes room on the disk; may be done by half */
 enum act { GO, DENY, HALF, HALF_AND_DIE, DIE_AFTER };
 
@@ -40,6 +50,7 @@ static enum mode mode;
 static long at;
 static int code, log_fd = -1;
 static long counts[2];
+static struct stat bad; /* the file with the bad sector, once there is one */
 
 /* What happens at call `number` of a count; the log, if there is one, gets a line a call. */
 void faults_arm(const char *below, int kind, int what, long number, int error, int log)
@@ -48,6 +59,12 @@ void faults_arm(const char *below, int kind, int what, long number, int error, i
     counted = kind, mode = what, at = number, code = error, log_fd = log;
     strncpy(prefix, below, sizeof prefix - 1);
     prefix_length = strlen(prefix);
+}
+
+/* The same bad sector as in an earlier run: the device and the inode that its log has. */
+void faults_bad(unsigned long device, unsigned long inode)
+{
+    bad.st_dev = device, bad.st_ino = inode, code = EIO;
 }
 
 /* A rename that is not numbered. */
@@ -82,6 +99,21 @@ static int is_below(int dir, const char *path, char *full, size_t size)
     return strncmp(full, prefix, prefix_length) == 0;
 }
 
+static int file_of(int dir, const char *path, struct stat *found)
+{
+    return path ? fstatat(dir, path, found, 0) : fstat(dir, found);
+}
+
+static int is_bad(int dir, const char *path)
+{
+    struct stat one;
+    int before = errno;
+    int same = bad.st_ino && file_of(dir, path, &one) == 0 && one.st_ino == bad.st_ino &&
+               one.st_dev == bad.st_dev;
+    errno = before;
+    return same;
+}
+
 static enum act due(enum kind kind, const char *name, int dir, const char *path, int traits)
 {
     char full[2 * PATH_MAX];
@@ -97,8 +129,16 @@ static enum act due(enum kind kind, const char *name, int dir, const char *path,
                               full);
         syscall(SYS_write, log_fd, line, length);
     }
+    if (kind == READ && mode == UNREADABLE && number == at && !bad.st_ino) {
+        file_of(dir, path, &bad);
+        if (log_fd >= 0)
+            dprintf(log_fd, "%d %lu bad %lu %s\n", BAD, (unsigned long)bad.st_dev,
+                    (unsigned long)bad.st_ino, full);
+    }
     errno = before;
-    if (mode == WATCH || kind != counted || number < at)
+    if (kind == READ && bad.st_ino && strcmp(name, "open"))
+        return is_bad(dir, path) ? DENY : GO;
+    if (mode == WATCH || mode == UNREADABLE || kind != counted || number < at)
         return GO;
     if (mode == FULL)
         return !(traits & GROWS) ? GO : number == at && traits & WRITES ? HALF : DENY;
@@ -276,10 +316,20 @@ ssize_t preadv64v2(int fd, const struct iovec *parts, int count, off64_t from, i
     DO(READS("read", fd, NULL), -1, real(fd, parts, count, from, flags));
 }
 
+/* A file with a bad sector can be mapped: SIGBUS is what its pages give, as those after its end. */
+static off_t beyond(int fd)
+{
+    struct stat of;
+    long page = sysconf(_SC_PAGESIZE);
+    return fstat(fd, &of) ? 0 : (of.st_size + page - 1) / page * page;
+}
+
 void *mmap(void *where, size_t count, int protection, int flags, int fd, off_t from)
 {
     REAL(mmap);
     enum act act = flags & MAP_ANONYMOUS ? GO : READS("mmap", fd, NULL);
+    if (act == DENY && is_bad(fd, NULL))
+        act = GO, from = beyond(fd);
     DO(act, MAP_FAILED, real(where, count, protection, flags, fd, from));
 }
 
@@ -287,6 +337,8 @@ void *mmap64(void *where, size_t count, int protection, int flags, int fd, off64
 {
     REAL(mmap64);
     enum act act = flags & MAP_ANONYMOUS ? GO : READS("mmap", fd, NULL);
+    if (act == DENY && is_bad(fd, NULL))
+        act = GO, from = beyond(fd);
     DO(act, MAP_FAILED, real(where, count, protection, flags, fd, from));
 }
 
@@ -327,14 +379,23 @@ ssize_t pwritev64v2(int fd, const struct iovec *parts, int count, off64_t to, in
           real(fd, parts, count / 2, to, flags));
 }
 
+/* What the kernel copies from a file with a bad sector, which here is no read of its own. */
+static enum act copying(int from, int to)
+{
+    enum act act = CHANGES("write", to, NULL, GROWS | WRITES);
+    if (!prefix_length || !is_bad(from, NULL))
+        return act;
+    code = EIO;
+    return DENY;
+}
+
 ssize_t sendfile(int to, int from, off_t *at_, size_t count)
 {
     REAL(sendfile);
     struct stat of;
     size_t there = fstat(from, &of) == 0 ? (size_t)of.st_size : count;
     there = there < count ? there : count;
-    WRITE(CHANGES("write", to, NULL, GROWS | WRITES), there, real(to, from, at_, count),
-          real(to, from, at_, there / 2));
+    WRITE(copying(from, to), there, real(to, from, at_, count), real(to, from, at_, there / 2));
 }
 
 ssize_t sendfile64(int to, int from, off64_t *at_, size_t count)
@@ -343,16 +404,14 @@ ssize_t sendfile64(int to, int from, off64_t *at_, size_t count)
     struct stat of;
     size_t there = fstat(from, &of) == 0 ? (size_t)of.st_size : count;
     there = there < count ? there : count;
-    WRITE(CHANGES("write", to, NULL, GROWS | WRITES), there, real(to, from, at_, count),
-          real(to, from, at_, there / 2));
+    WRITE(copying(from, to), there, real(to, from, at_, count), real(to, from, at_, there / 2));
 }
 
 ssize_t copy_file_range(int from, off64_t *from_at, int to, off64_t *to_at, size_t count,
                         unsigned flags)
 {
     REAL(copy_file_range);
-    WRITE(CHANGES("write", to, NULL, GROWS | WRITES), count,
-          real(from, from_at, to, to_at, count, flags),
+    WRITE(copying(from, to), count, real(from, from_at, to, to_at, count, flags),
           real(from, from_at, to, to_at, count / 2, flags));
 }
 

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 SOURCE = Path(__file__).with_name("shim.c")
 # As in shim.c, which knows nothing of requests; beside.py sees to those.
 CHANGE, READ, REQUEST = 0, 1, 2
-WATCH, KILL_BEFORE, TEAR, KILL_AFTER, REFUSE, FULL = range(6)
+WATCH, KILL_BEFORE, TEAR, KILL_AFTER, REFUSE, FULL, UNREADABLE = range(7)
+BAD = 3  # in place of a kind: a line of the log that has the file with a bad sector
 GROWS, WRITES = 1, 2
 RESET = -1  # in place of a status: the connection breaks
 
@@ -23,6 +25,7 @@ MODES = {
     KILL_AFTER: "killed after",
     REFUSE: "refused",
     FULL: "full disk from",
+    UNREADABLE: "unreadable from",
 }
 KILLS = frozenset({KILL_BEFORE, TEAR, KILL_AFTER})
 
@@ -40,7 +43,10 @@ class Operation:
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What happens at the call of this number; `error` is an errno, or of a request a status."""
+    """What happens at the call of this number; `error` is an errno, or of a request a status.
+
+    With the mode `UNREADABLE`, the file that is read there cannot be read from then on.
+    """
 
     mode: int = WATCH
     kind: int = CHANGE
@@ -55,6 +61,13 @@ class Fault:
             error = errno.errorcode.get(self.error, "")
         told = f" ({error})" if self.mode in {REFUSE, FULL} else ""
         return f"{MODES[self.mode]}{told} {KINDS[self.kind]} {self.number}"
+
+
+class Bad(NamedTuple):
+    """The file that has a bad sector."""
+
+    device: int
+    inode: int
 
 
 def build(folder: Path) -> Path:
@@ -82,12 +95,17 @@ def is_loaded() -> bool:
     return hasattr(ctypes.CDLL(None), "faults_arm")
 
 
-def arm(below: Path, fault: Fault, log: int) -> None:
-    """From now on, calls below a folder are counted, and the fault happens when it is due."""
+def arm(below: Path, fault: Fault, log: int, bad: Bad | None = None) -> None:
+    """From now on, calls below a folder are counted, and the fault happens when it is due.
+
+    With `bad`, that file cannot be read.
+    """
     ctypes.CDLL(None).faults_arm(
         os.fsencode(f"{below}/"), fault.kind, fault.mode, ctypes.c_long(fault.number),
         fault.error, log,
     )  # fmt: skip
+    if bad is not None:
+        ctypes.CDLL(None).faults_bad(*map(ctypes.c_ulong, bad))
 
 
 def rename(old: Path, new: Path) -> None:
@@ -95,15 +113,19 @@ def rename(old: Path, new: Path) -> None:
     ctypes.CDLL(None).faults_rename(os.fsencode(old), os.fsencode(new))
 
 
-def operations(log: int) -> list[Operation]:
-    """What was counted, from the log."""
+def operations(log: int) -> tuple[list[Operation], Bad | None]:
+    """What was counted, from the log, and the file that cannot be read any more."""
     data = os.pread(log, os.fstat(log).st_size, 0).decode("utf-8", "surrogateescape")
-    found = []
+    found: list[Operation] = []
+    bad = None
     # A kill can cut the line that another thread was writing at that moment, and then it is last.
     whole, _, _ = data.rpartition("\n")
     for line in whole.split("\n") if whole else ():
         kind, number, name, traits, path = line.split(" ", 4)
+        if int(kind) == BAD:
+            bad = Bad(device=int(number), inode=int(traits))
+            continue
         found.append(
             Operation(kind=int(kind), number=int(number), name=name, traits=int(traits), path=path)
         )
-    return found
+    return found, bad

@@ -32,6 +32,10 @@ def test_commands_killed_and_refused(tmp_path):
         assert row["trials"] >= 20
         assert row["kills_survived"] > 0
         assert row["refusals_told"] > 0
+        assert row.get("unreadable", 0) <= row["reads"]
+    assert {name for name, row in rows.items() if row.get("unreadable")} >= {
+        "build", "release", "sign", "reproduce", "attest-reproduction", "publish",
+    }  # fmt: skip
 
 
 def test_the_harness_sees_every_kind_of_damage(tmp_path):
@@ -46,5 +50,7 @@ def test_the_harness_sees_every_kind_of_damage(tmp_path):
         "wedged: killed after",
         "tracebacks: refused (EIO)",
         "untold: refused (EIO)",
+        "wedged: unreadable from",
+        "tracebacks: unreadable from",
     ):
         assert any(line.startswith(found) for line in row["findings"]), found

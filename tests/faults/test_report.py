@@ -16,7 +16,7 @@ def test_the_table_is_that_of_the_page():
             part="faults",
             name="build",
             title="build, in place of a signed release",
-            counts=Counter(operations=562, reads=698, trials=5710, lost=3),
+            counts=Counter(operations=562, reads=698, unreadable=120, trials=5830, lost=3),
         ),
         Row(
             part="faults",
@@ -26,10 +26,11 @@ def test_the_table_is_that_of_the_page():
         ),
     ]
     assert report.table(rows).splitlines() == [
-        "| command | calls that change a file | that read one | requests | trials |",
-        "|---|---|---|---|---|",
-        "| build, in place of a signed release | 562 | 698 | | 5,710 |",
-        "| publish, over another release | 12 | 1,254 | 23 | 695 |",
+        "| command | calls that change a file | that read one | unreadable files | requests "
+        "| trials |",
+        "|---|---|---|---|---|---|",
+        "| build, in place of a signed release | 562 | 698 | 120 | | 5,830 |",
+        "| publish, over another release | 12 | 1,254 | | 23 | 695 |",
     ]
 
 

@@ -15,18 +15,22 @@ from pathlib import Path
 from faults import shim
 from faults.beside import Beside
 from faults.commands import Command
-from faults.shim import Fault, Operation
+from faults.shim import Bad, Fault, Operation
 
 SECONDS = 60  # after which a run is taken for wedged
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a run ended: its exit code or minus the signal, all that it said, all that it called."""
+    """How a run ended: its exit code or minus the signal, all that it said, all that it called.
+
+    `bad` is the file that cannot be read since.
+    """
 
     code: int
     said: str
     operations: Sequence[Operation]
+    bad: Bad | None = None
 
     @property
     def errors(self) -> int:
@@ -50,8 +54,13 @@ def run(
     world: Path,
     fault: Fault | None = None,
     beside: Beside | None = None,
+    *,
+    bad: Bad | None = None,
 ) -> Ended:
-    """Runs a command in a world, in a fork of this process, with the hub that is beside it."""
+    """Runs a command in a world, in a fork of this process, with the hub that is beside it.
+
+    A file that is `bad` cannot be read.
+    """
     said, log = os.memfd_create("said"), os.memfd_create("log")
     fcntl.fcntl(log, fcntl.F_SETFL, os.O_APPEND)  # threads write lines to it at the same time
     gate, opener = os.pipe()
@@ -60,19 +69,19 @@ def run(
         if child == 0:
             os.read(gate, 1)
             env = {} if beside is None else beside.env
-            _in_child(command, root, world, fault, env=env, said=said, log=log)
+            _in_child(command, root, world, fault, bad=bad, env=env, said=said, log=log)
         if beside is not None:
             beside.started(child, fault)
         os.write(opener, b".")
         _, status = os.waitpid(child, 0)
         text = os.pread(said, os.fstat(said).st_size, 0).decode("utf-8", "replace")
-        operations = shim.operations(log)
+        operations, found = shim.operations(log)
         for number, line in enumerate([] if beside is None else beside.requests(), start=1):
             operations.append(
                 Operation(kind=shim.REQUEST, number=number, name="request", traits=0, path=line)
             )
         code = os.waitstatus_to_exitcode(status)
-        return Ended(code=code, said=text, operations=operations)
+        return Ended(code=code, said=text, operations=operations, bad=found)
     finally:
         for descriptor in (said, log, gate, opener):
             os.close(descriptor)
@@ -84,6 +93,7 @@ def _in_child(
     world: Path,
     fault: Fault | None,
     *,
+    bad: Bad | None,
     env: Mapping[str, str],
     said: int,
     log: int,
@@ -98,8 +108,8 @@ def _in_child(
         os.environ |= {"HOME": str(world / "home"), "TMPDIR": str(world / "tmp"), **env}
         tempfile.tempdir = None
         os.chdir(world)
-        if fault is not None:
-            shim.arm(root, fault, log)
+        if fault is not None or bad is not None:
+            shim.arm(root, fault or Fault(), log, bad)
         code = _code_of(command, root / "fixed", world)
     except BaseException:
         traceback.print_exc()

@@ -34,6 +34,7 @@ READ_ERRORS = {
 }
 # What is said of a disk that is full, or that has as many files as it can have.
 FULL_DISK = ("The disk is full", "No more files can be made")
+SET_ASIDE = "Set aside in the store"  # what an error says of a result that is made again
 TOLD = 100  # trials between two lines on the way
 
 Tell = Callable[[str, str], None]
@@ -109,6 +110,7 @@ def present(world: Path, hub: Beside | None) -> Inventory:
 
 def faults(operations: Sequence[Operation]) -> Iterator[Fault]:
     """Every fault that the calls of a run can meet."""
+    seen: set[str] = set()
     for one in operations:
         number = one.number
         if one.kind == shim.REQUEST:
@@ -120,6 +122,9 @@ def faults(operations: Sequence[Operation]) -> Iterator[Fault]:
         if one.kind == shim.READ:
             for error in READ_ERRORS[one.name]:
                 yield Fault(mode=shim.REFUSE, kind=shim.READ, number=number, error=error)
+            if one.name != "open" and one.path not in seen:
+                seen.add(one.path)
+                yield Fault(mode=shim.UNREADABLE, kind=shim.READ, number=number, error=errno.EIO)
             continue
         yield Fault(mode=shim.KILL_BEFORE, number=number)
         yield Fault(mode=shim.KILL_AFTER, number=number)
@@ -151,6 +156,8 @@ def walk(on: Stage, chosen: Sequence[Fault], workers: int) -> Row:
     row.counts["reads"] = sum(one.kind == shim.READ for one in on.operations)
     if requests := sum(one.kind == shim.REQUEST for one in on.operations):
         row.counts["requests"] = requests
+    if files := sum(one.mode == shim.UNREADABLE for one in chosen):
+        row.counts["unreadable"] = files
     # In no order, so that the first trials tell of all parts of the command.
     chosen = random.Random(0).sample(chosen, len(chosen))  # noqa: S311
     gc.freeze()  # what the trials share is not looked at, and so not copied, by their collectors
@@ -215,21 +222,52 @@ def examine(on: Stage, fault: Fault) -> Verdict:
                 tell("lost", "; ".join(wrong[:4]))
             if ended.code == 0 and (unfinished := _unfinished(on, world, now)):
                 tell("lost", f"exit 0, but {'; '.join(unfinished[:4])}")
-            again = trial.run(on.command, on.root, world, None, hub)
+            again = trial.run(on.command, on.root, world, None, hub, bad=ended.bad)
+            if ended.bad and again.code and SET_ASIDE in again.said:
+                # Results share the file, and a build meets one after the other.
+                again = trial.run(on.command, on.root, world, None, hub, bad=ended.bad)
             then = present(world, hub)
-            if at and _is_lost_result(at, fault):
-                aside = {n for n in then if n.startswith("store/aside/")} - on.after.keys()
-                then = {name: what for name, what in then.items() if name not in aside}
+            if at:
+                then = {
+                    name: what
+                    for name, what in then.items()
+                    if name in on.after or not _may_stay(name, at, fault)
+                }
+            if again.code and at and _is_beyond_mending(at, world, fault):
+                _judge_end(again, fault, tell)
+                if wrong := _unlike_either(on, world, then):
+                    tell("lost", f"after the next run: {'; '.join(wrong[:4])}")
+                return verdict
             _judge_again(on, world, again, then, tell)
             return verdict
     finally:
         shutil.rmtree(world)
 
 
-def _is_lost_result(at: Operation, fault: Fault) -> bool:
-    """Whether the disk gave a result not back: then the store is right to set it aside."""
-    of_a_result = re.search(r"/store/[a-z]+/[0-9a-f]{64}/", at.path)
-    return fault.error == errno.EIO and at.kind == shim.READ and of_a_result is not None
+def _may_stay(name: str, at: Operation, fault: Fault) -> bool:
+    """Whether it is there because the disk does not give something: nobody can mend that.
+
+    A result is set aside then, and a folder that cannot be listed cannot be removed either.
+    """
+    if fault.error != errno.EIO or at.kind != shim.READ:
+        return False
+    is_bad = fault.mode == shim.UNREADABLE
+    of_a_result = re.search(r"/store/[a-z]+/[0-9a-f]{64}/", at.path) is not None
+    if name.startswith("store/aside/"):
+        return is_bad or of_a_result
+    # Also the old one of a folder that was replaced, which is removed last.
+    in_the_way = name.startswith("store/trash/") or ".hallmark-" in name.partition("/")[0]
+    return in_the_way and is_bad and at.name == "opendir"
+
+
+def _is_beyond_mending(at: Operation, world: Path, fault: Fault) -> bool:
+    """Whether each run may be refused: by a file that is a user's, or a folder of the store's own.
+
+    What is below those can be made again, so nothing there stands in the way of the next run.
+    """
+    own = re.fullmatch(rf"{re.escape(str(world))}/store(/[a-z]+)?/?", at.path)
+    of_user = not at.path.startswith(f"{world}/store/")
+    return fault.mode == shim.UNREADABLE and (of_user or own is not None)
 
 
 def _counts(ended: Ended, fault: Fault) -> str:

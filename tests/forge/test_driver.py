@@ -1,8 +1,11 @@
 """The driver, with a runner that runs the steps in this process: what it places, and what not."""
 
 import json
+import re
 import shutil
-from contextlib import contextmanager
+import subprocess
+import sys
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -150,3 +153,37 @@ def test_a_signed_release_at_the_folder(job, tmp_path, monkeypatch):
     assert signature.exists()
     assert driver.build(job, out, here(job), replace=True) == 0
     assert not signature.exists()
+
+
+# A mapped file of which there is nothing to read any more, as of a bad sector.
+MAPS = """
+import mmap, os, sys
+with open(sys.argv[1], "wb+") as file:
+    file.truncate(1)
+    mapped = mmap.mmap(file.fileno(), 1)
+    file.truncate(0)
+    mapped[0]
+"""
+
+
+def test_a_mapped_base_that_the_disk_does_not_give(job, tmp_path, monkeypatch):
+    """A real SIGBUS ends the process that has mapped it; the error names the file."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    shard = job.base / "model-00001-of-00002.safetensors"
+    whole = shard.read_bytes()
+
+    class Maps(Here):
+        def run(self, environment, ledger, fetched):
+            """Of the first process of a build, which is what torch does."""
+            del environment, ledger, fetched
+            shard.unlink()
+            shard.symlink_to("/proc/self/mem")  # a real EIO: its first page is not mapped
+            command = [sys.executable, "-c", MAPS, tmp_path / "mapped"]
+            return 128 - subprocess.run(command, check=False).returncode
+
+    with job.store.scratch("ledger") as folder, pytest.raises(StoreError) as told:
+        driver.build(job, tmp_path / "out", nullcontext(Maps(folder, None)))
+    assert re.search(rf"{shard.name}: Input/output error.*Set aside .*: fetch", str(told.value))
+    shard.unlink()
+    shard.write_bytes(whole)
+    assert driver.build(job, tmp_path / "out", here(job)) == 0

@@ -1,4 +1,4 @@
-"""Where a library is called: which one, to do what, and the error that its failure is.
+"""Where a library is called, or the system: which one, to do what, and what its failure is of.
 
 A step notes this on whatever the library raises, and whoever runs the step has it told, by
 :func:`forge.core.libraries.telling`. Nothing here words an error, so that a step whose key has this
@@ -8,6 +8,7 @@ module is not run again for a word.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from forge.core.errors import HallmarkError
 
@@ -34,6 +35,21 @@ def calling(library: str, kind: type[HallmarkError], what: str) -> Iterator[None
         yield
     except BaseException as error:
         vars(error).setdefault(_NOTE, Call(library=library, kind=kind, what=what))
+        raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors within that name no file are about this one: of an open file, the system names none.
+
+    Raises:
+        OSError: as it came, with a name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
         raise
 
 

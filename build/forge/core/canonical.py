@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from forge.core.boundary import naming
+
 
 def dumps(value: Any) -> str:
     """JSON with sorted keys, no spaces, UTF-8 as is; NaN and infinities are refused."""
@@ -30,12 +32,8 @@ def sha256_file(path: Path) -> str:
     Raises:
         OSError: the system does not let the file be read; it names the file.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        error.filename = error.filename or str(path)  # of an open file, the system names none
-        raise
+    with naming(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(path: Path) -> Any:
@@ -44,7 +42,8 @@ def read(path: Path) -> Any:
     Raises:
         ValueError: as `loads`.
     """
-    return loads(path.read_bytes())
+    with naming(path):
+        return loads(path.read_bytes())
 
 
 def loads(data: bytes) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
 
 from forge.core import console, filesystem, walking
+from forge.core.boundary import naming
 from forge.core.errors import FetchError
 
 # Formats that run code when they are loaded, and code itself.
@@ -172,7 +173,7 @@ def sha256_of(
         beside.append(feed)
     if advance is not None:
         beside.append(lambda chunk: advance(len(chunk)))
-    with filesystem.naming(path), filesystem.opened(path) as file:
+    with naming(path), filesystem.opened(path) as file:
         pour(file, digest.update, *beside)
     return digest.hexdigest()
 

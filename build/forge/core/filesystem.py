@@ -7,13 +7,12 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import BinaryIO
 
 from forge.core import console, mounts, system_errors, walking
+from forge.core.boundary import naming
 
 # Two file systems; one that knows no links, or lets nobody link the files of others; a file with
 # as many names as it can have. sshfs says ENOSYS.
@@ -96,21 +95,6 @@ def flush_entry(path: Path) -> None:
     _fsync(path.parent)
 
 
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Errors within that name no file are about this one: of an open file, the system names none.
-
-    Raises:
-        OSError: as it came, with a name.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise
-
-
 def beside(path: Path, kind: str) -> Path:
     """A name of Hallmark's own beside a folder or file."""
     return path.with_name(f".{path.name}.hallmark-{kind}")
@@ -148,17 +132,23 @@ def replace(path: Path, data: bytes, *, mode: int = 0o666, new: bool = False) ->
     flush_entry(path)
 
 
-def delete(path: Path) -> None:
-    """Removes a file or a folder; what the system does not let go stays, and is named."""
+def delete(path: Path) -> bool:
+    """Removes a file or a folder; what the system does not let go stays, and is named.
+
+    Returns:
+        Whether it is gone.
+    """
     try:
         if path.is_dir() and not path.is_symlink():
             remove_tree(path)
         else:
             path.unlink()
     except FileNotFoundError:
-        return  # somebody else removed it
+        return True  # somebody else removed it
     except OSError as error:
         console.say(f"{path}: cannot be removed: {system_errors.told(error)}")
+        return False
+    return True
 
 
 def remove_tree(folder: Path) -> None:

@@ -18,10 +18,14 @@ _TOLD = {REMOVED: "Removed from the store", ASIDE: "Set aside in the store"}
 
 
 class Damage(NamedTuple):
-    """What is wrong with a stored file; one that cannot be read may be whole."""
+    """What is wrong with a stored file, which may have other names; if unreadable, it may be whole.
+
+    `inode` is device and number of the file, where it is there.
+    """
 
     why: str
     unreadable: bool = False
+    inode: tuple[int, int] | None = None
 
 
 def require_recorded(files: Mapping[Path, str], results: Iterable[Result]) -> None:
@@ -29,7 +33,7 @@ def require_recorded(files: Mapping[Path, str], results: Iterable[Result]) -> No
 
     Args:
         files: what is to be hashed, each with the digest that was recorded.
-        results: those that the files are of.
+        results: those that the files are of, and others that may have the same ones.
 
     Raises:
         StoreError: a file is not what was recorded. It is named, and the results that have such
@@ -53,15 +57,30 @@ def require_recorded(files: Mapping[Path, str], results: Iterable[Result]) -> No
 def drop(result: Result, wrong: Mapping[Path, Damage]) -> str | None:
     """Removes a result that has a damaged file, or sets it aside if one cannot be read.
 
+    A result has the file also under another name: what one step links, another one made.
+
     Returns:
         Which of the two, or None if it has no such file.
     """
-    own = [damage for path, damage in wrong.items() if path.is_relative_to(result.files)]
+    shared = {inode for path in result.below() if (inode := _inode(path)) is not None}
+    own = [
+        damage
+        for path, damage in wrong.items()
+        if path.is_relative_to(result.files) or damage.inode in shared
+    ]
     if not own:
         return None
     unreadable = next((damage.why for damage in own if damage.unreadable), None)
     Store(result.files.parents[2]).remove(result, unreadable)
     return REMOVED if unreadable is None else ASIDE
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 def damaged(files: Mapping[Path, str]) -> dict[Path, Damage]:
@@ -105,9 +124,11 @@ def examined(files: Mapping[Path, str]) -> tuple[dict[Path, Damage], list[OSErro
         if isinstance(one, OSError) and one.errno not in NO_FILE:
             refused.append(one)
         elif isinstance(one, OSError):
-            wrong[path] = Damage(f"{path}: {one.strerror}", unreadable=one.errno == errno.EIO)
+            why, lost = f"{path}: {one.strerror}", one.errno == errno.EIO
+            wrong[path] = Damage(why, unreadable=lost, inode=stats.get(path))
         elif one != recorded:
-            wrong[path] = Damage(f"{path}: has sha256 {one}, recorded was {recorded}")
+            why = f"{path}: has sha256 {one}, recorded was {recorded}"
+            wrong[path] = Damage(why, inode=stats[path])
     return wrong, refused
 
 

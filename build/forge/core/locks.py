@@ -127,7 +127,7 @@ def attempt(path: Path) -> Lock | None:
     """The lock of a file, or None if somebody has it.
 
     A file that another user left, and that only he may write, is locked as it is and goes on
-    naming him.
+    naming him. One that the disk does not give is written over: by its name it is a lock file.
 
     Raises:
         NoLockFileError: what is there is no lock file. It is what it was.
@@ -140,7 +140,7 @@ def attempt(path: Path) -> Lock | None:
             if not _exclusive(path, descriptor, writable=writable):
                 return None
             if names(path, descriptor):
-                if not _is_a_lock(os.pread(descriptor, _MOST, 0)):
+                if not _is_a_lock(_read(descriptor)):
                     raise _is_no_lock(path, "holds something else")
                 if writable:
                     _sign(descriptor)
@@ -271,6 +271,16 @@ def _exclusive(path: Path, descriptor: int, *, writable: bool) -> bool:
         raise
 
 
+def _read(descriptor: int) -> bytes:
+    """What a lock file says; nothing, where the disk does not give it."""
+    try:
+        return os.pread(descriptor, _MOST, 0)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""
+
+
 def _is_a_lock(data: bytes) -> bool:
     """Whether a file says what lock files say, or nothing; zeros are what a power cut leaves."""
     text = data.lstrip(b"\0")
@@ -336,8 +346,8 @@ def _sign(descriptor: int) -> None:
 def _holder(path: Path) -> str:
     """Who has the lock, as its file says."""
     try:
-        with path.open("rb") as file:
-            text = file.read(_MOST).decode(errors="replace")
+        with path.open("rb", buffering=0) as file:
+            text = _read(file.fileno()).decode(errors="replace")
     except FileNotFoundError:
         text = ""  # it was released just now
     return "".join(one for one in text if one.isprintable()) or "another process"

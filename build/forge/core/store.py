@@ -11,7 +11,7 @@ that nobody removes it as unused.
 
 import datetime
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,8 @@ class Store(StoreFolders):
             return None
         if moved:
             record = record.model_copy(update={"outputs": {**record.outputs, **moved}})
-            with self._writing():
+            # Another user's record keeps the old stamps, and his files are hashed each time.
+            with self._writing(), suppress(PermissionError):
                 filesystem.replace(folder / RECORD, record.encoded())
         return result_of(folder, record, use)
 

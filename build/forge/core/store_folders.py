@@ -6,13 +6,14 @@
   work removes those whose owner is gone.
 - `trash/`: what is being removed; the next that begins to work goes on with it.
 - `aside/`: results whose record does not stand for them, with a file that the disk does not give,
-  or that nobody can hold. Nothing here is read or removed again.
+  that no record lists or that their step should have left, or that nobody can hold; and downloads
+  that the disk does not give. Nothing here is read again, and only gc removes it, where it is asked
+  to.
 """
 
 import errno
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -52,7 +53,9 @@ class StoreFolders:
             with self._writing():
                 # A folder that is being made has no owner yet, so none is looked at meanwhile.
                 with self._beginning() as tmp, signals.held():
-                    mine = Path(tempfile.mkdtemp(dir=tmp, prefix=f"{name}-"))
+                    # Others may look at it as at all of the store: gc reads the ledger in it.
+                    mine = tmp / f"{name}-{uuid.uuid4().hex[:8]}"
+                    mine.mkdir()
                     stack.callback(_discard, mine, locks.take(mine / OWNER, str(mine)))
                 self._empty_trash()
                 self._remove_free_locks()
@@ -75,12 +78,16 @@ class StoreFolders:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def clear(self, *, aside: bool = False) -> None:
+    def clear(self, *, aside: bool = False) -> int:
         """Removes the leftovers; with `aside`, also what was set aside.
+
+        Returns:
+            How much the system did not let go. It stays, and each is named.
 
         Raises:
             StoreError: the store cannot be written.
         """
+        stuck = 0
         with self._writing():
             with self._beginning():
                 pass
@@ -89,13 +96,29 @@ class StoreFolders:
                 lock = self._with_room(partial(locks.attempt, of_rebuild))
                 if lock is not None:
                     try:
-                        self._to(one, "trash")
+                        stuck += not self._throw_away(one)
                     finally:
                         lock.release()
             for one in self.entries("aside") if aside else ():
-                self._to(one, "trash")
-            self._empty_trash()
+                stuck += not self._throw_away(one)
+            stuck += self._empty_trash()
             self._remove_free_locks()
+        return stuck
+
+    def clear_rebuild(self, key: str) -> Path:
+        """The place of a rebuild's own store, for whoever has its lock; nothing is there then.
+
+        An earlier one is moved to the trash first, whatever of it can be removed.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        with self._writing():
+            place = self._folder("reproduce") / key
+            if filesystem.is_there(place):
+                self._to(place, "trash")
+                self._empty_trash()
+            return place
 
     @contextmanager
     def _beginning(self) -> Iterator[Path]:
@@ -107,14 +130,13 @@ class StoreFolders:
             tmp = self._folder("tmp")
             for left in sorted(tmp.iterdir()):
                 if not locks.is_held(left / OWNER):
-                    with suppress(FileNotFoundError):  # its owner ended just now, and removed it
-                        self._to(left, "trash")
+                    self._throw_away(left)
             yield tmp
         finally:
             lock.release()
 
-    def _empty_trash(self) -> None:
-        """Removes what is in the trash, unless somebody is at it."""
+    def _empty_trash(self) -> int:
+        """Removes what is in the trash, unless somebody is at it; how much of it stays."""
         trash = self._folder("trash")
         with ExitStack() as stack:
             try:
@@ -125,10 +147,9 @@ class StoreFolders:
                     raise
             else:
                 if lock is None:
-                    return
+                    return 0
                 stack.callback(lock.release)
-            for left in sorted(trash.iterdir()):
-                filesystem.delete(left)
+            return sum(not filesystem.delete(left) for left in sorted(trash.iterdir()))
 
     def _remove_free_locks(self) -> None:
         """Removes the lock files that the killed left; whoever opened one meanwhile sees that."""
@@ -137,6 +158,26 @@ class StoreFolders:
                 continue
             if (lock := locks.attempt(left)) is not None:
                 lock.release()
+
+    def set_download_aside(self, blob: Path) -> Path:
+        """Moves a download that the disk does not give out of the way; returns where it is.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        with self._writing():
+            return self._to(blob, "aside")
+
+    def _throw_away(self, path: Path) -> bool:
+        """Moves something to the trash; False, and it is named, if it may not be."""
+        try:
+            self._to(path, "trash")
+        except FileNotFoundError:
+            return True  # its owner ended just now, and removed it
+        except OSError as error:
+            console.say(f"{path}: cannot be removed: {system_errors.told(error)}")
+            return False
+        return True
 
     def _set_aside(self, folder: Path, why: str) -> None:
         with self._writing():

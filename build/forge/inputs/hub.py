@@ -5,6 +5,7 @@ git's blob id for the others. Downloads land in a cache folder of the store, by 
 which goes on where a connection broke off and keeps every finished file.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +21,9 @@ from huggingface_hub.utils._http import get_session, hf_raise_for_status
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from forge.core import console, system_errors
-from forge.core.errors import FetchError, FileSystemError
+from forge.core.errors import FetchError, FileSystemError, HallmarkError
 from forge.core.files import File, Origin, Watch, hash_files, select, stamps, unwatched
+from forge.core.filesystem import real
 from forge.core.hub_client import (
     ClientError,
     MalformedError,
@@ -35,6 +37,7 @@ from forge.core.hub_client import (
 )
 from forge.core.hub_session import GaveUpError, UntrustedError, within
 from forge.core.libraries import library
+from forge.core.store_folders import StoreFolders
 from forge.inputs.mirror import title
 from forge.recipes.sources import Source
 from forge.tensors import tensorfile
@@ -103,16 +106,46 @@ def take(
 
     Raises:
         FetchError: as `listing`; a download broke off; a file's bytes are not those of the commit
-            (it is removed, so that the next run fetches it again).
+            (it is removed, so that the next run fetches it again); as :func:`readable`.
         FileSystemError: the system refused a file, as a full disk does.
     """
     entries = listing(source) if listed is None else listed()
     names = select(entries, globs, source.uri, strict=True)
     paths = _download(source, {name: entries[name] for name in names}, cache)
-    files = hash_files(paths, stamps(paths), watch)
+    with readable(cache):
+        files = hash_files(paths, stamps(paths), watch)
     for name, file in files.items():
         _check(source, entries[name], file)
     return files
+
+
+@contextmanager
+def readable(cache: Path) -> Iterator[None]:
+    """Moves a download out of the cache of which the disk does not give the bytes.
+
+    Raises:
+        FetchError: it is set aside, and the next run fetches it again.
+    """
+    try:
+        yield
+    except (OSError, HallmarkError) as error:
+        blob = _unreadable(error)
+        if blob is None or not blob.is_relative_to(real(cache)):
+            raise
+        there = StoreFolders(cache.parent).set_download_aside(blob)
+        raise FetchError(
+            f"{blob}: {os.strerror(errno.EIO)}. The download is set aside as {there}. Run again, "
+            "which fetches it anew."
+        ) from error
+
+
+def _unreadable(error: BaseException | None) -> Path | None:
+    """The file that the disk did not give, if an error says so or comes of one that does."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.EIO and error.filename is not None:
+            return real(Path(error.filename))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def downloaded(source: Source, cache: Path, names: Sequence[str]) -> Path | None:

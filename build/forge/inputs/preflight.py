@@ -92,10 +92,11 @@ def _offered(job: "Job", role: str) -> Iterator[Offer]:
         return
     source, cache = job.recipe.sources[role], job.store.root / "hub"
     beside = [CONFIG, *(job.recipe.strip if role == "base" else ())]
-    # Where nothing is left to fetch, the hub is not asked.
-    if (there := hub.downloaded(source, cache, beside)) is not None:
-        yield admission.read(there)
-        return
-    with job.store.scratch("preflight") as folder:
-        hub.outline(source, decided.globs_of(source), cache, folder)
-        yield admission.read(folder)
+    with hub.readable(cache):
+        # Where nothing is left to fetch, the hub is not asked.
+        if (there := hub.downloaded(source, cache, beside)) is not None:
+            yield admission.read(there)
+            return
+        with job.store.scratch("preflight") as folder:
+            hub.outline(source, decided.globs_of(source), cache, folder)
+            yield admission.read(folder)

@@ -92,9 +92,10 @@ def place(
                     )
                 if not replace:
                     require_nothing_lost(_sources(results), target)
-                tell_level(results["attest"].files, target)
             disk.require(target.parent, _copied(results, target) or 0, f"a copy at {target}")
             pipeline.recheck(dict(results), trusted={"attest": ("",)}, whole=pipeline.CHECKPOINT)
+            if statement is not None:
+                tell_level(results["attest"].files, target)
             _put(results, target)
     except OSError as error:
         raise system_errors.of_files(

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from forge.core import locks
+from forge.core import filesystem, locks
 from forge.core.results import USED
 from forge.core.store import Store
 from forge.core.store_folders import APART, MADE, OWNER
@@ -67,11 +67,11 @@ def in_use(store: Store, step: str, key: str) -> bool:
 
 
 def in_work(store: Store, name: str) -> list[Path]:
-    """What has this name in scratch folders whose owners live."""
+    """What has this name in scratch folders whose owners live, or may have it, unseen by others."""
     return [
         folder / MADE / name
         for folder in store.entries("tmp")
-        if locks.is_held(folder / OWNER) and os.path.lexists(folder / MADE / name)
+        if locks.is_held(folder / OWNER) and filesystem.is_there(folder / MADE / name)
     ]
 
 

@@ -1,6 +1,7 @@
 """Hashes every file of every result; those that are not what was recorded leave their place."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from forge.core import console, filesystem, locks, system_errors
@@ -10,6 +11,8 @@ from forge.core.results import SHORT, USED, Result, record_of, result_of, unlike
 from forge.core.store import Store
 from forge.pipeline import STEPS, leaves_of
 from forge.storekeeping import contents
+
+LEFT = "left in place"  # what the system lets nobody move who is not its owner
 
 
 def fsck(store: Store) -> None:
@@ -56,6 +59,8 @@ def _outcome(wrong: Counter[str], total: int, unchecked: int, blocked: list[Path
             f"{wrong.total()} of {total} results were damaged: {each}. The next build makes anew "
             "what it needs of them. The disk may be failing."
         )
+    if wrong[LEFT]:
+        said.append("What was left in place is named above with the reason; its owner can move it.")
     if unchecked:
         said.append(f"{unchecked} of {total} could not be checked, which are named above.")
     if blocked:
@@ -82,7 +87,7 @@ def _became(store: Store, folder: Path) -> str | None:
 
     Raises:
         OSError: a file of it cannot be read, and those that can be are what was recorded.
-        StoreError: its record cannot be read, or it cannot be removed.
+        StoreError: its record cannot be read.
     """
     step, key = folder.parent.name, folder.name
     record = record_of(folder)
@@ -95,10 +100,14 @@ def _became(store: Store, folder: Path) -> str | None:
             pass  # it is set aside
         else:
             return _compared(store, result_of(folder, record, use), use)
-    # What is set aside is said there; what a build removed meanwhile is not there.
-    with store.lock(step, key):
-        whole = not filesystem.is_there(folder) or store.get(step, key, leaves_of) is not None
-        return None if whole else ASIDE
+
+    def set_aside() -> str | None:
+        # What is set aside is said there; what a build removed meanwhile is not there.
+        with store.lock(step, key):
+            whole = not filesystem.is_there(folder) or store.get(step, key, leaves_of) is not None
+            return None if whole else ASIDE
+
+    return _moved(folder, set_aside)
 
 
 def _compared(store: Store, result: Result, use: locks.Shared) -> str | None:
@@ -110,10 +119,23 @@ def _compared(store: Store, result: Result, use: locks.Shared) -> str | None:
     if wrong:
         for damage in wrong.values():
             console.say(f"{result.step} {result.key[:SHORT]}: {damage.why}")
-        return drop(result, wrong)
+        return _moved(folder, lambda: drop(result, wrong))
     if refused:
         raise refused[0]
     if other is None:
         return None
-    store.remove(result, aside=other)
-    return ASIDE
+
+    def set_aside() -> str:
+        store.remove(result, aside=other)
+        return ASIDE
+
+    return _moved(folder, set_aside)
+
+
+def _moved(folder: Path, move: Callable[[], str | None]) -> str | None:
+    """What became of a result that is not what was recorded; `LEFT` if it may not be moved."""
+    try:
+        return move()
+    except StoreError as error:
+        console.say(f"{folder.parent.name} {folder.name[:SHORT]}: {error}")
+        return LEFT

@@ -33,6 +33,10 @@ _DAY = 86400.0
 _STEPS = frozenset(step.name for step in STEPS)
 
 
+class _LedgerError(StoreError):
+    """Nobody knows what a running build needs."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Garbage:
     """What can go: results, and the number and bytes of what else lies there."""
@@ -59,25 +63,35 @@ def gc(
         aside: also what was set aside.
         confirm: really remove it.
 
+    What cannot be removed, such as the files of another user, is said, and the rest is removed.
+
     Raises:
         StoreError: the store cannot be written, or the ledger of a running build not be read.
-        FileSystemError: a record cannot be read; no result was removed, but all else was.
+        FileSystemError: a record cannot be read, and no result was removed, but all else was; or
+            something could not be removed.
     """
     locks.tell_if_local(store.root)
     results, unread = survey(store)
     since = time.time() - days * _DAY
     left = [*contents.leftovers(store), *(contents.set_aside(store) if aside else ())]
     inodes = {path: tuple(inodes_of(path)) for path in left}
-    gone = []
+    gone, stuck = [], 0
     # A result that cannot be read may need any of the others.
     unneeded = [] if unread else _unneeded(results, since, calibrations=calibrations)
     for one in unneeded:
-        goes = _goes(store, one, confirm=confirm)
+        try:
+            goes = _goes(store, one, confirm=confirm)
+        except _LedgerError:
+            raise
+        except StoreError as error:
+            stuck += 1
+            console.say(f"{one.step:>10}  {one.key[:SHORT]}  not removed: {error}")
+            continue
         became = ("removed" if confirm else "not needed") if goes else "not needed, but in use"
         console.say(f"{one.step:>10}  {one.key[:SHORT]}  {became}")
         gone += [one] if goes else []
     if confirm:
-        store.clear(aside=aside)
+        stuck += store.clear(aside=aside)
         left = [path for path in left if not os.path.lexists(path)]
     for path in left:
         console.say(f"{path.relative_to(store.root)}: {'removed' if confirm else 'left over'}")
@@ -95,6 +109,11 @@ def gc(
         raise FileSystemError(
             f"{store.root}: {unread} results or folders could not be read, and nobody knows which "
             "others they need, so no result was removed. Let them be read, or remove them."
+        )
+    if stuck:
+        raise FileSystemError(
+            f"{store.root}: {stuck} results or leftovers could not be removed, each of which is "
+            "named above."
         )
     return Garbage(results=tuple(gone), leftovers=len(left), bytes=freed)
 
@@ -171,7 +190,7 @@ def _in_ledgers(store: Store) -> set[tuple[str, str]]:
         except FileNotFoundError:
             continue  # its build has ended
         except (OSError, ValueError) as error:
-            raise StoreError(
+            raise _LedgerError(
                 f"{path}: is the ledger of a build that runs, and is none that is known here; "
                 "nothing more is removed while it runs."
             ) from error

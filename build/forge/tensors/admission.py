@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from forge.core import canonical
+from forge.core.boundary import naming
 from forge.core.errors import BaseError, QuantizeError, RecipeError
 from forge.core.files import LFS_POINTER
 from forge.manifest.tensor_list import TensorLine
@@ -63,7 +64,8 @@ def read_config(path: Path) -> Config:
         BaseError: it begins with a byte order mark, is no JSON object, has a key twice, or has a
             number that is NaN or infinite, which JSON does not know.
     """
-    return parse_config(path.read_bytes(), path)
+    with naming(path):
+        return parse_config(path.read_bytes(), path)
 
 
 def parse_config(data: bytes, path: Path) -> Config:
@@ -304,7 +306,7 @@ def _require_packable(recipe: Recipe, base: Offer) -> None:
 
 
 def _require_no_pointer(path: Path) -> None:
-    with path.open("rb") as file:
+    with naming(path), path.open("rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise BaseError(
                 f"{path}: is a pointer of Git LFS, not the file. Fetch the file with `git lfs "

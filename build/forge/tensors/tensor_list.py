@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from forge.core import canonical
+from forge.core.boundary import naming
 from forge.core.errors import BaseError, TensorFileError
 from forge.manifest.names import TENSORS
 from forge.manifest.tensor_list import TensorLine
@@ -256,7 +257,8 @@ def read(path: Path) -> dict[str, TensorLine]:
         TensorFileError: a line is malformed or names a tensor again.
         OSError: the system does not let it be read.
     """
-    return parse(path.read_bytes(), str(path))
+    with naming(path):
+        return parse(path.read_bytes(), str(path))
 
 
 def parse(data: bytes, where: str) -> dict[str, TensorLine]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from forge.core import canonical
+from forge.core.boundary import naming
 from forge.core.errors import TensorFileError
 
 INDEX = "model.safetensors.index.json"
@@ -69,7 +70,7 @@ class Tensor:
         Raises:
             TensorFileError: the file ends before the tensor does.
         """
-        with self.file.open("rb", buffering=0) as file:
+        with naming(self.file), self.file.open("rb", buffering=0) as file:
             for start in range(0, self.nbytes, size):
                 yield self.part(file.fileno(), start, min(size, self.nbytes - start))
 
@@ -103,7 +104,7 @@ def read_header(path: Path) -> list[Tensor]:
             unknown dtype, a size that is not its shape's, gaps, overlaps, or trailing bytes.
     """
     size = path.stat().st_size
-    with path.open("rb", buffering=0) as file:
+    with naming(path), path.open("rb", buffering=0) as file:
         prefix = file.read(LENGTH_BYTES)
         return parse_header(path, size, file.read(header_length(path, size, prefix)))
 
@@ -257,7 +258,8 @@ def read_index(index: Path) -> Mapping[str, str]:
     Raises:
         TensorFileError: it is no index.
     """
-    return parse_index(index, index.read_bytes())
+    with naming(index):
+        return parse_index(index, index.read_bytes())
 
 
 def parse_index(index: Path, data: bytes) -> Mapping[str, str]:

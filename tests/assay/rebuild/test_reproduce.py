@@ -198,22 +198,36 @@ def test_the_cache_is_no_reproduction(original, said):
 
 
 def test_an_earlier_rebuild_is_no_reproduction(released, again, said, tmp_path, monkeypatch):
-    """One that cannot be removed is an error (injected into `os.unlink`), a link to one is not."""
-    remove = os.unlink
+    """One that cannot be removed lies in the trash, one that cannot be moved is an error.
+
+    Both are injected, into `os.unlink` and `os.rename`. A link to a rebuild is none.
+    """
+    remove, move = os.unlink, os.rename
 
     def refuse(path, **options):
         if path == "record.json":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         remove(path, **options)
 
+    def stay(old, new, **options):
+        if Path(old) == kept:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(old), None, str(new))
+        move(old, new, **options)
+
     poke(released / "config.json")
     assert not again(released).identical
     (kept,) = (tmp_path / "store" / "reproduce").iterdir()
     with monkeypatch.context() as patched:
-        patched.setattr(os, "unlink", refuse)
-        with pytest.raises(FileExistsError, match=kept.name):
+        patched.setattr(os, "rename", stay)
+        with pytest.raises(StoreError, match=f"{kept} -> .*Permission denied"):
             again(released)
-    assert any(f"{kept}: cannot be removed" in line for line in said)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", refuse)
+        said.clear()
+        assert not again(released).identical
+    assert any("quantize  done in" in line for line in said)
+    trash = tmp_path / "store" / "trash" / f"reproduce-{kept.name}"
+    assert any(line.startswith(str(trash)) and "cannot be removed" in line for line in said)
 
     kept.rename(tmp_path / "elsewhere")
     kept.symlink_to(tmp_path / "elsewhere")

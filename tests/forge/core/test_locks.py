@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import refusing
 
 from forge.core import console, locks, mounts
 from forge.core.store import Store
@@ -156,6 +157,21 @@ def test_a_store_says_for_whom_it_waits(tmp_path):
         said = waiter.stderr.readline()
     assert said.startswith(f"quantize kkkkkkkkkkkk: waiting for process {os.getpid()} on ")
     assert list((tmp_path / "locks").iterdir()) == []
+
+
+def test_a_lock_file_that_the_disk_does_not_give(lock, monkeypatch):
+    """It is locked and written over, and whoever waits says that somebody has it."""
+    lock.write_text("process 1 on a machine that died", encoding="utf-8")
+    monkeypatch.setattr(os, "pread", refusing(errno.EIO))
+    with locks.held(lock, "it"):
+        assert lock.read_text(encoding="utf-8").startswith(f"process {os.getpid()} on ")
+        assert locks.attempt(lock) is None
+        assert locks._holder(lock) == "another process"
+    assert not lock.exists()
+    lock.touch()
+    monkeypatch.setattr(os, "pread", refusing(errno.ESTALE))
+    with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
+        locks.attempt(lock)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Inputs from the hub, through the real huggingface_hub, from a hub on the loopback interface."""
 
+import errno
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from hub_server import Hub, blob_id, serve
 from huggingface_hub import constants
 
 from forge import remedies
-from forge.core import hub_session
+from forge.core import files, hub_session
 from forge.core.errors import FetchError, FileSystemError
 from forge.inputs import hub
 from forge.recipes.sources import Checkpoint, Source
@@ -102,6 +104,35 @@ def test_forged_bytes_are_refused(server, source, tmp_path, name):
 
     server.forged.clear()
     assert take(source, tmp_path)[name].path.read_bytes() == FILES[name]
+
+
+def test_a_download_that_the_disk_does_not_give(source, tmp_path, monkeypatch):
+    """It is set aside once, with its name, and fetched again. The refusal is injected."""
+    cache = tmp_path / "store" / "hub"
+    blob = take(source, cache)["model.safetensors"].path.resolve()
+    real = files.sha256_of
+
+    def refuse(path, *words):
+        if path.resolve() == blob:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real(path, *words)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "sha256_of", refuse)
+        with pytest.raises(FetchError, match=f"{blob}: Input/output error. The download is set as"):
+            take(source, cache)
+    (aside,) = (tmp_path / "store" / "aside").iterdir()
+    assert aside.name.startswith(f"blobs-{blob.name}-")
+    assert aside.read_bytes() == WEIGHTS
+    assert take(source, cache)["model.safetensors"].path.read_bytes() == WEIGHTS
+
+
+def test_an_input_of_the_user_that_the_disk_does_not_give_is_left(tmp_path):
+    (tmp_path / "base").write_bytes(WEIGHTS)
+    refused = OSError(errno.EIO, os.strerror(errno.EIO), str(tmp_path / "base"))
+    with pytest.raises(OSError, match="Input/output error"), hub.readable(tmp_path / "hub"):
+        raise refused
+    assert (tmp_path / "base").exists()
 
 
 def test_another_commit_is_refused(server, source, tmp_path):

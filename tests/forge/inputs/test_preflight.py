@@ -1,6 +1,8 @@
 """What a base lacks is told before any work: by file, tensor or key, and what would be right."""
 
+import errno
 import json
+import os
 import re
 import shutil
 from hashlib import sha256
@@ -13,7 +15,7 @@ from released import local_base
 
 from forge import pipeline
 from forge.core import canonical
-from forge.core.errors import BaseError, RecipeError, TensorFileError
+from forge.core.errors import BaseError, FetchError, RecipeError, TensorFileError
 from forge.core.files import SourceKind
 from forge.core.store import Store
 from forge.inputs import fetch, preflight
@@ -353,6 +355,23 @@ def test_the_hub_is_not_asked_for_what_is_there(base, hub):
     hub.requests.clear()
     assert len(preflight.check(job).tensors) == len(base.arrays)
     assert hub.requests == []
+
+
+def test_a_download_of_which_the_disk_gives_no_header(base, hub, monkeypatch):
+    """It is set aside, and its header comes from the hub. The refusal is injected."""
+
+    def refuse(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))  # of what is open, the system says no name
+
+    job = published(base, hub)
+    cache = job.store.root / "hub"
+    downloads.take(job.recipe.base, job.recipe.base.files, cache)
+    with monkeypatch.context() as patched:
+        patched.setattr(tensorfile, "header_length", refuse)
+        with pytest.raises(FetchError, match=rf"{cache}.*: Input/output error. The download is se"):
+            preflight.check(job)
+    assert len(list((job.store.root / "aside").iterdir())) == 1
+    assert len(preflight.check(job).tensors) == len(base.arrays)
 
 
 def test_a_header_that_is_longer_than_what_is_asked_for_first(base, hub, monkeypatch):

@@ -253,12 +253,11 @@ def _apart(job: Job, key: str) -> Iterator[Job]:
     After an error the store is removed, since the next rebuild begins with an empty one anyway.
 
     Raises:
-        FileExistsError: an earlier rebuild cannot be removed, which is said.
+        StoreError: an earlier rebuild cannot be moved away.
     """
     with job.store.lock("reproduce", key):
-        root = job.store.root / "reproduce" / key
-        delete(root)
-        root.mkdir(parents=True)  # fails on what is still there: its results were not rebuilt
+        root = job.store.clear_rebuild(key)
+        root.mkdir()  # fails on what is still there: its results were not rebuilt
         try:
             yield replace(job, store=Store(root))
         except BaseException:
