@@ -18,6 +18,7 @@ from forge.manifest.names import (
     VERIFICATION,
     is_of_input,
 )
+from forge.manifest.provenance import Manifest
 from forge.pipeline import Job
 from forge.recipes import recipe
 
@@ -47,7 +48,13 @@ def job_of(release: Path, store_: Store, base: Path | None, mirror: Path | None)
         FetchError: the folder has no manifest, or was made from a local base that is not given.
         ManifestError: the manifest is malformed.
     """
-    stated = provenance.read(provenance_of(release))
+    return job_for(provenance.read(provenance_of(release)), release, store_, base, mirror)
+
+
+def job_for(
+    stated: Manifest, release: Path, store_: Store, base: Path | None, mirror: Path | None
+) -> Job:
+    """As :func:`job_of`, by a manifest that was read already."""
     local = not stated.asked.source.startswith("standin:")
     if stated.rehearsal and base is None and local:
         raise FetchError(

@@ -119,6 +119,58 @@ def verdicts(found):
     return {file.path: file.verdict for file in found.files if file.verdict != "identical"}
 
 
+def elsewhere(path):
+    """Puts a link to a file of other bytes in the place of one."""
+    other = path.parent.parent / f"other-{path.name}"
+    other.write_bytes(path.read_bytes()[:-1] + b"x")
+    path.unlink()
+    path.symlink_to(other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: poke(folder / BODY),
+        lambda folder: elsewhere(folder / BODY),
+        lambda folder: (folder / BODY).unlink(),
+        lambda folder: elsewhere(folder / "config.json"),
+        lambda folder: (folder / "pytorch_model.bin").write_bytes(b"pickle"),
+        lambda folder: poke(folder / "provenance" / record.FILE),
+        lambda folder: (folder / "provenance" / names.SUMS).write_text("", encoding="utf-8"),
+    ],
+)
+def test_what_is_compared_is_what_was_looked_at(released, again, monkeypatch, change):
+    """What is put in a file's place later is neither compared nor rebuilt from."""
+    fetch_ = reproduce._fetch
+
+    def changed(*arguments):
+        change(released)
+        return fetch_(*arguments)
+
+    monkeypatch.setattr(reproduce, "_fetch", changed)
+    found = again(released)
+    assert found.identical
+    assert found.outcome.compared.against == "files"
+
+
+def test_bytes_that_change_in_place_meanwhile(released, again, monkeypatch):
+    """A file that was looked at is compared as it is when it is read."""
+    shutil.copyfile(released / BODY, released / "copy")  # its bytes may be those of a store
+    (released / "copy").replace(released / BODY)
+    fetch_ = reproduce._fetch
+
+    def changed(*arguments):
+        with (released / BODY).open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            last = file.read()
+            file.seek(-1, os.SEEK_END)
+            file.write(bytes([last[0] ^ 1]))
+        return fetch_(*arguments)
+
+    monkeypatch.setattr(reproduce, "_fetch", changed)
+    assert verdicts(again(released).files) == {BODY: "tensors differ"}
+
+
 @pytest.mark.parametrize("how", [("_fetch", True), ("_rebuild", True), ("_rebuild", False)])
 def test_a_release_that_is_replaced_meanwhile(released, again, tmp_path, monkeypatch, how):
     """Whatever the comparison came to, it is of two releases; no rebuild is kept of it."""
@@ -442,7 +494,7 @@ def test_changed_provenance(released, again, name, change, tmp_path):
     change(released / "provenance" / name)
     with pytest.raises(ManifestError, match=f"provenance/{name}: the manifest says sha256"):
         again(released)
-    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "store/fetch").exists()
 
 
 def test_file_that_the_manifest_does_not_list(released, again):

@@ -92,25 +92,37 @@ class Matched(Generic[Content]):
 Measure = Callable[[Entry[Content], Entry[Content]], Difference | None]
 
 
-def folders(
-    before: Path, after: Path, written: Mapping[str, str] = MappingProxyType({})
-) -> Comparison:
-    """Compares stored bytes; files that differ are read twice, to say in which tensors.
-
-    Args:
-        before: a checkpoint.
-        after: another.
-        written: digests that files of the first had when they were written; of these files, only
-            the second's are read, unless they differ.
+def folders(before: Path, after: Path) -> Comparison:
+    """Compares the files of two folders, as :func:`stored` does.
 
     Raises:
         FetchError: one of them is no folder.
         DifferenceError: there is not a single file to compare.
     """
+    return stored(_places(before), _places(after))
+
+
+def _places(folder: Path) -> dict[str, Path]:
+    found = {name: folder / name for name in checkpoint_files(folder)}
+    if not found:
+        raise DifferenceError(f"{folder}: holds no file to compare; name a checkpoint folder.")
+    return found
+
+
+def stored(
+    before: Mapping[str, Path],
+    after: Mapping[str, Path],
+    written: Mapping[str, str] = MappingProxyType({}),
+) -> Comparison:
+    """Compares stored bytes; files that differ are read twice, to say in which tensors.
+
+    Args:
+        before: the files of a checkpoint, each with the path at which it is read.
+        after: those of another.
+        written: digests that files of the first had when they were written; of these files, only
+            the second's are read, unless they differ.
+    """
     one, other = _side(before), _side(after)
-    if not one.files or not other.files:
-        empty = after if one.files else before
-        raise DifferenceError(f"{empty}: holds no file to compare; name a checkpoint folder.")
     equal = _equal_files(before, after, sorted({*one.files} & {*other.files}), written)
 
     def measure(left: Entry[Tensor], right: Entry[Tensor]) -> Difference | None:
@@ -129,21 +141,29 @@ def listings(before: Listing, after: Listing) -> Comparison:
 
 
 def checkpoint_files(folder: Path) -> list[str]:
-    """The files of a folder that are compared, by relative path, sorted."""
-    return [name for name in files.names_in(folder) if name.split("/")[0] not in OUTSIDE]
+    """The files of a folder that are compared, by relative path, sorted.
+
+    Raises:
+        FetchError: it is no folder.
+    """
+    return [name for name in files.names_in(folder) if is_compared(name)]
 
 
-def _side(folder: Path) -> Side[Tensor]:
-    names = checkpoint_files(folder)
+def is_compared(name: str) -> bool:
+    """Whether a file of a checkpoint's folder is compared, by its relative path."""
+    return name.partition("/")[0] not in OUTSIDE
+
+
+def _side(places: Mapping[str, Path]) -> Side[Tensor]:
     tensors: list[Entry[Tensor]] = []
     unreadable = {}
-    for name in names:
+    for name, path in places.items():
         if name.endswith(WEIGHTS):
             try:
-                tensors += [_entry(name, one) for one in tensorfile.read_header(folder / name)]
+                tensors += [_entry(name, one) for one in tensorfile.read_header(path)]
             except TensorFileError as error:
                 unreadable[name] = str(error)
-    return Side(files=names, tensors=tensors, unreadable=unreadable)
+    return Side(files=[*places], tensors=tensors, unreadable=unreadable)
 
 
 def _entry(file: str, tensor: Tensor) -> Entry[Tensor]:
@@ -153,13 +173,16 @@ def _entry(file: str, tensor: Tensor) -> Entry[Tensor]:
 
 
 def _equal_files(
-    before: Path, after: Path, names: Sequence[str], written: Mapping[str, str]
+    before: Mapping[str, Path],
+    after: Mapping[str, Path],
+    names: Sequence[str],
+    written: Mapping[str, str],
 ) -> set[str]:
     """Those of the files of both that have the same bytes."""
-    total = sum((before / name).stat().st_size for name in names)
+    total = sum(before[name].stat().st_size for name in names)
     with console.bytes_bar("compare", total) as advance:
         return {
-            name for name in names if _same(before / name, after / name, written.get(name), advance)
+            name for name in names if _same(before[name], after[name], written.get(name), advance)
         }
 
 

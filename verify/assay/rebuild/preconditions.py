@@ -29,7 +29,7 @@ def require_whole(manifest: Manifest, provenance: Path) -> None:
     Raises:
         ManifestError: naming the first file that is not the manifest's, and both digests.
     """
-    why = f" It was changed since {provenance / STATEMENT} was written: fetch both again."
+    why = f" It was changed since {STATEMENT} was written: fetch both again."
     results = manifest.results
     for name in sorted({*BESIDE} | {n for n in results if _role(n) == PROVENANCE}):
         file = provenance / name.removeprefix(f"{PROVENANCE}/")

@@ -1,6 +1,7 @@
 """Rebuilds a release from its own provenance, and compares.
 
-1. Refuse a folder that verify-release would refuse at sight, and read the manifest strictly.
+1. Refuse a folder that verify-release would refuse at sight, and read the manifest strictly. All of
+   its files are open from here on, and what is compared is what was looked at.
 2. Hold it to the files beside it (record, digests) and to this checkout: the recipe, and the
    modules and distributions of the steps that write the checkpoint. Other differences are told.
 3. Fetch what it was made from, and hold every input to the manifest.
@@ -16,7 +17,7 @@ release. What 5 finds is the answer. Steps 1 to 5 need neither torch nor a GPU.
 import datetime
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from assay.rebuild.compare import Comparison
 from assay.rebuild.recalibration import Scale
 from forge import pipeline
 from forge.calibration import record
-from forge.core import canonical, checkout, console, locks, machine, signals
+from forge.core import canonical, checkout, console, foreign, locks, machine, signals
 from forge.core.errors import DifferenceError, FetchError, HallmarkError, ManifestError
 from forge.core.filesystem import delete
 from forge.core.results import Result
@@ -34,11 +35,11 @@ from forge.inputs import fetch
 from forge.manifest import document, limits
 from forge.manifest import provenance as manifests
 from forge.manifest.inputs import Inputs
-from forge.manifest.names import INPUTS, STATEMENT
+from forge.manifest.names import INPUTS, PROVENANCE, STATEMENT
 from forge.manifest.provenance import Manifest
 from forge.manifest.reproduction import Compared, Outcome
 from forge.pipeline import Job
-from forge.release.folder import job_of, provenance_of
+from forge.release.folder import job_for, provenance_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,19 +110,24 @@ def run(
     locks.tell_if_local(store.root)
     if recalibrate:
         recalibration.require_libraries()
-    # 1. What was released.
-    provenance = provenance_of(folder)
-    for note in limits.require_folder(folder):
-        console.say(f"{folder}: {note}")
-    digest = canonical.sha256_file(provenance / STATEMENT)
-    with _left_there(folder, digest):
+    with ExitStack() as stack:
+        # 1. What was released.
+        provenance_of(folder)
+        opened = stack.enter_context(foreign.opened(folder))
+        limits.require_bounded(opened)
+        for note in opened.notes:
+            console.say(f"{folder}: {note}")
+        provenance = stack.enter_context(store.scratch("release"))
+        released = _take(opened, provenance)
+        digest = canonical.sha256_file(provenance / STATEMENT)
+        stack.enter_context(_left_there(folder, digest))
         stated = manifests.read(provenance)
         # 2. Whether it is whole, and this checkout the one that built it.
         preconditions.require_whole(stated, provenance)
         commit, _ = checkout.commit()
         _tell_source(stated, commit, preconditions.require_checkout(stated))
         # 3. What it was made from.
-        job = _job(folder, store, base, mirror)
+        job = _job(stated, folder, store, base, mirror)
         fetched = _fetch(job, stated)
         with _apart(job, digest) as apart:
             # 4. Once more.
@@ -132,8 +138,8 @@ def run(
             listed = compare.listings(
                 listing.of_rebuild(dress.digests, wrote), listing.of_release(provenance)
             )
-            whole = provenance != folder and compare.checkpoint_files(folder)
-            files = compare.folders(dress.files, folder, dress.digests) if whole else None
+            built = {name: dress.files / name for name in dress.digests}
+            files = compare.stored(built, released, dress.digests) if released else None
             # 6. And on this machine?
             again = (
                 recalibration.compare(apart, fetched, provenance / record.FILE)
@@ -199,8 +205,29 @@ def _tell_source(stated: Manifest, here: str, others: Sequence[str]) -> None:
         )
 
 
-def _job(folder: Path, store: Store, base: Path | None, mirror: Path | None) -> Job:
-    job = job_of(folder, store, base, mirror)
+def _take(opened: foreign.Folder, out: Path) -> dict[str, Path]:
+    """Copies the provenance of a release, which is small.
+
+    Returns:
+        The files of the release that are compared, each with the path at which it is read; none if
+        the folder is the provenance alone.
+    """
+    alone = f"{PROVENANCE}/{STATEMENT}" not in opened.files
+    for name, file in opened.files.items():
+        top, _, inside = name.partition("/")
+        inside = name if alone else inside if top == PROVENANCE else ""
+        if inside:
+            (out / inside).parent.mkdir(parents=True, exist_ok=True)
+            (out / inside).write_bytes(file.read(limits.most_of(name)))
+    if alone:
+        return {}
+    return {name: one.path for name, one in opened.files.items() if compare.is_compared(name)}
+
+
+def _job(
+    stated: Manifest, folder: Path, store: Store, base: Path | None, mirror: Path | None
+) -> Job:
+    job = job_for(stated, folder, store, base, mirror)
     if base is not None and not job.rehearsal:
         raise ManifestError(
             f"{folder}: is no rehearsal, so its base comes from the hub or from a mirror, not from "
