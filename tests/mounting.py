@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 
 _BIND = 0x1000  # MS_BIND of linux/mount.h
+_READ_ONLY = 0x20 | 0x1  # MS_REMOUNT and MS_RDONLY
 _NEW = 0x10000000 | 0x00020000  # CLONE_NEWUSER and CLONE_NEWNS of linux/sched.h
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -40,6 +41,15 @@ def with_mounted(bound, work):
 def mount(source, point):
     """Has a folder or file at another place as well, as `mount --bind`."""
     _checked(_LIBC.mount(os.fsencode(source), os.fsencode(point), None, _BIND, None), point)
+
+
+def mount_read_only(folder):
+    """Has nobody write to a folder, as on a disc or in an image."""
+    mount(folder, folder)
+    # What the mount was made with cannot be taken off in this namespace.
+    kept = os.statvfs(folder).f_flag & ~os.ST_RELATIME
+    made = _LIBC.mount(None, os.fsencode(folder), None, _BIND | _READ_ONLY | kept, None)
+    _checked(made, folder)
 
 
 def mount_memory(point, options):

@@ -5,10 +5,11 @@ import shutil
 import subprocess
 import sys
 
+import mounting
 import pytest
 
 from assay.release import verify
-from forge.core import canonical
+from forge.core import canonical, checkout
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 
@@ -84,6 +85,26 @@ def clone(bench, tmp_path):
 def test_clone_with_other_line_ends(clone, demands):
     told = verdict(clone, demands)[0]
     assert ".git is git's: nothing in it was looked at" in told
+
+
+def test_media_that_cannot_be_written(good, bench, demands, tmp_path):
+    """A real mount: the release, this checkout and where files would go are all read-only."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+
+    def work():
+        for folder in (bench.folder, cache, checkout.ROOT):
+            mounting.mount_read_only(folder)
+            with pytest.raises(OSError, match="Read-only file system"):
+                (folder / "x").touch()
+        assert verdict(bench.folder, demands)[-1].split()[1] == "pass"
+        places = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME"), str(cache))
+        key = good.key.with_name("key.pub")
+        done = command(bench.folder, key, env={**os.environ, **places}, cwd=bench.folder)
+        assert done.returncode == 0, done.stderr
+        assert b"is verified" in done.stdout
+
+    mounting.with_mounted({}, work)
 
 
 @pytest.mark.parametrize("name", ["caf\u00e9 \u65e5\u672c", 'it\'s $HOME `x` "y"'])
