@@ -303,6 +303,30 @@ def test_what_the_disk_does_not_give_is_met_once(job, found, name, of, path):
     assert run(job)["attest"].digests["SHA256SUMS"] == sums
 
 
+def test_a_manifest_that_the_disk_does_not_give_is_met_once(job, found, tmp_path):
+    """Where it is compared with that of the build which it replaces; the next build is placed."""
+    out, manifest = tmp_path / "out", Path("provenance", "provenance.json")
+    place(found, out)
+    stated = (out / manifest).read_bytes()
+    (out / manifest).unlink()  # its bytes are those of the store
+    (out / manifest).write_bytes(stated.replace(b'"verified":"structure"', b'"verified":"all"'))
+    failing(found["attest"].files / manifest.name)
+    with pytest.raises(StoreError, match=r"provenance.json: Input/output error.*aside .*: attest "):
+        place(found, out, replace=True)
+    place(run(job), out, replace=True)
+    assert b'"verified":"structure"' in (out / manifest).read_bytes()
+
+
+def test_all_results_that_share_a_damaged_file_leave_their_place(job, found):
+    """An attestation has the report of the step verify under another name."""
+    report = found["attest"].files / "verification.json"
+    assert report.samefile(found["verify"].files / report.name)
+    flip(report)
+    with pytest.raises(StoreError, match=r"Removed from the store: verify \w{12}, attest \w{12}\."):
+        pipeline.recheck(found, trusted={"attest": ("",)})
+    assert run(job)["attest"].digests.keys() == found["attest"].digests.keys()
+
+
 def test_what_is_removed_and_what_is_set_aside_is_told_apart(found):
     """Of two results that a step uses, one is damaged, and one is not to be had off the disk."""
     flip(found["quantize"].files / "tensors.jsonl")
