@@ -1,9 +1,13 @@
 """The corpus of bad releases: none passes, and each says why in one line."""
 
+import subprocess
+import sys
+
 import pytest
 from assets.verify.table import every
 
 from assay.release import verify
+from forge.core import portable
 from forge.core.errors import ReleaseError
 
 CASES = every()
@@ -17,7 +21,32 @@ def test_the_good_release_passes(good, demands):
 
 
 def test_corpus_is_large_enough():
-    assert len(CASES) >= 40
+    """The README and docs/verification.md say so."""
+    assert len(CASES) > 700
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hint_of_control_characters",
+        "resigned_strange_input",
+        "resigned_report_of_a_variant_of_control_characters",
+        "name_with_escape",
+    ],
+)
+def test_no_character_of_a_stranger_reaches_the_terminal(name, bench):
+    """One that it would act on is printed as an escape, in the line of a step and in the error."""
+    spoil, _ = CASES[name]
+    spoil(bench)
+    done = subprocess.run(
+        [sys.executable, "-m", "assay", "verify-release", bench.folder, "--rehearsal",
+         "--key", bench.key.with_name("key.pub")],
+        capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    assert done.returncode == 41
+    for printed in (done.stdout, done.stderr):
+        assert "\\x1b[2J" in printed
+        assert portable.shown(printed, keep="\n") == printed
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -27,6 +27,7 @@ from forge.core import checkout, image_labels
 from forge.core.errors import ReleaseError
 from forge.manifest.policy import KNOWN_BUILDERS, Policy
 
+RECIPE = f"build/variants/{FLAGSHIP}.toml"
 ISSUER = "https://token.actions.githubusercontent.com"
 
 
@@ -255,6 +256,39 @@ def test_release_of_a_commit_is_held_to_that_commit(bench, demands):
     bench.restate(change)
     (told,) = [line for line in verdict(bench, demands) if "sources" in line]
     assert told.endswith(f"those of commit {commit}")
+
+
+@pytest.mark.parametrize("files", ["all", "none"])
+def test_a_commit_that_is_not_the_projects(bench, demands, tmp_path, monkeypatch, files):
+    """One of the same files that no branch leads to, and one on a branch without the recipe."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", checkout.ROOT, clone], check=True)
+
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        done = subprocess.run(
+            ["git", "-C", clone, *who, *words], capture_output=True, encoding="utf-8", check=True
+        )
+        return done.stdout.strip()
+
+    tree = "HEAD^{tree}" if files == "all" else git("hash-object", "-w", "-t", "tree", "/dev/null")
+    commit = git("commit-tree", "-m", "x", tree)
+    if files == "none":
+        git("branch", "other", commit)
+    monkeypatch.setattr(checkout, "ROOT", clone)
+
+    def change(statement):
+        tree = dependency(statement, "hallmark")
+        tree["annotations"]["uncommitted_changes"] = False
+        tree["digest"]["gitCommit"] = commit
+
+    bench.restate(change)
+    told = {
+        "all": f"sources: commit {commit} is in this clone, but on no branch and under no tag",
+        "none": f"sources: {RECIPE}: the manifest says sha256 .*, in commit {commit} it is not the",
+    }
+    with pytest.raises(ReleaseError, match=told[files]):
+        verdict(bench, demands)
 
 
 def test_source_at_a_commit_is_that_of_a_clean_tree(tmp_path):

@@ -237,6 +237,12 @@ def resigned_real_build_of_a_local_base(statement):
     real(statement)
 
 
+@edited("fetched_from: base is 'standin'; a real build takes it from mirror or hub")
+def resigned_real_build_of_a_standin(statement):
+    real(statement)
+    internal(statement)["fetched_from"]["base"] = "standin"
+
+
 @edited("fetched_from: template is 'standin'; a real build takes it from")
 def resigned_real_build_with_the_standins_template(statement):
     real(statement)
@@ -647,6 +653,32 @@ for name, tensor in KEPT:
 def resigned_built_with_a_head_of_zeros(bench):
     for tensor in tensorfile.read_header(bench / HEAD):
         bench.overwrite(tensor.name, bytes(tensor.nbytes))
+    bench.rebuilt()
+
+
+def upside_down(file):
+    """Writes the data of a file of tensors from its end to its beginning."""
+
+    def spoil(bench):
+        data = (bench / file).read_bytes()
+        end = 8 + int.from_bytes(data[:8], "little")
+        (bench / file).write_bytes(data[:end] + data[: end - 1 : -1])
+
+    return spoil
+
+
+built("with_its_bytes_in_reverse", upside_down(BODY), "holds NaN")
+built("with_its_head_in_reverse", upside_down(HEAD), "mtp.")
+
+
+@case("modeling.py: has sha256 2d711642")
+def resigned_built_with_code_that_its_config_loads(bench):
+    made = json.loads((bench / CONFIG).read_bytes())
+    auto_map = {"AutoModel": "modeling.Model"}
+    base = bench.refetched(CONFIG, lambda value: value.update(auto_map=auto_map))
+    base |= {"quantization_config": made["quantization_config"]}
+    (bench / CONFIG).write_text(json.dumps(base, indent=2) + "\n", encoding="utf-8")
+    (bench / "modeling.py").write_bytes(b"x")
     bench.rebuilt()
 
 

@@ -156,6 +156,16 @@ def fifo_in_the_provenance(bench):
     os.mkfifo(bench / VERIFICATION)
 
 
+for target in (MANIFEST, LIST, SIGNED_LIST, RECORD, "README.md", BODY):
+
+    def piped(bench, target=target):
+        (bench / target).unlink()
+        os.mkfifo(bench / target)
+
+    short = target.rpartition("/")[2].replace(".", "_").replace("-", "_").lower()
+    add(f"fifo_in_place_of_{short}", piped, f"'{target}': is a pipe")
+
+
 @case("'.git': is a pipe")
 def fifo_in_place_of_git(bench):
     os.mkfifo(bench / ".git")
@@ -324,6 +334,65 @@ def resigned_byproduct_named_by_an_object(statement):
     statement["predicate"]["runDetails"]["byproducts"][0]["name"] = {}
 
 
+# Text that a terminal would act on, wherever a statement has a word of its own.
+STRANGE = "\x1b[2J\x07\x08\x9b2J\u202e\u2066"
+
+
+def strange(name, change, reason):
+    def spoil(bench):
+        bench.restate(change)
+
+    add(f"resigned_strange_{name}", spoil, reason)
+
+
+def predicate(statement):
+    return statement["predicate"]
+
+
+for name, change, reason in (
+    ("builder", lambda s: predicate(s)["runDetails"]["builder"].update(id=STRANGE), "is none of"),
+    ("variant", lambda s: predicate(s)["buildDefinition"]["externalParameters"].update(
+        target=STRANGE), "the value is {"),
+    ("source", lambda s: predicate(s)["buildDefinition"]["externalParameters"].update(
+        source=STRANGE), "it was built from"),
+    ("type", lambda s: s.update(predicateType=STRANGE), "predicateType: Input should be"),
+    ("key", lambda s: s.update({STRANGE: 1}), "Extra inputs are not permitted"),
+    ("input", lambda s: dependency(s, "base/config.json").update(uri=STRANGE), "is from"),
+    ("commit", lambda s: dependency(s, "hallmark")["digest"].update(gitCommit=STRANGE),
+     "gitCommit: String should match pattern"),
+    ("subject", lambda s: s["subject"][0].update(name="x" + STRANGE), "without control characters"),
+    ("byproduct", lambda s: predicate(s)["runDetails"]["byproducts"][0].update(
+        name=f"provenance/{STRANGE}"), "without control characters"),
+    ("step", lambda s: predicate(s)["runDetails"]["byproducts"][-1].update(
+        name=f"step/{STRANGE}"), ""),
+    ("parameter", lambda s: predicate(s)["runDetails"]["byproducts"][-1]["annotations"][
+        "parameters"].update({STRANGE: STRANGE}), "its record was changed"),
+    ("system", lambda s: predicate(s)["runDetails"]["byproducts"][-1]["annotations"][
+        "system"].update(python=STRANGE), "its record was changed"),
+):  # fmt: skip
+    strange(name, change, reason)
+
+
+@reported("any of the expected tags")
+def resigned_check_of_control_characters(report):
+    report["checks"][0]["name"] = STRANGE
+
+
+@reported("verification.json: is of variant")
+def resigned_report_of_a_variant_of_control_characters(report):
+    report["variant"] = STRANGE
+
+
+@case("provenance.sigstore.json: names key")
+def hint_of_control_characters(bench):
+    bench.rebundle(lambda value: value["verificationMaterial"]["publicKey"].update(hint=STRANGE))
+
+
+@case("a payload of")
+def payload_type_of_control_characters(bench):
+    bench.rebundle(lambda value: envelope(value).update(payloadType=STRANGE))
+
+
 @edited(LONG)
 def resigned_dependency_of_300_characters(statement):
     dependency(statement, "lockfiles/build.txt")["name"] = "lockfiles/" + "n" * 300
@@ -386,6 +455,7 @@ headed("longer_than_16_mib", lambda h: h + b" " * (1 << 24), "bytes, more than 1
 headed("nested", lambda _: b'{"a":' + DEEP_JSON.encode() + b"}", NESTED)
 headed("with_half_a_character", lambda h: h.replace(b'{"', b'{"\\ud800', 1), HALF)
 headed("with_a_tensor_twice", lambda h: h[:-1].rstrip()[:-1] + b"," + h[1:], "stands twice")
+headed("with_a_tensor_of_control_characters", lambda h: h.replace(b'{"', b'{"\\u001b[2J', 1), "")
 headed("of_a_list", lambda _: b"[]", "is no JSON object: it begins with b'['")
 headed("of_bytes_that_are_no_text", lambda _: b'{"\xff": 1}', "the header is not valid JSON")
 headed("that_begins_with_a_space", lambda h: b" " + h, "is no JSON object: it begins with b' '")

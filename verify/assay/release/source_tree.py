@@ -83,6 +83,11 @@ def _tree(manifest: Manifest) -> tuple[str, Callable[[str], bytes | None]]:
         return HERE, _here
     if not _is_here(commit):
         raise ReleaseError(f"commit {commit} is not in this clone: fetch it, or clone again.")
+    if not _is_reached(commit):
+        raise ReleaseError(
+            f"commit {commit} is in this clone, but on no branch and under no tag of it, so it may "
+            "be anybody's: servers give the commits of every fork. Fetch the branch that has it."
+        )
     return commit, functools.partial(_at, commit)
 
 
@@ -107,6 +112,13 @@ def _at(commit: str, name: str) -> bytes | None:
 @functools.cache
 def _is_here(commit: str) -> bool:
     return _git("cat-file", "-e", f"{commit}^{{commit}}") is not None
+
+
+@functools.cache
+def _is_reached(commit: str) -> bool:
+    """Whether a branch, a tag or what is checked out leads to a commit."""
+    named = _git("for-each-ref", "--count=1", "--contains", commit)
+    return bool(named) or _git("merge-base", "--is-ancestor", commit, "HEAD") is not None
 
 
 @functools.cache
