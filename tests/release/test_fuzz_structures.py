@@ -11,9 +11,10 @@ import pytest
 from assets.verify.bench import LIST, MANIFEST, SIGNED_LIST
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from release.test_fuzz import MUTATIONS, STATEMENTS
 
 from assay.release import policy
-from forge.core import foreign, portable
+from forge.core import checkout, foreign, portable
 from forge.core.errors import HallmarkError, ManifestError, ReleaseError, TensorFileError
 from forge.manifest import document
 from forge.manifest.model_signature import ModelSignature
@@ -287,3 +288,18 @@ def test_folders(fuzzed, tmp_path):
 
     fuzzed(FOLDERS, check, TREE)
     assert not [one for one in told if portable.shown(one) != one]
+
+
+def test_the_page_states_the_counts():
+    page = (checkout.ROOT / "docs/verification.md").read_text(encoding="utf-8")
+    for stated in (
+        f"{MUTATIONS:,} random changes",
+        f"{STATEMENTS} changes each",
+        f"{HEADERS} headers",
+        f"{DOCUMENTS} documents",
+        f"{BUNDLES} bundles",
+        f"{POLICIES} policies",
+        f"{NAMES:,} names",
+        f"{FOLDERS} folders",
+    ):
+        assert stated in page
