@@ -37,17 +37,17 @@ app = typer.Typer(
 Base = Annotated[
     Path | None, typer.Option(help="A local checkpoint of the same architecture to rehearse on.")
 ]
-Mirror = Annotated[Path | None, typer.Option(help="A folder with the inputs, instead of the hub.")]
-Verify = Annotated[Level, typer.Option(help="How far the result is verified.")]
+Mirror = Annotated[Path | None, typer.Option(help="A folder to take inputs from, before the hub.")]
+Verify = Annotated[Level, typer.Option(help="Which checks to run.")]
 Rehearse = Annotated[
     bool, typer.Option(help="Use the stand-in, or --base, instead of the recipe's base.")
 ]
-Out = Annotated[Path | None, typer.Option(help="Where the result goes.")]
-StorePath = Annotated[Path, typer.Option(help="Where results of steps are kept.")]
+Out = Annotated[Path | None, typer.Option(help="The folder to place the result in.")]
+StorePath = Annotated[Path, typer.Option(help="The folder of the store.")]
 
 
 store_app = typer.Typer(no_args_is_help=True, epilog=commandline.EPILOG)
-app.add_typer(store_app, name="store", help="Looks after the store of results.")
+app.add_typer(store_app, name="store", help="Lists, measures, cleans and checks the store.")
 
 
 @app.command()
@@ -61,24 +61,22 @@ def build(
     verify: Verify = "all",
     store: StorePath = checkout.STORE,
     runner: Annotated[
-        Literal["host", "image"], typer.Option(help="On this machine, or in the pinned image.")
+        Literal["host", "image"], typer.Option(help="Run on this machine, or in the pinned image.")
     ] = "host",
     memory: Annotated[
         float | None,
-        typer.Option(help="In the image: GiB of memory; all but 2 of this machine's if not given."),
+        typer.Option(help="GiB of memory, in the image; by default all but 2 of this machine."),
     ] = None,
     shared: Annotated[
         float | None,
-        typer.Option(help="In the image: GiB of shared memory; 8, in a rehearsal 1."),
+        typer.Option(help="GiB of shared memory, in the image; by default 8, or 1 to rehearse."),
     ] = None,
-    hours: Annotated[
-        float, typer.Option(help="In the image: after how long a container is ended.")
-    ] = 24.0,
+    hours: Annotated[float, typer.Option(help="Hours after which a container is stopped.")] = 24.0,
     replace: Annotated[
         bool,
         typer.Option(
             "--replace",
-            help="Replace even a signed release, or files that are no build's.",
+            help="Replace even a signed release, or files that a build did not write.",
         ),
     ] = False,
 ) -> None:
@@ -122,10 +120,11 @@ def steps(ledger: Path, environment: Literal["build", "verify"]) -> None:
 def image(
     *,
     base: Annotated[
-        str | None, typer.Option(help="Another base than the pinned one: a local image.")
+        str | None, typer.Option(help="A local image to use instead of the pinned base.")
     ] = None,
     snapshot: Annotated[
-        str | None, typer.Option(help="Another date of the archive; none: the base's own sources.")
+        str | None,
+        typer.Option(help="Another date of the archive, or none for the base's own sources."),
     ] = None,
 ) -> None:
     """Makes the pinned image of this tree."""
@@ -166,7 +165,7 @@ def look_before(
 @app.command()
 def fetch(
     folder: Path,
-    ledger: Annotated[Path, typer.Argument(help="Where the key of the result goes.")],
+    ledger: Annotated[Path, typer.Argument(help="The file to write the result's key to.")],
     *,
     base: Base = None,
     mirror: Mirror = None,
@@ -184,7 +183,10 @@ def assemble_release(
     folder: Path,
     *,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Also where signatures are lost by it.")
+        bool,
+        typer.Option(
+            "--replace", help="Replace even a signed release, which loses its signatures."
+        ),
     ] = False,
 ) -> None:
     """Makes a finished build a release: card, notice, report, and the list of all files."""
@@ -208,9 +210,12 @@ def keygen(key: Path) -> None:
 def sign(
     folder: Path,
     *,
-    key: Annotated[Path | None, typer.Option(help="Instead of the identity at hand.")] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="The private key; without it, the identity of this CI job signs."),
+    ] = None,
     model_signature: Annotated[
-        bool, typer.Option("--model-signature", help="Also sign the model as OpenSSF does.")
+        bool, typer.Option("--model-signature", help="Also write an OpenSSF model signature.")
     ] = False,
 ) -> None:
     """Signs a release."""
@@ -224,10 +229,14 @@ def publish(
     folder: Path,
     repo: str,
     *,
-    confirm: Annotated[bool, typer.Option("--confirm", help="Really upload.")] = False,
-    rehearsal: Annotated[bool, typer.Option("--rehearsal", help="Even a rehearsal.")] = False,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Upload. Without it, say what would be uploaded.")
+    ] = False,
+    rehearsal: Annotated[
+        bool, typer.Option("--rehearsal", help="Upload even a rehearsal.")
+    ] = False,
 ) -> None:
-    """Uploads a signed release to the hub; tells what it would do unless confirmed."""
+    """Uploads a signed release to the hub; without --confirm, says what it would do."""
     from forge.release import publish as upload
 
     upload.upload(folder, repo, confirm=confirm, rehearsal=rehearsal)
@@ -238,7 +247,7 @@ def publish(
 @app.command(name="list")
 def list_variants(
     *,
-    markdown: Annotated[bool, typer.Option(help="As the table of docs/variants.md.")] = False,
+    markdown: Annotated[bool, typer.Option(help="Print the table of docs/variants.md.")] = False,
 ) -> None:
     """Prints the variants, one a line: ready or not, base, what is quantized, calibration, MTP."""
     if markdown:
@@ -264,7 +273,7 @@ def print_exit_codes() -> None:
 @app.command(name="schemas")
 def write_schemas(
     *,
-    out: Annotated[Path, typer.Option(help="The folder that they go to.")] = schemas.FOLDER,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = schemas.FOLDER,
 ) -> None:
     """Writes the JSON Schemas of the documents of a build and of a release."""
     for path in schemas.write(out):
@@ -293,14 +302,18 @@ def size(*, store: StorePath = checkout.STORE) -> None:
 def collect(
     *,
     days: Annotated[
-        float, typer.Option(min=0, help="Keep what a build has used within so many days.")
+        float, typer.Option(min=0, help="Keep what a build has used within this many days.")
     ] = gc.DAYS,
     calibrations: Annotated[
         bool,
-        typer.Option("--calibrations", help="Also calibrations and perplexities of real bases."),
+        typer.Option(
+            "--calibrations", help="Also remove calibrations and perplexities of real bases."
+        ),
     ] = False,
-    aside: Annotated[bool, typer.Option("--aside", help="Also what was set aside.")] = False,
-    confirm: Annotated[bool, typer.Option("--confirm", help="Really remove it.")] = False,
+    aside: Annotated[bool, typer.Option("--aside", help="Also remove what was set aside.")] = False,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Remove it. Without it, say what would be removed.")
+    ] = False,
     store: StorePath = checkout.STORE,
 ) -> None:
     """Removes what nothing needs any more; tells what it would remove unless confirmed."""

@@ -1,8 +1,8 @@
-"""A build from beginning to end: each environment's steps in a process of it, then the folder.
+"""A build from beginning to end: fetch, the steps of each environment, and placing the result.
 
 The driver decides where each input comes from and fetches, with the network and the credentials of
-this machine. The other steps run in processes of their environments, which a runner starts: on this
-machine, or in the pinned image. Both are told the same in the same way, by the ledger.
+this machine. A runner starts a process for each other environment, on this machine or in the pinned
+image. Both kinds of process get the job from the ledger.
 """
 
 import signal

@@ -1,8 +1,7 @@
 """Hands a job and its results from one process of a build to the next, in a file.
 
-The driver writes it when it has decided where each input comes from, and every process adds what it
-made. So no process asks the hub or the clock what an earlier one has decided, and each is told of
-its job in this one way.
+The driver writes it once it has decided where each input comes from, and every process adds what it
+made. So no process asks the hub or the clock again for what an earlier one has decided.
 """
 
 from dataclasses import replace

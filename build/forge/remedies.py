@@ -176,8 +176,8 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
         "Run `python -m forge sign {folder} --key <private key>`.",
     ),
     "rehearsal": (
-        "If it is to be published, say so with REHEARSAL=1.",
-        "If it is to be published, say so with `--rehearsal`.",
+        "To publish it all the same, add REHEARSAL=1.",
+        "To publish it all the same, add `--rehearsal`.",
     ),
     "unconfirmed": (
         "Upload with CONFIRM=1.",

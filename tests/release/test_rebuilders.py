@@ -165,8 +165,11 @@ COMMIT = "1" * 40
         (said(commit=COMMIT), f"was rebuilt with commit {COMMIT}, expected is [0-9a-f]+"),
         (said(commit="unknown"), "was rebuilt with commit unknown"),
         (said(finishedOn="2020-01-01T00:00:00+00:00"), "rebuilt at 2020-.*, before it was built"),
-        (said(finishedOn="2099-01-01T00:00:00+00:00"), "rebuilt at 2099-.*, which is yet to come"),
-        (said(finishedOn="2026-02-30T00:00:00+00:00"), "states a time that there is not"),
+        (
+            said(finishedOn="2099-01-01T00:00:00+00:00"),
+            "rebuilt at 2099-.*, which is in the future",
+        ),
+        (said(finishedOn="2026-02-30T00:00:00+00:00"), "states a time that does not exist"),
         (said(finishedOn="yesterday"), "finishedOn: String should match"),
         (said(builder={"id": ""}), "builder.id: String should match"),
         (said(builder={"id": "alice"}), "builder.id: String should match"),

@@ -97,7 +97,9 @@ def test_the_policy_is_enough(good, demands, demand, make):
 
 def test_a_key_that_the_policy_does_not_name(good, demands, demand, make):
     wanted = demand(demands, keys=[signer(make("other"), "other")])
-    with pytest.raises(ReleaseError, match=r"signatures: .*, which is none of the policy's keys: "):
+    with pytest.raises(
+        ReleaseError, match=r"signatures: .*, which is not one of the policy's keys: "
+    ):
         verify.verify(good.folder, wanted, lambda _: None)
 
 
@@ -188,7 +190,9 @@ def test_options_choose_and_do_not_add(good, write, make):
     found = policy.read(write(keys=[signer(good.key), signer(other, "other")]))
     (chosen,) = trust.publisher(found, key=public(other)).keys
     assert chosen.name == "other"
-    with pytest.raises(ReleaseError, match="third.pub: has key .* which is none of the policy's k"):
+    with pytest.raises(
+        ReleaseError, match="third.pub: has key .* which is not one of the policy's k"
+    ):
         trust.publisher(found, key=public(third))
     for option in ({"unsigned": True}, {"identity": "a", "issuer": "b"}, {"issuer": "b"}):
         with pytest.raises(ReleaseError, match="the policy names the publisher's keys, and no opt"):
@@ -199,7 +203,9 @@ def test_options_choose_and_do_not_add(good, write, make):
     rebuild = policy.read(write(rebuilders=[named(other, "a"), named(third, "b")]))
     assert [one.name for one in trust.rebuilders(rebuild, [])] == ["a", "b"]
     assert [one.name for one in trust.rebuilders(rebuild, [public(third)])] == ["b"]
-    with pytest.raises(ReleaseError, match="key.pub: has key .* none of the policy's rebuilders"):
+    with pytest.raises(
+        ReleaseError, match="key.pub: has key .* not one of the policy's rebuilders"
+    ):
         trust.rebuilders(rebuild, [public(third), public(good.key)])
 
 

@@ -135,7 +135,10 @@ def test_identity_with_a_forged_certificate(bench):
 @pytest.mark.parametrize(
     ("wanted", "reason"),
     [
-        ({"builders": ("urn:hallmark:builder:host",)}, "'urn:hallmark:builder:rehearsal' is none"),
+        (
+            {"builders": ("urn:hallmark:builder:host",)},
+            "'urn:hallmark:builder:rehearsal' is not one",
+        ),
         ({"level": "all"}, "was verified to the level 'structure', the policy demands 'all'"),
         ({"max_perplexity_ratio": 1.1}, "has no perplexity, the policy demands one"),
         ({"min_acceptance": (0.5,)}, "has no acceptance of drafts, the policy demands it"),

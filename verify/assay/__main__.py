@@ -33,9 +33,9 @@ app = typer.Typer(
 @app.command()
 def check(
     folder: Path,
-    ledger: Annotated[Path, typer.Argument(help="What `forge fetch` has written.")],
+    ledger: Annotated[Path, typer.Argument(help="The file that `forge fetch` wrote.")],
 ) -> None:
-    """Assays a finished folder as it lies there; changes nothing in it."""
+    """Tests a finished folder, and changes nothing in it."""
     from assay import verify  # needs what only the verify environment has, as does this one:
     from assay.checks.structure import Listed
 
@@ -65,9 +65,11 @@ def compare_folders(
     before: Path,
     after: Path,
     *,
-    report: Annotated[Path | None, typer.Option(help="Where the result goes as JSON.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="The file to write the result to, as JSON.")
+    ] = None,
 ) -> None:
-    """Compares two checkpoint folders: a verdict a file, a line a differing tensor."""
+    """Compares two checkpoint folders: prints each file, and each tensor that differs."""
     found = compare.folders(before, after)
     if report is not None:
         placing.write(report, f"{canonical.dumps(found.as_json())}\n".encode())
@@ -82,17 +84,21 @@ def compare_folders(
 def reproduce_release(
     folder: Path,
     *,
-    base: Annotated[Path | None, typer.Option(help="The local base it was rehearsed on.")] = None,
-    mirror: Annotated[Path | None, typer.Option(help="A folder with the inputs.")] = None,
-    store: Annotated[
-        Path, typer.Option(help="Where inputs and the rebuild are kept.")
-    ] = here.STORE,
+    base: Annotated[
+        Path | None, typer.Option(help="The local base that it was rehearsed on.")
+    ] = None,
+    mirror: Annotated[
+        Path | None, typer.Option(help="A folder to take inputs from, before the hub.")
+    ] = None,
+    store: Annotated[Path, typer.Option(help="The folder of the store.")] = here.STORE,
     recalibrate: Annotated[
-        bool, typer.Option("--recalibrate", help="Also calibrate here, and compare the scales.")
+        bool, typer.Option("--recalibrate", help="Also calibrate again, and compare the scales.")
     ] = False,
-    report: Annotated[Path | None, typer.Option(help="Where the result goes as JSON.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="The file to write the result to, as JSON.")
+    ] = None,
 ) -> None:
-    """Rebuilds a release, or one of which only the provenance is there, and compares."""
+    """Rebuilds a release from its provenance, and compares."""
     from assay.rebuild import reproduce  # needs numba, which the check environment has not
 
     found = reproduce.run(folder, Store(store), base=base, mirror=mirror, recalibrate=recalibrate)
@@ -106,11 +112,11 @@ def attest_reproduction(
     folder: Path,
     report: Path,
     *,
-    out: Annotated[Path, typer.Option(help="The folder that the statement goes to.")],
+    out: Annotated[Path, typer.Option(help="The folder to write the statement to.")],
     key: Annotated[Path | None, typer.Option(help="The rebuilder's private key.")] = None,
-    builder: Annotated[str | None, typer.Option(help="Who rebuilt, as a URI.")] = None,
+    builder: Annotated[str | None, typer.Option(help="The id of the rebuilder, a URI.")] = None,
 ) -> None:
-    """Signs that a release was reproduced, by the report of the rebuild."""
+    """Signs a statement that a release was reproduced, from the report of the rebuild."""
     from assay.release import rebuilders  # needs what only the check environment has, as below
 
     console.say(f"signed {rebuilders.attest_reproduction(folder, report, key, builder, out)}")
@@ -121,17 +127,23 @@ def verify_a_release(
     folder: Path,
     *,
     key: Annotated[Path | None, typer.Option(help="The publisher's public key.")] = None,
-    identity: Annotated[str | None, typer.Option(help="Or the identity that signed,")] = None,
-    issuer: Annotated[str | None, typer.Option(help="and who vouches for it.")] = None,
-    policy: Annotated[Path | None, typer.Option(help="What is demanded, as TOML.")] = None,
+    identity: Annotated[
+        str | None, typer.Option(help="The identity that signed, instead of a key.")
+    ] = None,
+    issuer: Annotated[str | None, typer.Option(help="Who vouches for the identity.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="A policy: what is demanded, as TOML.")
+    ] = None,
     reproduced: Annotated[
         int | None, typer.Option(help="How many rebuilders are demanded.")
     ] = None,
     statement: Annotated[list[Path] | None, typer.Option(help="A rebuilder's statement.")] = None,
     rebuilder: Annotated[list[Path] | None, typer.Option(help="A rebuilder's public key.")] = None,
-    unsigned: Annotated[bool, typer.Option("--unsigned", help="Pass over signatures.")] = False,
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="Check an unsigned release.")
+    ] = False,
     rehearsal: Annotated[
-        bool, typer.Option("--rehearsal", help="Take a rehearsal as well as a real build.")
+        bool, typer.Option("--rehearsal", help="Accept a rehearsal as well as a real build.")
     ] = False,
     variant: Annotated[str | None, typer.Option(help="The variant that it must be.")] = None,
     digest: Annotated[

@@ -107,8 +107,8 @@ def merge(plan: "Plan", maxima: Mapping[str, float]) -> dict[str, float]:
     for module in (module for group in groups for module in group):
         if module not in maxima:
             raise CalibrationError(
-                f"{module!r}: no sample reached this linear, so its input has no maximum. Take "
-                "more samples, or have all experts calibrated."
+                f"{module!r}: no sample reached this linear layer, so its input has no "
+                "maximum. Take more samples, or have all experts calibrated."
             )
         record.check(module, maxima[module])
     return {module: max(maxima[member] for member in group) for group in groups for module in group}

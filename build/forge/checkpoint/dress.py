@@ -1,10 +1,14 @@
-"""Step dress: everything beside the weights, and the whole checkpoint in one folder.
+"""Step dress: writes the files beside the weights, and puts the whole checkpoint into one folder.
 
-The files of the base are carried over as they are, but for those that must differ: the index, the
-quantization config (in every place where engines look for it, with the same ignore list), the
-count of the MTP head's layers where a donor gives it, the chat template where the recipe replaces
-it, and keys that the recipe strips. Each file that is read
-must have the digest that fetch took.
+The files of the base are copied, except for what must differ:
+
+- the index;
+- the quantization config, wherever engines look for it, with the same ignore list;
+- the count of the MTP head's layers, if a donor gives the head;
+- the chat template, if the recipe replaces it;
+- keys that the recipe strips.
+
+Each file that is read must have the digest that fetch took.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""Step graft: the MTP head, byte for byte, in a shard of its own.
+"""Step graft: copies the MTP head, byte for byte, into a shard of its own.
 
-transformers never instantiates `mtp.*`, so every save drops the head; here it is copied from the
-file that holds it, as the exact set of tensors that the recipe declares. Only the head is read of
-that file; each of its tensors must have the digest that fetch took. A recipe may drop the head on
-purpose; then there is no shard.
+transformers never instantiates `mtp.*`, so every save drops the head. Here it is copied from the
+file that holds it, as exactly the set of tensors that the recipe declares. Nothing else of that
+file is read, and each tensor must have the digest that fetch took. If the recipe drops the head,
+there is no shard.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
-"""Which tensors the shards of a checkpoint have, in their order, by headers and rules alone.
+"""The tensors of each shard of a checkpoint, in their order, from headers and rules alone.
 
-The step quantize writes what this says, and whoever checks a release expects it.
+Quantize writes what this says, and verify-release expects it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What the container engine answers, read as what it is: the word of another program."""
+"""Reads the container engine's answers, and refuses those of an unexpected form."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,8 @@
-"""Follows a container from its creation to its end, whatever that is, and leaves none behind.
+"""Follows a container from its creation to its end, and removes it whatever happens.
 
-What it says is passed on, its time is limited, and a signal that ends this process ends it too.
-Standard input stays open meanwhile: its end tells :mod:`forge.core.supervisor` that we are gone.
+Its output is passed on, its time is limited, and a signal that ends this process ends it too.
+Standard input stays open meanwhile: its end tells :mod:`forge.core.supervisor` that this process
+is gone.
 """
 
 import signal

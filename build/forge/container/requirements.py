@@ -1,10 +1,10 @@
-"""What a build in the image needs of this machine, asked before any work.
+"""What a build in the image needs of this machine, checked before any work.
 
-1. A container engine that answers and may be used.
-2. A GPU with a driver that the image's CUDA runs on, where the build or the image needs one.
+1. A container engine that answers and that this user may use.
+2. A GPU with a driver that is new enough for the image's CUDA, if the build or the image needs one.
 3. Disk, memory and shared memory.
 
-The remedy of most is `host`: the build on the machine itself.
+For most of them the remedy is `host`: the build without an image.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""Runs a command in the image, shut off from all but what it was given.
+"""Runs a command in the image, with access to nothing but what it is given.
 
-No network, a read-only root, no capability, the caller's user, inputs that cannot be written, one
-folder that can, and limits. The container is removed however the run ends; if this process is
-killed outright, the engine removes it, since its first process (:mod:`forge.core.supervisor`)
-ends with ours.
+It has no network, a read-only root, no capabilities, the caller's user, inputs that cannot be
+written, one folder that can, and limits. The container is removed however the run ends. If this
+process is killed, the container's first process (:mod:`forge.core.supervisor`) ends with it, and
+the engine removes the container.
 """
 
 import os

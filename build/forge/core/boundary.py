@@ -1,8 +1,7 @@
-"""Where a library is called, or the system: which one, to do what, and what its failure is of.
+"""Notes on an error which library was called, or the system, to do what, and with which file.
 
-A step notes this on whatever the library raises, and whoever runs the step has it told, by
-:func:`forge.core.libraries.telling`. Nothing here words an error, so that a step whose key has this
-module is not run again for a word.
+Whoever runs the step turns that into a message, by :func:`forge.core.libraries.telling`. No message
+is worded here, so that a new wording does not change the key of a step that uses this module.
 """
 
 from collections.abc import Iterator

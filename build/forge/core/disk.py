@@ -1,7 +1,7 @@
-"""The room on a disk, asked before something large is written.
+"""Free space on a disk, checked before something large is written.
 
-What is asked is what this user may write there. A quota, a limit on the number of files and what
-others write meanwhile do not show in it; a disk that is full later is told when it is.
+It is the space that this user may write. Quotas, limits on the number of files and what others
+write meanwhile do not show in it. A disk that fills up later is reported then.
 """
 
 import os
@@ -29,7 +29,7 @@ def require(folder: Path, needed: int, what: str) -> None:
     if available < needed:
         raise SpaceError(
             f"{what} takes {size(needed, 3)}, and {size(available, 3)} are free at {there}. "
-            "Nothing of it was written. Free the disk, or use a larger one."
+            "Nothing was written. Free the disk, or use a larger one."
         )
 
 

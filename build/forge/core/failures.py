@@ -1,6 +1,6 @@
-"""What a step that failed leaves to be read, its logs and reports: in the store, under `failed/`.
+"""Logs and reports of a failed step, which are kept in the store under `failed/`.
 
-There is one folder a recipe, of the last failure.
+There is one folder for each recipe, with what its last failure left.
 """
 
 import shutil

@@ -1,9 +1,8 @@
-"""A folder that a stranger made: all of it opened once, under limits, and read from there on.
+"""A folder from a stranger: every file is opened once, under limits, and read from its descriptor.
 
-Everything in it is a regular file with a portable name. A link is followed in one form alone, that
-of a hub's cache. No file is opened that could keep whoever opens it waiting, and none is opened
-twice: what is put in a file's place later is not read, and a file that changes while it is read is
-an error.
+Everything in it must be a regular file with a portable name. Only the links of a hub's cache are
+followed. No file is opened that could block, such as a pipe. A file that is put in the place of an
+open one is not read, and a file that changes while it is read is an error.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""Whether stored bytes are what was recorded: they are hashed, whatever their size and time say."""
+"""Hashes stored files again, whatever their size and time say, and compares with their record."""
 
 import errno
 from collections.abc import Callable, Iterable, Mapping

@@ -1,9 +1,9 @@
-"""Failures of libraries, told as errors of the step that called them.
+"""Failures of libraries, reported as errors of the step that called them.
 
-A library raises whatever it likes, and its traceback is of use to nobody but a developer. So it is
-called within :func:`library`, narrowly: there one knows what was being done, and to which file.
-Steps whose result a changed word must not touch call it within :func:`forge.core.boundary.calling`
-instead, and are run within :func:`telling`.
+A library raises what it likes, and its traceback helps only a developer. So each call is wrapped
+narrowly in :func:`library`, which knows what was being done, and to which file. A step whose key
+must not depend on wording wraps its calls in :func:`forge.core.boundary.calling` instead, and runs
+within :func:`telling`.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What is mounted where, as the kernel tells this process: /proc/self/mountinfo, proc(5)."""
+"""Mount points, as the kernel lists them for this process: /proc/self/mountinfo, proc(5)."""
 
 import errno
 import os

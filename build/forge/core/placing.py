@@ -262,8 +262,8 @@ def recover(target: Path, whole: Callable[[Path], bool] = holds_something) -> No
             flush_entry(target)
         elif os.path.lexists(fresh) or not whole(target):
             raise FileSystemError(
-                f"{target}: stands where {old} belongs, which was put aside by a process that was "
-                f"killed. Move {target} away to have that back, or {old} if it is not needed."
+                f"{target}: stands where {old} belongs, which a killed process put "
+                f"aside. Move {target} away to restore it, or move {old} away if it is not needed."
             )
     for left in (fresh, old):
         _remove(left)

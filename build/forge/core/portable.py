@@ -1,4 +1,4 @@
-"""Text of strangers: how it is shown, and which names all systems and people read as the same."""
+"""Names and text from strangers: how they are printed, and which names are portable."""
 
 import unicodedata
 from collections.abc import Iterable

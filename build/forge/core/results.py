@@ -1,8 +1,8 @@
-"""A stored result: the files that a step left, and the record that says what went into them.
+"""A stored result: the files that a step left, and the record of what went into them.
 
 A result is a folder with `files/`, `record.json` and the lock file `used`. The record has the
-SHA-256, size and stamp (size and modification time) of every file. While a file has its recorded
-stamp, it is not hashed again.
+SHA-256, size and stamp (size and modification time) of every file. A file with its recorded stamp
+is not hashed again.
 """
 
 import errno

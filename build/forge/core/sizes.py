@@ -1,4 +1,4 @@
-"""Numbers of bytes in words, everywhere the same: decimal units, as makers of disks count."""
+"""Numbers of bytes in words, in decimal units everywhere, as disks are sold."""
 
 GB, MB = 1e9, 1e6
 

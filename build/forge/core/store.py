@@ -1,12 +1,15 @@
 """The store: results of steps, each under the hash of all that went into it.
 
-A result is a folder `<store>/<step>/<key>/` with `files/` and `record.json`. It appears by one
-rename and goes by one, so it is there whole or not at all. Results are shared with `dist/` by hard
-links, so a result is trusted only while each file's size and modification time are those recorded;
-if they moved, the file is hashed again, and a result whose bytes changed is made anew. No result is
-trusted that has a file which its record does not list, or lacks one that its step leaves. Beside
-its record lies a lock that everybody who uses the result holds, in all processes of a build, so
-that nobody removes it as unused.
+A result is a folder `<store>/<step>/<key>/`. It enters and leaves the store by one rename, so it
+is there whole or not at all. Its files are shared with `dist/` by hard links, so somebody may edit
+them:
+
+- A file whose stamp differs from its record is hashed again. If its bytes differ, the result is
+  removed and made anew.
+- A result with a file that its record does not list, or without a file that its step leaves, is set
+  aside: moved to `aside/` and made anew.
+
+Every process that uses a result holds its lock, so that no other process removes it.
 """
 
 import datetime
@@ -55,9 +58,9 @@ class Store(StoreFolders):
     def get(self, step: str, key: str, leaves: Leaves = lambda _: ()) -> Result | None:
         """The result under `key`, its files checked, or None if there is none that is intact.
 
-        What lies there and is none any more is out of the way then. It is removed if a file of it
-        changed, and set aside, which is said, if its record does not stand for it, if the disk does
-        not give a file of it, or if its lock file is none.
+        A result that is not intact is moved out of the way. It is removed if one of its files
+        changed. It is set aside, and that is said, if its record does not fit, if the disk does not
+        give one of its files, or if its lock file is not a file.
 
         Args:
             step: its step.

@@ -1,14 +1,13 @@
 """The folders of a store beside its results, and the locks of those who work in them.
 
-- `locks/`: a file for every result that somebody works on. The next that begins to work removes
-  those of the killed.
-- `tmp/`: what is being made, each folder with a lock that its owner holds. The next that begins to
-  work removes those whose owner is gone.
-- `trash/`: what is being removed; the next that begins to work goes on with it.
-- `aside/`: results whose record does not stand for them, with a file that the disk does not give,
-  that no record lists or that their step should have left, or that nobody can hold; and downloads
-  that the disk does not give. Nothing here is read again, and only gc removes it, where it is asked
-  to.
+- `locks/`: a file for every result that a process works on.
+- `tmp/`: what is being made. Each folder has a lock that its owner holds.
+- `trash/`: what is being removed.
+- `aside/`: results that were set aside, because their record does not fit their files, the disk
+  does not give a file, or their lock file is not a file; and downloads that the disk does not give.
+  Nothing here is read again, and gc removes it only if asked.
+
+Whoever begins to work removes what killed processes left in `locks/`, `tmp/` and `trash/`.
 """
 
 import errno

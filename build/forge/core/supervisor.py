@@ -1,9 +1,9 @@
-"""Runs a command, and ends it when the process that started this one ends, however that dies.
+"""Runs a command, and ends it when the process that started this one ends for any reason.
 
 The caller has the other end of standard input. When this process reads the end of it, it kills its
-process group; as the first process of a container it exits instead, and the kernel ends all that is
-left in there. A parent-death signal (PR_SET_PDEATHSIG) would reach one process, not the group, and
-crosses no container.
+process group. As the first process of a container it exits instead, and the kernel ends all other
+processes in there. A parent-death signal (PR_SET_PDEATHSIG) would reach one process, not the group,
+and does not work across containers.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""What whoever starts a command hands it: variables, a locale, standard streams. It works with any.
+"""Prepares a command's surroundings: variables, locale and standard streams, whatever they are.
 
 Libraries read their own files as the locale says, fail where docstrings are stripped or warnings
 are errors, and write to descriptor 1 whatever that is. So a command first makes its surroundings
-what the libraries take for granted; the processes that it starts have them as well.
+what the libraries take for granted. The processes that it starts inherit them.
 """
 
 import io

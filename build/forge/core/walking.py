@@ -1,7 +1,7 @@
-"""What lies below a folder; what may not be read of it is an error.
+"""Walks a folder. A folder in it that may not be read is an error.
 
-`Path.rglob` and `Path.glob` pass over a folder that they may not read as if it were empty, and what
-is published or hashed by their word lacks files.
+`Path.rglob` and `Path.glob` treat such a folder as empty, so files would be left out of what is
+published or hashed.
 """
 
 import os

@@ -1,7 +1,6 @@
-"""What a recipe decides of its inputs: which files are taken, from where, and how that is told.
+"""What a recipe says of its inputs: which files are taken, and from where.
 
-Fetch does what this says, and whoever checks a release expects it. Nothing here asks a hub or reads
-a file.
+Fetch follows it, and verify-release expects it. Nothing here asks a hub or reads a file.
 """
 
 from collections.abc import Callable, Mapping, Sequence

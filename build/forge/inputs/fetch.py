@@ -134,7 +134,7 @@ def origin_of(job: "Job", role: str) -> Origin:
         found = _mirrored(job, source)
         if found is None:
             raise FetchError(
-                f"{job.mirror}: had {source.repo} when this build began, and has it no more."
+                f"{job.mirror}: had {source.repo} when this build began, and no longer has it."
             )
         return found
     if kind == "hub":

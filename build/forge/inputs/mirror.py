@@ -157,7 +157,7 @@ def _below(mirror: Path, *parts: str) -> Path:
     for part in parts:
         if part in {"", ".", ".."} or "/" in part:
             raise FetchError(
-                f"the mirror {mirror} cannot hold {'/'.join(parts)!r}: {part!r} is no name of a "
-                "file or folder. Correct the recipe."
+                f"the mirror {mirror} cannot hold {'/'.join(parts)!r}: {part!r} is not a valid "
+                "name of a file or folder. Correct the recipe."
             )
     return mirror.joinpath(*parts)

@@ -1,7 +1,7 @@
-"""The preflight: what a build must fail of, told before anything is fetched, hashed or calibrated.
+"""The preflight: finds what would fail a build, before anything is fetched, hashed or calibrated.
 
-Only configs and the headers of safetensors files are read. From the hub these come by themselves,
-a few hundred kilobytes of a repository of any size.
+It reads only configs and the headers of safetensors files. From the hub these are a few hundred
+kilobytes, whatever the size of the repository.
 """
 
 from collections.abc import Iterator

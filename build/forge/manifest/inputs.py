@@ -1,4 +1,4 @@
-"""`inputs.json`: what fetch has read, and where that is from.
+"""`inputs.json`: the files that fetch read, and where they come from.
 
 It names no folder of this machine and no time, so it is the same wherever a build is made.
 """

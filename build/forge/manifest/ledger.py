@@ -1,4 +1,4 @@
-"""What the processes of one build tell each other in a file: a job, and the keys of its results."""
+"""The ledger, a file for the processes of one build: a job, and the keys of its results."""
 
 from pydantic import Field
 

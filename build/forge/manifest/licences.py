@@ -1,4 +1,4 @@
-"""Which licence a text is, of those that are known here."""
+"""Recognizes the text of a licence, of those that are known here."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""How much of a release is read into memory, and whether a folder has more than that."""
+"""Limits on what is read of a release into memory, and the check of a folder against them."""
 
 from collections.abc import Mapping
 from pathlib import Path

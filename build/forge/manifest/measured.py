@@ -1,4 +1,4 @@
-"""What a check has measured, and what its figures must be: the base of all figures."""
+"""The base of all figures: what a check measured, and when that passes."""
 
 from abc import abstractmethod
 from typing import Annotated, TypeVar

@@ -1,4 +1,4 @@
-"""What the files of a build and of a release are called."""
+"""Names of the files of a build and of a release."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The documents of a release that follow from others of it: made by one, made again by all."""
+"""The documents of a release that follow from its others, so anybody can make them again."""
 
 from collections.abc import Mapping
 

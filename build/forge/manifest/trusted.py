@@ -29,7 +29,7 @@ def _in_utc(text: str) -> str:
             found = found.replace(tzinfo=datetime.UTC)
         return found.astimezone(datetime.UTC).isoformat(timespec="seconds")
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"is a time that there is not: {error}") from error
+        raise ValueError(f"is a time that does not exist: {error}") from error
 
 
 # Two of them are compared as the texts that they are.

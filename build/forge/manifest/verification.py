@@ -2,7 +2,7 @@
 
 The checks are a closed list (`expected`), each with figures of its own. A verdict is a function of
 figures and recipe (:meth:`Figures.problem`): the gate has it from there, and so does a stranger,
-who believes none that the report states (`refutation`).
+who ignores the verdicts in the report (`refutation`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -132,7 +132,7 @@ def check(name: str, recipe: Recipe, measure: Callable[[], Figures]) -> Check[An
     except UnmeasuredError as error:
         return failed(name, str(error))
     except ValidationError as error:
-        return failed(name, f"the figures are none: {mistake(error)}")
+        return failed(name, f"the figures are not valid: {mistake(error)}")
     problem = figures.problem(recipe)
     return KINDS[name](name=name, passed=problem is None, problem=problem, measured=figures)
 

@@ -1,4 +1,4 @@
-"""The variants there are, in words: a line each on the command line, a table in the docs."""
+"""Lists the variants: a line each on the command line, a table in the docs."""
 
 from collections import defaultdict
 from collections.abc import Iterable

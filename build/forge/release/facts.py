@@ -1,7 +1,7 @@
-"""What a finished build says of itself, for its model card and its report.
+"""The facts of a finished build, for its model card and its report.
 
-Everything here comes out of the folder's provenance and out of the recipe that the manifest names
-by digest. What was not measured is None or empty.
+All of them come from the folder's provenance and from the recipe that the manifest names by digest.
+A fact that was not measured is None or empty.
 """
 
 from collections import defaultdict

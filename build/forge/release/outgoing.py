@@ -1,4 +1,4 @@
-"""The files of a release on their way to a hub: what is sent is what was hashed."""
+"""The files of a release that are uploaded to a hub. What is sent is what was hashed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Placing a build: its checkpoint and provenance from the store, whole or not at all."""
+"""Places a build in its folder: checkpoint and provenance from the store, whole or not at all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

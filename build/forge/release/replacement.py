@@ -1,4 +1,4 @@
-"""Whether a build may replace what is at its place: it may where nothing is lost unasked."""
+"""Whether a build may replace what is in its place: only if nothing is lost, or if asked."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The table at the end: what was built, how large, how good, where it lies."""
+"""The table at the end of a build: what was built, how large, how good, and where it is."""
 
 from pathlib import Path
 

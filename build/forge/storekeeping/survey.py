@@ -1,4 +1,4 @@
-"""What the store holds: a line a result, and the bytes by step, each counted once."""
+"""Lists the results of a store, and adds up their bytes by step, each byte once."""
 
 import datetime
 import os

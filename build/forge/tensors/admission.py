@@ -1,6 +1,6 @@
 """Whether a checkpoint can be built from a base: all that headers and configs alone can tell.
 
-It is asked before any work, so that nothing is fetched, hashed or calibrated in vain. The tensors
+It is checked before any work, so that no time is spent on a base that does not fit. The tensors
 must be those of the architecture, the head's included, and the recipe must have a use for each.
 """
 
@@ -223,7 +223,7 @@ def compare(
 def _fault(tensor: Tensor, wanted: Expected | None, config: Config) -> str | None:
     where = f"{tensor.file}: the tensor {tensor.name!r}"
     if wanted is None:
-        return f"{where} is none of the architecture, as {config.path} describes it"
+        return f"{where} is not part of the architecture, as {config.path} describes it"
     shape, right = list(tensor.shape), list(wanted.shape)
     if 0 in tensor.shape:
         return (
@@ -247,8 +247,8 @@ def _family(recipe: Recipe, config: Config) -> Family:
     known = family.find(config)
     if recipe.architecture not in known.architectures:
         raise BaseError(
-            f"{config.path}: model_type is {json.dumps(known.model_type)}, which is none of "
-            f"{recipe.architecture}. Take the config that belongs to the weights."
+            f"{config.path}: model_type is {json.dumps(known.model_type)}, which does not "
+            f"belong to {recipe.architecture}. Take the config that belongs to the weights."
         )
     return known
 

@@ -1,4 +1,4 @@
-"""The checkpoint under work: a recipe applied to the tensors of a base, made in this one place."""
+"""The checkpoint that is being built: a recipe applied to the tensors of a base."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How the weights of each format are packed: what :mod:`forge.tensors.formats` says, as bytes."""
+"""Packs weights in each format of :mod:`forge.tensors.formats`."""
 
 from collections.abc import Callable, Mapping
 from functools import partial

@@ -1,4 +1,4 @@
-"""Which modules SGLang and transformers take for quantized; :mod:`forge.tensors.vllm_names`'s twin.
+"""Which modules SGLang and transformers take for quantized, as `vllm_names` says it of vLLM.
 
 The rules are on names alone. A layer that a reader takes for something else than what is stored
 stops it: the shapes of its parameters are others.

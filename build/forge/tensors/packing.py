@@ -1,8 +1,8 @@
-"""Linears on their way: read in slabs of rows, packed in place under the maximum of their group.
+"""Packs linear layers: reads them in slabs of rows, and packs each in place.
 
-A global scale is known when all linears that share it have been read, so until then they are in
-memory; from then on each slab makes room as soon as its codes are written. The scales of a linear
-are written after its codes, as safetensors holds one tensor after the other.
+A global scale is known once all layers that share it have been read, so until then they are in
+memory. After that, each slab is freed as soon as its codes are written. The scales of a layer are
+written after its codes, as safetensors holds one tensor after the other.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,9 +1,8 @@
-"""Large files that pass through once and leave the system's page cache as small as it was.
+"""Hints to the system's page cache for large files that are read or written once, end to end.
 
-Pages that were never touched cost more time than the bytes they are for: a file that is written
-or read from end to end takes fresh ones all the way. Given back behind the work, a few are used
-again and again, and whatever else the machine keeps in its cache stays there. These are hints:
-on a system without them nothing happens, and no byte depends on them.
+Touching fresh pages costs more time than the bytes in them. The pages behind the work are given
+back, so that a few are used again and again, and the rest of the machine's cache stays. On a system
+without these hints nothing happens, and no byte depends on them.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What the tensors of a result are, by its recipe: quantized linears, what is kept, the head."""
+"""Sorts the tensors of a result by recipe: quantized linear layers, kept tensors, the head."""
 
 from collections import defaultdict
 from collections.abc import Collection

@@ -1,9 +1,8 @@
-"""Bytes on their way from base files to shards: read once, worked on in parallel, written once.
+"""Streams bytes from base files to shards: read once, worked on in parallel, written once.
 
-One thread reads and one hashes what it read, two pack, one writes and two hash what it writes: the
-file, and each tensor for itself whose digest is not known.
-sha256, numba's loops and file access all release the interpreter lock. What lies between reader
-and writer is bounded.
+One thread reads and one hashes what was read. Two pack. One writes and two hash what is written:
+each file, and each tensor whose digest is not known. sha256, numba's loops and file access all
+release the interpreter lock. What waits between reader and writer is bounded.
 """
 
 import io

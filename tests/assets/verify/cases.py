@@ -470,7 +470,7 @@ def resigned_commit_missing(statement):
     definition["resolvedDependencies"].remove(dependency(statement, "hallmark"))
 
 
-@edited("'urn:hallmark:builder:mine' is none of")
+@edited("'urn:hallmark:builder:mine' is not one of")
 def resigned_builder_unknown(statement):
     statement["predicate"]["runDetails"]["builder"]["id"] = "urn:hallmark:builder:mine"
 

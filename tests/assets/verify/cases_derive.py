@@ -110,7 +110,10 @@ for name, step, change, reason in (
     ("read_too_much", "graft", lambda m: m["needs"]["fetch"].update({"a": ZERO}), "of a, step/"),
     ("taken_over", "calibrate", lambda m: m.update(code=None), "is taken over from elsewhere"),
     ("finished_first", "dress", lambda m: m.update(finished="2001-01-01T00:00:00+00:00"), "before"),
-    ("no_such_day", "dress", lambda m: m.update(started="2026-02-30T00:00:00+00:00"), "is not"),
+    (
+        "no_such_day", "dress", lambda m: m.update(started="2026-02-30T00:00:00+00:00"),
+        "does not exist",
+    ),
 ):  # fmt: skip
     recorded(name, step, change, reason, agree=rekey)
 
@@ -138,7 +141,7 @@ recorded("key_of_no_hash", "dress", lambda made: made.update(key="by hand"), "it
          agree=redigest)  # fmt: skip
 
 
-@edited("which is yet to come")
+@edited("which is in the future")
 def resigned_times_yet_to_come(statement):
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=3)
     stated = later.isoformat(timespec="seconds")
@@ -353,8 +356,8 @@ def an_article_less(statement):
 
 
 for name, change, reason in (
-    ("base_file_that_no_glob_takes", base_file_of_no_glob, "none of the files that the recipe"),
-    ("base_pickle", pickled_base, "base/x.safetensors.bin: is none of the files"),
+    ("base_file_that_no_glob_takes", base_file_of_no_glob, "not one of the files that the recipe"),
+    ("base_pickle", pickled_base, "base/x.safetensors.bin: is not one of the files"),
     ("template_of_no_standin", another_template, "the stand-in's has"),
     ("samples_of_no_standin", another_article, "the stand-in's has"),
     ("samples_less", an_article_less, "has sha256 nothing, the stand-in's has"),
@@ -903,9 +906,13 @@ def beside(name, file, reason):
     add(f"resigned_{name}", spoil, reason)
 
 
-beside("pickle_in_provenance", "provenance/x.pkl", "provenance/x.pkl: is nothing that a build of")
-beside("donor_listed", "provenance/donor.tensors.jsonl", "donor.tensors.jsonl: is nothing that")
-beside("another_original", "provenance/base.vocab.json", "base.vocab.json: is nothing that a build")
+beside(
+    "pickle_in_provenance", "provenance/x.pkl", "provenance/x.pkl: is not a file that a build of"
+)
+beside("donor_listed", "provenance/donor.tensors.jsonl", "donor.tensors.jsonl: is not a file that")
+beside(
+    "another_original", "provenance/base.vocab.json", "base.vocab.json: is not a file that a build"
+)
 
 
 @case("provenance/notes.json: provenance/provenance.json says sha256 nothing")

@@ -350,7 +350,8 @@ def predicate(statement):
 
 
 for name, change, reason in (
-    ("builder", lambda s: predicate(s)["runDetails"]["builder"].update(id=STRANGE), "is none of"),
+    ("builder", lambda s: predicate(s)["runDetails"]["builder"].update(id=STRANGE),
+     "is not one of"),
     ("variant", lambda s: predicate(s)["buildDefinition"]["externalParameters"].update(
         target=STRANGE), "the value is {"),
     ("source", lambda s: predicate(s)["buildDefinition"]["externalParameters"].update(

@@ -268,7 +268,7 @@ def test_no_room_is_told_before_a_byte_is_written(built, tmp_path, monkeypatch):
     monkeypatch.setattr(disk, "free", lambda _: needed - 1)
     place = built.job.store.root
     wanted = f"the checkpoint takes {needed / 1e6:.3f} MB, and {(needed - 1) / 1e6:.3f} MB are free"
-    with pytest.raises(SpaceError, match=f"^{wanted} at {place}. Nothing of it was written"):
+    with pytest.raises(SpaceError, match=f"^{wanted} at {place}. Nothing was written"):
         quantize.run(work, out)
     assert not list(out.iterdir())
 

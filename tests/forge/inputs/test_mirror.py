@@ -105,9 +105,9 @@ def test_a_listing_that_leads_out_is_refused(tmp_path, folder, path):
 def test_names_that_lead_out_are_refused(tmp_path):
     """`..` fits the pattern of a repository's and of a split's name; it is no name of a folder."""
     outside = Source(repo="../..", revision=COMMIT)
-    with pytest.raises(FetchError, match=r"'\.\.' is no name"):
+    with pytest.raises(FetchError, match=r"'\.\.' is not a valid name"):
         mirror.repository(tmp_path, outside, ("*",))
-    with pytest.raises(FetchError, match=r"'\.\./\.\./etc' is no name"):
+    with pytest.raises(FetchError, match=r"'\.\./\.\./etc' is not a valid name"):
         mirror.joined_text(tmp_path, TEXT.model_copy(update={"config": "../../etc"}))
 
 

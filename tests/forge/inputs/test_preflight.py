@@ -122,7 +122,7 @@ FAULTS = {
     "the output head is absent": (dropped("lm_head.weight"), "lm_head.weight"),
     "a tensor is empty": (empty, rf"model-00001.*'{NORM}' \(norms\) is empty, of shape \[0\]"),
     "a matrix is transposed": (transposed, rf"'{LINEAR}' .* shape \[32, 64\].*\[64, 32\]"),
-    "a prefix is doubled": (renamed, rf"'model.{NORM}' is none of the architecture"),
+    "a prefix is doubled": (renamed, rf"'model.{NORM}' is not part of the architecture"),
     "a dtype is none of the family's": (typed, rf"'{NORM}' \(norms\) is F64, expected BF16 or F16"),
     "a shape of the head is wrong": (
         lambda base: base.arrays.update({"mtp.fc.weight": bf16(RNG, 32, 32)}),
@@ -134,7 +134,7 @@ FAULTS = {
     ),
     "fewer layers are stated": (
         text(num_hidden_layers=1, layer_types=["linear_attention"]),
-        r"layers.1.input_layernorm.weight' is none of the architecture",
+        r"layers.1.input_layernorm.weight' is not part of the architecture",
     ),
     "the layers do not add up": (text(num_hidden_layers=3), "layer_types lists 2 layer"),
     "no head is stated": (
@@ -155,7 +155,7 @@ FAULTS = {
     ),
     "another model type": (
         top(model_type="qwen3_5_moe"),
-        "model_type is .*none of Qwen3_5For|is null",
+        "model_type is .*not belong to Qwen3_5For|is null",
     ),
     "an unknown model type": (top(model_type="qwen4"), "model_type is .qwen4.; known are qwen3_5,"),
     "it is quantized": (

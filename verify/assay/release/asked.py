@@ -128,7 +128,7 @@ def _require_files(asked: _Asked, role: str) -> None:
         globs = decided.base_globs(recipe) if local else decided.globs_of(recipe.sources[role])
         taken = select(found, globs, role, strict=not local)
         if extra := sorted(found.keys() - {*taken}):
-            raise ReleaseError(f"{role}/{extra[0]}: is none of the files that the recipe takes.")
+            raise ReleaseError(f"{role}/{extra[0]}: is not one of the files that the recipe takes.")
     if not found:
         raise ReleaseError(f"{role}: the manifest names no file of it.")
     if role == "template" and recipe.template is not None and kind != "standin":

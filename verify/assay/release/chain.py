@@ -108,13 +108,13 @@ def _require_time(name: str, made: StepRecord) -> None:
     try:
         started, finished = map(datetime.datetime.fromisoformat, (made.started, made.finished))
     except ValueError as error:
-        raise ReleaseError(f"step/{name}: states a time that there is not: {error}.") from error
+        raise ReleaseError(f"step/{name}: states a time that does not exist: {error}.") from error
     if finished < started:
         raise ReleaseError(
             f"step/{name}: finished at {made.finished}, before it started at {made.started}."
         )
     if finished > datetime.datetime.now(datetime.UTC) + SKEW:
-        raise ReleaseError(f"step/{name}: finished at {made.finished}, which is yet to come.")
+        raise ReleaseError(f"step/{name}: finished at {made.finished}, which is in the future.")
 
 
 def _require_metadata(manifest: Manifest, records: Iterable[StepRecord]) -> None:

@@ -127,7 +127,7 @@ def _require_provenance(manifest: Manifest, recipe: Recipe) -> None:
     known = {*BESIDE, f"{PROVENANCE}/{ERRORS}", *(f"{PROVENANCE}/{name}" for name in wanted)}
     beside = {name for name in there if name.startswith(f"{PROVENANCE}/")}
     if extra := sorted(beside - known):
-        raise ReleaseError(f"{extra[0]}: is nothing that a build of this recipe writes.")
+        raise ReleaseError(f"{extra[0]}: is not a file that a build of this recipe writes.")
 
 
 def _listed(manifest: Manifest, role: str, here: Here) -> dict[str, TensorLine]:

@@ -247,13 +247,13 @@ def _require_of(path: Path, found: Reproduction, release: Rebuildable) -> None:
     try:
         then = datetime.datetime.fromisoformat(said.finished_on)
     except ValueError as error:
-        raise ReleaseError(f"{path}: states a time that there is not: {error}.") from error
+        raise ReleaseError(f"{path}: states a time that does not exist: {error}.") from error
     if then < datetime.datetime.fromisoformat(release.finished):
         raise ReleaseError(
             f"{path}: was rebuilt at {said.finished_on}, before it was built at {release.finished}."
         )
     if then > datetime.datetime.now(datetime.UTC) + SKEW:
-        raise ReleaseError(f"{path}: was rebuilt at {said.finished_on}, which is yet to come.")
+        raise ReleaseError(f"{path}: was rebuilt at {said.finished_on}, which is in the future.")
 
 
 def _require_other(path: Path, found: Reproduction, by: str, release: Rebuildable) -> None:

@@ -152,7 +152,7 @@ class Case:
             raise ReleaseError(f"{name}: is not in the folder.")
         data = self.reader.read(name).data
         if data is None:
-            raise ReleaseError(f"{name}: has too many bytes to be looked into.")
+            raise ReleaseError(f"{name}: is too large to be read.")
         return data
 
 
@@ -282,7 +282,7 @@ def check_builder(case: Case) -> str:
     """10."""
     policy, builder = case.demands.policy, case.manifest.builder
     if builder not in policy.builders:
-        why = f"{builder!r} is none of {', '.join(policy.builders)}."
+        why = f"{builder!r} is not one of {', '.join(policy.builders)}."
         if case.manifest.rehearsal:
             raise ReleaseError(why, remedy="take-rehearsal")
         raise ReleaseError(why)

@@ -154,7 +154,9 @@ def signer(trusted: Trust | AnyOf, data: bytes, where: str) -> Trust:
     found = next((one for one in trusted.keys if one.key.keyid == named), None)
     if found is None:
         known = ", ".join(one.who for one in trusted.keys)
-        raise ReleaseError(f"{where}: names {named}, which is none of the policy's keys: {known}.")
+        raise ReleaseError(
+            f"{where}: names {named}, which is not one of the policy's keys: {known}."
+        )
     return found
 
 
@@ -226,7 +228,7 @@ def _chosen(holders: Sequence[Holder], paths: Sequence[Path], table: str) -> lis
     for path, keyid in chosen.items():
         if keyid not in {one.sha256 for one in holders}:
             raise ReleaseError(
-                f"{path}: has key {keyid}, which is none of the policy's {table}, and no option "
+                f"{path}: has key {keyid}, which is not one of the policy's {table}, and no option "
                 "loosens a policy."
             )
     return [one for one in known if not chosen or one.key.keyid in chosen.values()]
