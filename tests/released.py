@@ -1,7 +1,17 @@
 """Small releases for tests, made by the real steps from a base that needs no torch."""
 
-from conftest import FLAGSHIP, base_arrays, base_config, record_by_hand, write_checkpoint
+from contextlib import contextmanager
 
+from conftest import (
+    FACTS,
+    FLAGSHIP,
+    base_arrays,
+    base_config,
+    record_by_hand,
+    write_checkpoint,
+)
+
+from forge import ledger as ledgers
 from forge import pipeline
 from forge.calibration import calibrate, record
 from forge.core import canonical
@@ -19,6 +29,8 @@ def local_base(folder):
     canonical.write(folder / "config.json", base_config())
     canonical.write(folder / "tokenizer_config.json", {"backend": "tokenizers"})
     canonical.write(folder / "generation_config.json", {"eos_token_id": 1})
+    for name in ("tokenizer.json", "preprocessor_config.json"):
+        canonical.write(folder / name, {})
     return folder
 
 
@@ -64,3 +76,34 @@ def signed_release(root):
     keys.generate(root / "key")
     signing.sign(root / "release", root / "key")
     return root / "release"
+
+
+class Here:
+    """A runner whose record is written by hand; a neighbour acts before it ends."""
+
+    def __init__(self, folder, neighbour):
+        self.folder = folder
+        self.neighbour = neighbour
+
+    def run(self, environment, ledger, fetched):
+        """As that of the driver."""
+        assert environment == "build"
+        job, results = ledgers.read(ledger)
+        assert results["fetch"].key == fetched.key
+        checkpoint = pipeline.work_on(job, results).checkpoint
+        calibrated = job.store.get("calibrate", "by hand") or job.store.make(
+            "calibrate",
+            "by hand",
+            lambda out: record_by_hand(out / record.FILE, checkpoint),
+            FACTS,
+        )
+        made = pipeline.run(job, given={**results, "calibrate": calibrated})
+        ledgers.write(ledger, job, made)
+        self.neighbour()
+        return 0
+
+
+@contextmanager
+def here(job, neighbour=lambda: None):
+    with job.store.scratch("ledger") as folder:
+        yield Here(folder, neighbour)

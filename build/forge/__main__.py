@@ -159,7 +159,7 @@ def look_before(
         mirror=mirror,
         level="none",
     )
-    preflight.check(inputs.choose(job))
+    preflight.check(inputs.choose(job, inputs.LINKED))
 
 
 @app.command()

@@ -55,8 +55,8 @@ def build(
         locks.tell_if_local(where)
     found = look(target)
     with runner as running:
+        base = preflight.check(fetch.choose(job, fetch.LINKED))
         job = fetch.choose(job)
-        base = preflight.check(job)
         results = pipeline.run(job, within=("host",))
         pipeline.recheck(results, trusted={"fetch": ("tensors/",)})
         preflight.check_fetched(job, base, results["fetch"])

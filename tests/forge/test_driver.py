@@ -5,16 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import released
-from conftest import FACTS, FLAGSHIP, record_by_hand
+from conftest import FLAGSHIP
+from released import Here, here
 
-from forge import driver, pipeline
-from forge import ledger as ledgers
-from forge.calibration import record
+from forge import driver
 from forge.core import canonical
 from forge.core.errors import BaseError, StoreError
 from forge.core.store import Store
@@ -33,37 +32,6 @@ def job(tmp_path):
         base=base,
         level="structure",
     )
-
-
-class Here:
-    """A runner whose record is written by hand; a neighbour acts before it ends."""
-
-    def __init__(self, folder, neighbour):
-        self.folder = folder
-        self.neighbour = neighbour
-
-    def run(self, environment, ledger, fetched):
-        """As that of the driver."""
-        assert environment == "build"
-        job, results = ledgers.read(ledger)
-        assert results["fetch"].key == fetched.key
-        checkpoint = pipeline.work_on(job, results).checkpoint
-        calibrated = job.store.get("calibrate", "by hand") or job.store.make(
-            "calibrate",
-            "by hand",
-            lambda out: record_by_hand(out / record.FILE, checkpoint),
-            FACTS,
-        )
-        made = pipeline.run(job, given={**results, "calibrate": calibrated})
-        ledgers.write(ledger, job, made)
-        self.neighbour()
-        return 0
-
-
-@contextmanager
-def here(job, neighbour=lambda: None):
-    with job.store.scratch("ledger") as folder:
-        yield Here(folder, neighbour)
 
 
 def spoil(name, change):

@@ -37,8 +37,12 @@ def table(column, rows):
 def inputs(tmp_path):
     """The files of every repository, by its kind and name."""
     base = local_base(tmp_path / "base")
+    files = {path.name: path.read_bytes() for path in base.iterdir()}
+    # What the recipe does not name: two files of a tokenizer, and two that are not taken.
+    files |= dict.fromkeys(("added_tokens.json", "special_tokens_map.json"), b"{}")
+    files |= dict.fromkeys(("additional_chat_templates/tool_use.jinja", "README.md"), b"base")
     return {
-        ("model", "acme/base"): {path.name: path.read_bytes() for path in base.iterdir()},
+        ("model", "acme/base"): files,
         ("model", "acme/template"): {"a.jinja": TEMPLATE},
         ("dataset", "acme/chats"): {"chats.parquet": table("messages", CHATS)},
         ("dataset", "acme/text"): {"text.parquet": table("text", ROWS)},
@@ -84,6 +88,10 @@ def verified(root, variant, source):
     said = []
     policy = Policy(builders=("urn:hallmark:builder:host",))
     verify.verify(root / "release", steps.Demands(trust=None, policy=policy), said.append)
+    for name in ("added_tokens.json", "special_tokens_map.json", "tokenizer.json"):
+        assert (root / "release" / name).is_file()
+    assert not (root / "release/additional_chat_templates").exists()
+    assert (root / "release/README.md").read_bytes() != b"base"
     return [line.split()[1] for line in said]
 
 
@@ -99,6 +107,7 @@ def test_from_a_mirror(tmp_path, variant, inputs, joined):
         there = folder / repo / COMMIT
         there.mkdir(parents=True)
         for name, data in files.items():
+            (there / name).parent.mkdir(exist_ok=True)
             (there / name).write_bytes(data)
         lines = [f"{sha256(data).hexdigest()}  {name}\n" for name, data in files.items()]
         (there / mirror.SUMS).write_text("".join(lines), encoding="utf-8")

@@ -79,13 +79,13 @@ def test_statement_says_what_was_compared(good, report, attested, rebuilder):
     assert statement["predicateType"] == "urn:hallmark:reproduction:v1"
     predicate = statement["predicate"]
     assert predicate["verdict"] == "identical"
-    assert predicate["compared"] == {"against": "files", "files": 8, "tensors": 109}
+    assert predicate["compared"] == {"against": "files", "files": 10, "tensors": 109}
     assert predicate["compared"] == json.loads(report.read_text(encoding="utf-8"))["compared"]
     manifest = good / "provenance/provenance.json"
     assert predicate["manifest"]["digest"]["sha256"] == canonical.sha256_file(manifest)
     name = keys.signer(key).public_key.keyid
     assert predicate["builder"]["id"] == f"urn:hallmark:rebuilder:{name[:16]}"
-    assert len(statement["subject"]) == 8
+    assert len(statement["subject"]) == 10
 
 
 def test_two_of_two(good, demands, attested, rebuilder):
@@ -157,8 +157,8 @@ COMMIT = "1" * 40
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (compared(tensors=1), "compared 8 files and 1 tensors, the release has 8 and 109"),
-        (compared(tensors=110), "compared 8 files and 110 tensors"),
+        (compared(tensors=1), "compared 10 files and 1 tensors, the release has 10 and 109"),
+        (compared(tensors=110), "compared 10 files and 110 tensors"),
         (compared(files=1), "compared 1 files and 109 tensors"),
         (compared(files=0), "greater than 0"),
         (compared(tensors=-1), "greater than 0"),

@@ -64,13 +64,12 @@ def run(work: "Work", out: Path) -> Mapping[str, str]:
         for path in tensorfile.files_in(out)
         for tensor in tensorfile.read_header(path)
     ]
-    here = {f"base/{path.name}": path for path in (work.inputs / "base").iterdir()}
-    if absent := sorted({f"base/{path}" for path in recipe.strip} - here.keys()):
+    if absent := sorted({f"base/{path}" for path in recipe.strip} - fetched.keys()):
         raise DressError(
             f"{recipe.name}.toml: strip names {absent[0].removeprefix('base/')}, which the base "
             "does not have."
         )
-    for name, source in carried(recipe, here).items():
+    for name, source in carried(recipe, fetched).items():
         into.write(name, _read(work.inputs / source, fetched.get(source)))
     made_of: Checkpoint = work.checkpoint
     originals = {

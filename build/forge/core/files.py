@@ -76,19 +76,26 @@ class Origin:
     folder: Path | None = None
 
 
-def select(names: Iterable[str], globs: Sequence[str], where: str, *, strict: bool) -> list[str]:
+def select(
+    names: Iterable[str],
+    globs: Sequence[str],
+    where: str,
+    *,
+    strict: bool,
+    also: Sequence[str] = (),
+) -> list[str]:
     """The names that at least one glob matches, sorted; `*` does not reach into a folder.
 
-    With `strict`, a glob that matches nothing is an error.
+    With `strict`, a glob that matches nothing is an error, but for those of `also`.
 
     Raises:
         FetchError: a glob takes a pickle or code, or (if `strict`) nothing at all.
     """
     names = list(names)
     chosen: set[str] = set()
-    for glob in globs:
+    for glob in (*globs, *also):
         found = {name for name in names if _matches(name, glob)}
-        if strict and not found:
+        if strict and not found and glob in globs:
             raise FetchError(f"{where}: has no file {glob!r}; correct the recipe's files or pin.")
         if refused := sorted(n for n in found if PurePosixPath(n).suffix.lower() in REFUSED):
             raise FetchError(

@@ -13,6 +13,7 @@ from forge.inputs import mirror, standin
 from forge.manifest.inputs import InputFile, Inputs, InputSource
 from forge.recipes.recipe import CalibrationSet, Donor, Recipe
 from forge.recipes.sources import Checkpoint, Dataset, Source, Template
+from forge.tensors import family
 from forge.tensors.configs import CONFIG
 from forge.tensors.tensorfile import INDEX
 
@@ -54,9 +55,23 @@ def globs_of(source: Source) -> tuple[str, ...]:
     raise TypeError(f"{type(source).__name__} does not say which files it takes")
 
 
+def beside(recipe: Recipe, role: str) -> tuple[str, ...]:
+    """What is taken of an input where it has it: what the base's family reads beside weights.
+
+    Of several spellings of the chat template, none is taken beside one that the recipe names.
+    """
+    known = family.of_architecture(recipe.architecture) if role == "base" else None
+    if known is None:
+        return ()
+    replaced = recipe.template is not None
+    return tuple(
+        glob for one in known.beside if not (replaced and one.templates) for glob in one.files
+    )
+
+
 def base_globs(recipe: Recipe) -> tuple[str, ...]:
     """What a rehearsal takes of its base: what the donor lends is the base's own if it has it."""
-    return (*recipe.base.files, *map(escape, recipe.lent))
+    return (*recipe.base.files, *map(escape, recipe.lent), *beside(recipe, "base"))
 
 
 def donated_globs(recipe: Recipe) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ never a reason to look elsewhere.
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -32,7 +32,7 @@ from forge.manifest.names import INPUTS
 from forge.manifest.tensor_list import TensorLine
 from forge.recipes.recipe import CalibrationSet
 from forge.recipes.sources import Source, Template, Unresolved
-from forge.tensors import tensor_list
+from forge.tensors import admission, tensor_list
 from forge.tensors.tensor_list import Arriving
 
 if TYPE_CHECKING:
@@ -41,29 +41,37 @@ if TYPE_CHECKING:
 STANDINS = standin.ROOT
 LINKED = ("base", "donor")
 CONFIG = "config.json"
+MOST_JSON = 64 << 20  # bytes of a file of JSON that is looked into
 
 Taken = Mapping[str, Mapping[str, File]]
 
 
-def choose(job: "Job") -> "Job":
+def choose(job: "Job", only: Collection[str] | None = None) -> "Job":
     """The job with the origin of every input; a build asks once, and its processes are told.
 
-    Only the perplexity text of a rehearsal depends on what answers at the moment.
+    Only the perplexity text of a rehearsal depends on what answers at the moment, and may take
+    seconds.
+
+    Args:
+        job: what is asked for.
+        only: the roles that are asked for; None for all.
 
     Raises:
         UnpinnedError, NotReadyError: a real build of a recipe that is not ready for one.
         FetchError: the mirror is no folder.
     """
     recipe = job.recipe
-    kinds: dict[str, SourceKind] = dict.fromkeys(recipe.sources, "standin")
+    roles = [role for role in recipe.sources if only is None or role in only]
+    kinds: dict[str, SourceKind] = dict.fromkeys(roles, "standin")
     if not job.rehearsal:
         recipe.require_ready()
-        for role, source in recipe.sources.items():
-            kinds[role] = "mirror" if _mirrored(job, source) else "hub"
+        for role in roles:
+            kinds[role] = "mirror" if _mirrored(job, role) else "hub"
     else:
         if job.base is not None:
             kinds["base"] = "local"
-        kinds["perplexity"] = _published_text(job)
+        if "perplexity" in roles:
+            kinds["perplexity"] = _published_text(job)
     return replace(job, origins=kinds)
 
 
@@ -86,6 +94,7 @@ def run(work: "Work", out: Path) -> dict[str, str]:
     Raises:
         FetchError: an input cannot be had, or is not what its pin says, or the base's config is
             none that a model can be made by.
+        BaseError: a file of JSON of the base is none that all readers agree on.
         SpaceError: there is no room for what is still to be fetched.
     """
     job = work.job
@@ -101,16 +110,19 @@ def run(work: "Work", out: Path) -> dict[str, str]:
         _samples(job, wanted, origins[role], taken[role], out / "calibration" / name)
     _write(out / "perplexity/text.txt", _text(job, origins, taken))
     tensors: dict[str, str] = {}
-    configs: dict[Path, bytearray] = {}
+    texts: dict[Path, bytearray] = {}
     for role in (role for role in LINKED if role in origins):
         arrival = _Arrival()
         taken[role] = _take(role, origins[role], arrival.watch)
         listed = tensor_list.of_input(role)
         tensors[listed] = tensor_list.write(out / listed, arrival.lines(), tensor_list.by_file)
-        configs |= arrival.configs
+        texts |= arrival.texts
     document.write(out / INPUTS, _inputs(origins, taken))
     linked = _linked(taken, job.recipe.lent)
-    _require_config(job, linked["base"], configs)
+    _require_config(job, linked["base"], texts)
+    for file in linked["base"].values():
+        if file.path in texts:
+            admission.parse_config(bytes(texts[file.path]), file.path)
     return tensors | _link(linked, out)
 
 
@@ -131,14 +143,15 @@ def origin_of(job: "Job", role: str) -> Origin:
     if kind == "local" and job.base is not None:
         return mirror.local(job.base, decided.base_globs(job.recipe))
     if kind == "mirror":
-        found = _mirrored(job, source)
+        found = _mirrored(job, role)
         if found is None:
             raise FetchError(
                 f"{job.mirror}: had {source.repo} when this build began, and no longer has it."
             )
         return found
     if kind == "hub":
-        return hub.repository(source, decided.globs_of(source), job.store.root / "hub")
+        also = decided.beside(job.recipe, role)
+        return hub.repository(source, decided.globs_of(source), job.store.root / "hub", also)
     return _standin(job, role, source)
 
 
@@ -155,11 +168,12 @@ def _standin(job: "Job", role: str, source: Source) -> Origin:
     return standin.corpus(standin.EVALUATION, STANDINS)
 
 
-def _mirrored(job: "Job", source: Source) -> Origin | None:
+def _mirrored(job: "Job", role: str) -> Origin | None:
     if job.mirror is None:
         return None
-    found = mirror.repository(job.mirror, source, decided.globs_of(source))
-    if found is None and source == job.recipe.perplexity:
+    source, also = job.recipe.sources[role], decided.beside(job.recipe, role)
+    found = mirror.repository(job.mirror, source, decided.globs_of(source), also)
+    if found is None and role == "perplexity":
         found = mirror.joined_text(job.mirror, job.recipe.perplexity)
     return found
 
@@ -169,7 +183,7 @@ def _published_text(job: "Job") -> SourceKind:
     source = job.recipe.perplexity
     if isinstance(source.revision, Unresolved):
         reason: str | None = "its commit is not resolved"
-    elif _mirrored(job, source):
+    elif _mirrored(job, "perplexity"):
         return "mirror"
     else:
         reason = hub.unreachable(source)
@@ -188,11 +202,11 @@ def _take(role: str, origin: Origin, watch: Watch = unwatched) -> dict[str, File
 class _Arrival:
     """Looks at the files of a checkpoint while they are read, since none is read twice.
 
-    `configs` has the bytes of each config by its path.
+    `texts` has the bytes of each file of JSON by its path.
     """
 
     def __init__(self) -> None:
-        self.configs: dict[Path, bytearray] = {}
+        self.texts: dict[Path, bytearray] = {}
         self._tensors: list[Arriving] = []
 
     def watch(self, path: Path) -> Feed:
@@ -205,8 +219,8 @@ class _Arrival:
         if path.suffix == ".safetensors":
             self._tensors.append(Arriving(path, path.stat().st_size))
             further = self._tensors[-1].update
-        elif path.name == CONFIG:
-            further = self.configs.setdefault(path, bytearray()).extend
+        elif path.suffix == ".json" and path.stat().st_size <= MOST_JSON:
+            further = self.texts.setdefault(path, bytearray()).extend
         begun = False
 
         def feed(chunk: bytes) -> None:
@@ -235,9 +249,7 @@ def _require_room(job: "Job", origins: Mapping[str, Origin]) -> None:
         disk.require(job.store.root, sum(missing.values()), "what is still to be fetched")
 
 
-def _require_config(
-    job: "Job", base: Mapping[str, File], configs: Mapping[Path, bytearray]
-) -> None:
+def _require_config(job: "Job", base: Mapping[str, File], texts: Mapping[Path, bytearray]) -> None:
     """Refuses a base whose config, one of those that have arrived, names no model or another one.
 
     transformers would make a model by its defaults, in gigabytes, before it found out.
@@ -247,7 +259,7 @@ def _require_config(
         raise FetchError(f"the base of {job.recipe.name} has no {CONFIG}.", remedy=remedy)
     path = base[CONFIG].path
     try:
-        config = json.loads(configs[path].decode("utf-8"))
+        config = json.loads(texts[path].decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise FetchError(f"{path}: is no JSON in UTF-8: {error}.", remedy=remedy) from error
     found = config if isinstance(config, dict) else {}

@@ -41,6 +41,7 @@ from forge.core.store_folders import StoreFolders
 from forge.inputs.mirror import title
 from forge.recipes.sources import Source
 from forge.tensors import tensorfile
+from forge.tensors.admission import SMALL
 
 PROBE_SECONDS = 3.0
 PARALLEL = 4
@@ -76,17 +77,22 @@ def listing(source: Source) -> dict[str, RepoFile]:
         return tree(asked, source.repo, commit, source.kind)
 
 
-def repository(source: Source, globs: Sequence[str], cache: Path) -> Origin:
-    """A repository at its commit; nothing is asked of the hub before its files are."""
+def repository(
+    source: Source, globs: Sequence[str], cache: Path, also: Sequence[str] = ()
+) -> Origin:
+    """A repository at its commit; nothing is asked of the hub before its files are.
+
+    What a glob of `also` matches is taken, too, where it is there.
+    """
     listed = once(partial(listing, source))
     return Origin(
         kind="hub",
         uri=source.uri,
         revision=str(source.revision),
         name=title(source),
-        key=[source.uri, list(globs)],
-        take=partial(take, source, globs, cache, listed=listed),
-        missing=partial(_missing, source, globs, cache, listed),
+        key=[source.uri, [*globs, *also]],
+        take=partial(take, source, globs, cache, also=also, listed=listed),
+        missing=partial(_missing, source, (globs, also), cache, listed),
     )
 
 
@@ -96,11 +102,13 @@ def take(
     cache: Path,
     watch: Watch = unwatched,
     *,
+    also: Sequence[str] = (),
     listed: Callable[[], Mapping[str, RepoFile]] | None = None,
 ) -> dict[str, File]:
     """The files that the globs select, downloaded into `cache` and checked.
 
-    `watch` is told of each file, and fed what is read of it. `listed` gives what `listing` would.
+    What a glob of `also` matches is taken, too, where it is there. `watch` is told of each file,
+    and fed what is read of it. `listed` gives what `listing` would.
 
     Whether there is room for them was asked before, of all inputs together.
 
@@ -110,7 +118,7 @@ def take(
         FileSystemError: the system refused a file, as a full disk does.
     """
     entries = listing(source) if listed is None else listed()
-    names = select(entries, globs, source.uri, strict=True)
+    names = select(entries, globs, source.uri, strict=True, also=also)
     paths = _download(source, {name: entries[name] for name in names}, cache)
     with readable(cache):
         files = hash_files(paths, stamps(paths), watch)
@@ -162,11 +170,17 @@ def downloaded(source: Source, cache: Path, names: Sequence[str]) -> Path | None
     return index.parent
 
 
-def outline(source: Source, globs: Sequence[str], cache: Path, into: Path) -> None:
+def outline(
+    source: Source, globs: Sequence[str], cache: Path, into: Path, also: Sequence[str] = ()
+) -> list[str]:
     """Lays out the files that the globs select without the bytes of their tensors.
 
-    A file of tensors has its header and its size, but holes for data; configs and indices are
-    whole, and what `cache` has already is linked. No digest is checked.
+    What a glob of `also` matches is laid out, too, where it is there. A file of tensors has its
+    header and its size, but holes for data. Small files of JSON and the index are whole, other
+    files have holes alone, and what `cache` has already is linked. No digest is checked.
+
+    Returns:
+        The files of the repository that the globs do not select.
 
     Raises:
         FetchError: as `listing`; a download broke off.
@@ -174,7 +188,7 @@ def outline(source: Source, globs: Sequence[str], cache: Path, into: Path) -> No
         TensorFileError: a file of tensors has no header.
     """
     entries = listing(source)
-    names = select(entries, globs, source.uri, strict=True)
+    names = select(entries, globs, source.uri, strict=True, also=also)
     commit, client = str(source.revision), api()
 
     def lay(name: str) -> None:
@@ -186,7 +200,7 @@ def outline(source: Source, globs: Sequence[str], cache: Path, into: Path) -> No
         elif name.endswith(".safetensors"):
             path.write_bytes(_header(source, name, size, path))
             os.truncate(path, size)
-        elif name.endswith(("config.json", tensorfile.INDEX)):
+        elif name == tensorfile.INDEX or (name.endswith(".json") and size <= SMALL):
             path.symlink_to(
                 Path(
                     client.hf_hub_download(
@@ -196,10 +210,12 @@ def outline(source: Source, globs: Sequence[str], cache: Path, into: Path) -> No
             )
         else:
             path.touch()
+            os.truncate(path, size)
 
     disable_progress_bars()
     with explained(source, client.endpoint, into), ThreadPoolExecutor(max_workers=PARALLEL) as pool:
         list(pool.map(lay, names))
+    return sorted(entries.keys() - {*names})
 
 
 def _header(source: Source, name: str, size: int, path: Path) -> bytes:
@@ -336,15 +352,15 @@ def _refused(answer: str, status: int) -> FetchError:
 
 def _missing(
     source: Source,
-    globs: Sequence[str],
+    globs: tuple[Sequence[str], Sequence[str]],
     cache: Path,
     listed: Callable[[], Mapping[str, RepoFile]],
 ) -> dict[str, int]:
     """The files that are not in the cache, by address, with their sizes."""
-    entries = listed()
+    entries, (needed, also) = listed(), globs
     return {
         f"{source.uri}#{name}": entries[name].size
-        for name in select(entries, globs, source.uri, strict=True)
+        for name in select(entries, needed, source.uri, strict=True, also=also)
         if not _is_there(source, name, cache)
     }
 

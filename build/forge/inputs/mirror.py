@@ -37,8 +37,12 @@ SUMS_COMMAND = f"find -L . -type f ! -name {SUMS} | sort | xargs sha256sum > {SU
 _SUMS_LINE = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
 
 
-def repository(mirror: Path, source: Source, globs: Sequence[str]) -> Origin | None:
+def repository(
+    mirror: Path, source: Source, globs: Sequence[str], also: Sequence[str] = ()
+) -> Origin | None:
     """A repository at its commit, or None if the mirror does not have it.
+
+    What a glob of `also` matches is taken, too, where it is there.
 
     Raises:
         FetchError: the mirror is no folder, the repository's name leads out of it, SHA256SUMS is
@@ -48,7 +52,7 @@ def repository(mirror: Path, source: Source, globs: Sequence[str]) -> Origin | N
     if not folder.is_dir():
         return None
     listed = listing(folder)
-    names = select(listed, globs, str(folder), strict=True)
+    names = select(listed, globs, str(folder), strict=True, also=also)
     paths = {name: folder / name for name in names}
     found = stamps(paths)
 

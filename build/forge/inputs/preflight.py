@@ -6,12 +6,13 @@ kilobytes, whatever the size of the repository.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forge.core import console
-from forge.core.files import names_in
-from forge.inputs import decided, fetch, hub
+from forge.core.files import names_in, select
+from forge.inputs import decided, fetch, hub, mirror
 from forge.tensors import admission, stop_tokens, tensor_list
 from forge.tensors.admission import Offer
 from forge.tensors.configs import CONFIG
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from forge.core.results import Result
     from forge.pipeline import Job
     from forge.recipes.recipe import Recipe
+
+TOLD = 10  # names of files that are told
 
 
 def check(job: "Job") -> Offer:
@@ -38,16 +41,21 @@ def check(job: "Job") -> Offer:
             `require_devices` of a build that is no rehearsal.
         FetchError: they cannot be had.
     """
-    with _offered(job, "base") as base:
-        admission.require_stripped(job.recipe, base.folder, names_in(base.folder))
+    with _offered(job, "base") as (base, left):
+        taken = [name for name in names_in(base.folder) if name not in left]
+        admission.require_stripped(job.recipe, base.folder, taken)
         if head_source(job.recipe, base.tensors) != "donor":
             admission.admit(job.recipe, base, None)
         else:
-            with _offered(job, "donor") as donor:
+            with _offered(job, "donor") as (donor, _):
                 admission.admit(job.recipe, base, donor)
+        admission.require_beside(job.recipe, base.folder, taken)
         if not job.rehearsal:  # of a small stand-in, the report says on how many it fits
             admission.require_devices(job.recipe, base)
     console.say(f"   preflight  {len(base.tensors)} tensors of the base are what the recipe needs")
+    if left:
+        more = f" and {len(left) - TOLD} more" if len(left) > TOLD else ""
+        console.say(f"   preflight  not taken of the base: {', '.join(left[:TOLD])}{more}")
     return base
 
 
@@ -84,19 +92,31 @@ def _require_stops(recipe: "Recipe", config: Config, base: Path) -> None:
 
 
 @contextmanager
-def _offered(job: "Job", role: str) -> Iterator[Offer]:
-    """A checkpoint by its role; of one that lies on the hub, the headers and the config."""
-    origin = fetch.origin_of(job, role)
+def _offered(job: "Job", role: str) -> Iterator[tuple[Offer, list[str]]]:
+    """A checkpoint by its role, and its files that are not taken, as far as they are known.
+
+    Of one that lies on the hub, it has the headers and the small files of JSON.
+    """
+    origin, recipe = fetch.origin_of(job, role), job.recipe
     if origin.folder is not None:
-        yield admission.read(origin.folder)
+        yield admission.read(origin.folder), _left(job, role, origin.folder)
         return
-    source, cache = job.recipe.sources[role], job.store.root / "hub"
-    beside = [CONFIG, *(job.recipe.strip if role == "base" else ())]
+    source, cache = recipe.sources[role], job.store.root / "hub"
+    globs, also = decided.globs_of(source), decided.beside(recipe, role)
+    whole = [CONFIG, *(one for one in globs if not has_magic(one))]
     with hub.readable(cache):
+        there = hub.downloaded(source, cache, whole)
         # Where nothing is left to fetch, the hub is not asked.
-        if (there := hub.downloaded(source, cache, beside)) is not None:
-            yield admission.read(there)
+        if there is not None and (role != "base" or not admission.lacking(recipe, names_in(there))):
+            yield admission.read(there), _left(job, role, there)
             return
         with job.store.scratch("preflight") as folder:
-            hub.outline(source, decided.globs_of(source), cache, folder)
-            yield admission.read(folder)
+            left = hub.outline(source, globs, cache, folder, also)
+            yield admission.read(folder), left
+
+
+def _left(job: "Job", role: str, folder: Path) -> list[str]:
+    """The files of a folder that are not taken of an input."""
+    globs = decided.base_globs(job.recipe) if role == "base" else decided.donated_globs(job.recipe)
+    names = {*names_in(folder)} - {mirror.SUMS}
+    return sorted(names - {*select(names, globs, str(folder), strict=False)})

@@ -20,13 +20,15 @@ from forge.recipes.recipe import Recipe
 from forge.recipes.sections import DEVICES
 from forge.tensors import family, parallel, tensorfile
 from forge.tensors.configs import CONFIG
-from forge.tensors.family import Config, Expected, Family
+from forge.tensors.family import Beside, Config, Expected, Family
 from forge.tensors.plan import head_source, make_plan
 from forge.tensors.tensorfile import Tensor
 
 # What says that a checkpoint is quantized, by the place in config.json.
 QUANTIZED = ("quantization_config", "compression_config")
 _MARK = b"\xef\xbb\xbf"
+# Bytes of a file of JSON that is looked into before all others are fetched.
+SMALL = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,7 @@ def read_config(path: Path) -> Config:
 
 
 def parse_config(data: bytes, path: Path) -> Config:
-    """As :func:`read_config`, of the bytes of a file of that path."""
+    """As :func:`read_config`, of the bytes of any file of JSON of that path."""
     if data.startswith(_MARK):
         raise BaseError(
             f"{path}: begins with a byte order mark, at which readers of JSON stop. Save it as "
@@ -312,6 +314,42 @@ def _require_no_pointer(path: Path) -> None:
                 f"{path}: is a pointer of Git LFS, not the file. Fetch the file with `git lfs "
                 "pull`, or from the hub."
             )
+
+
+def lacking(recipe: Recipe, names: Collection[str]) -> Beside | None:
+    """The first part beside the weights that files, with those that a donor lends, do not make."""
+    known = family.of_architecture(recipe.architecture)
+    there = {*names, *recipe.lent}
+    for part in known.beside if known else ():
+        if part.needs and not any(there.issuperset(one) for one in part.needs):
+            return part
+    return None
+
+
+def require_beside(recipe: Recipe, folder: Path, names: Collection[str]) -> None:
+    """Refuses a base that lacks what its parts beside the weights are made of, or has no JSON.
+
+    Large files of JSON are looked into when they are fetched.
+
+    Args:
+        recipe: says what the base is, and which files a donor lends it.
+        folder: the base.
+        names: the files of it that are taken.
+
+    Raises:
+        BaseError: naming the part and the files that it may be made of, or the file of JSON that
+            is none that all readers agree on.
+    """
+    if (part := lacking(recipe, names)) is not None:
+        ways = ", or ".join(" and ".join(one) for one in part.needs)
+        raise BaseError(
+            f"{folder}: has no {ways}, of which the {part.what} is made. Take a checkpoint that "
+            "has it."
+        )
+    for name in sorted(names):
+        path = folder / name
+        if name.endswith(".json") and name != tensorfile.INDEX and path.stat().st_size <= SMALL:
+            parse_config(path.read_bytes(), path)
 
 
 def require_stripped(recipe: Recipe, folder: Path, names: Collection[str]) -> None:

@@ -108,6 +108,23 @@ class Split(Model):
     copied: bool = False
 
 
+class Beside(Model):
+    """Files that a part of the model beside its weights is made of.
+
+    Attributes:
+        what: the part, for people.
+        files: their names, as globs; there may be none of them.
+        needs: alternatives, each the names of files that together are enough; if there are any,
+            one must be there whole.
+        templates: whether a recipe that replaces the chat template replaces all of them.
+    """
+
+    what: str
+    files: tuple[str, ...] = Field(min_length=1)
+    needs: tuple[tuple[str, ...], ...] = ()
+    templates: bool = False
+
+
 class Tied(Model):
     """The tensor that engines take for another where a key of the config is true."""
 
@@ -127,6 +144,7 @@ class Family(Model):
         tied: the embeddings that may serve as the output head.
         sizes: keys of the config, by the names that expressions use.
         optional: as `sizes`, for keys that may be absent, which count as 0.
+        beside: the files beside the weights that the model's parts are made of.
         splits: how linears are divided among devices; those not named lie whole on each.
     """
 
@@ -141,6 +159,7 @@ class Family(Model):
     sizes: dict[str, str]
     optional: dict[str, str]
     tensors: tuple[Group, ...] = Field(min_length=1)
+    beside: tuple[Beside, ...] = Field(min_length=1)
     splits: tuple[Split, ...] = Field(min_length=1)
 
     def head_layers(self, config: Config) -> int:
@@ -218,6 +237,11 @@ def find(config: Config) -> Family:
             "Take a base of one of these architectures."
         )
     return load(name)
+
+
+def of_architecture(name: str) -> Family | None:
+    """The family that has an architecture."""
+    return next((one for one in map(load, names()) if name in one.architectures), None)
 
 
 def grafted(base: Config, giver: Config) -> tuple[str, int]:

@@ -304,7 +304,7 @@ def test_changed_tensor(released, again, suffix, kind, capsys):
     assert verdicts(found.files) == {BODY: "tensors differ"}
     (one,) = found.files.tensors
     assert (one.name, one.kind, one.elements, one.largest) == (tensor.name, kind, 1, 1)
-    with pytest.raises(DifferenceError, match="so its files were changed since: 1 of 8 files"):
+    with pytest.raises(DifferenceError, match="so its files were changed since: 1 of 10 files"):
         reproduce.show(found, released)
     assert tensor.name in capsys.readouterr().out
 
@@ -351,7 +351,7 @@ def test_digests_that_nothing_has(released, again):
     assert verdicts(found.listed) == {"config.json": "differs"}
     with pytest.raises(DifferenceError, match="has the same files, but the release lists other"):
         reproduce.show(found, released)
-    with pytest.raises(DifferenceError, match="is not reproduced: 1 of 8 files"):
+    with pytest.raises(DifferenceError, match="is not reproduced: 1 of 10 files"):
         reproduce.show(again(released / "provenance"), released)
 
 

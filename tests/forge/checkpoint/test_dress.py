@@ -128,7 +128,22 @@ def test_malformed_json_names_the_file(built, tmp_path):
 def test_strip_of_a_file_that_is_not_there(built, tmp_path):
     (built.inputs / "base" / "tokenizer_config.json").unlink()
     with pytest.raises(DressError, match="strip names tokenizer_config.json"):
-        dress.run(work_on(built.job, built.results), tmp_path / "out")
+        dress.run(fetched_again(built), tmp_path / "out")
+
+
+def test_what_the_base_has_beside_the_weights_is_carried_over(built, tmp_path):
+    """Whatever its name is, also within a folder; a processor may be of transformers 5."""
+    names = ("processor_config.json", "special_tokens_map.json", "added_tokens.json",
+             "additional_chat_templates/tool_use.jinja")  # fmt: skip
+    for name in names:
+        path = built.inputs / "base" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f'{{"name": "{name}"}}', encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    digests = dress.run(fetched_again(built), tmp_path / "out")
+    for name in names:
+        assert (tmp_path / "out" / name).read_bytes() == (built.inputs / "base" / name).read_bytes()
+        assert digests[name] == canonical.sha256_file(tmp_path / "out" / name)
 
 
 def test_ignored_modules_are_those_with_a_plain_matrix(built):

@@ -169,6 +169,7 @@ def test_a_rehearsal_needs_nothing_but_the_standin(job, tmp_path):
     assert layout(out) == [
         "base/config.json",
         "base/model.safetensors",
+        "base/tokenizer.json",
         "calibration/llm/samples.jsonl",
         "inputs.json",
         "perplexity/text.txt",
@@ -311,12 +312,16 @@ def donated(small: Recipe, lends: tuple[str, ...] = ()) -> Recipe:
 
 def test_the_donor_lends_what_the_base_lacks(job, small, mirror, tmp_path):
     """It lies in `base/`, and inputs.json tells that it is the donor's."""
-    donor = {"mtp.safetensors": holding(b"head"), "processor.json": b"lent", "config.json": b"no"}
+    donor = {
+        "mtp.safetensors": holding(b"head"),
+        "processor.json": b'{"a": 1}',
+        "config.json": b"{}",
+    }
     put(mirror, "acme/donor", donor)
     recipe = donated(small, ("processor.json",))
     inputs = run(job(recipe, rehearsal=False, mirror=mirror), tmp_path / "out")
 
-    assert (tmp_path / "out/base/processor.json").read_bytes() == b"lent"
+    assert (tmp_path / "out/base/processor.json").read_bytes() == b'{"a": 1}'
     assert (tmp_path / "out/base/config.json").read_bytes() == CONFIG
     told = [(file["role"], file["path"]) for file in inputs["files"]]
     assert ("donor", "processor.json") in told

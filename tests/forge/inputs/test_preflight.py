@@ -5,18 +5,20 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from hashlib import sha256
 
 import numpy as np
 import pytest
-from conftest import FLAGSHIP, MIXED, base_arrays, base_config, bf16, write_checkpoint
+from conftest import FLAGSHIP, MIXED, bf16
 from hub_server import serve
 from released import local_base
+from small_base import Base
 
 from forge import pipeline
-from forge.core import canonical
+from forge.core import canonical, console
 from forge.core.errors import BaseError, FetchError, RecipeError, TensorFileError
-from forge.core.files import SourceKind
 from forge.core.store import Store
 from forge.inputs import fetch, preflight
 from forge.inputs import hub as downloads
@@ -30,35 +32,6 @@ NORM = LAYER + "input_layernorm.weight"
 LINEAR = LAYER + "mlp.up_proj.weight"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 RNG = np.random.default_rng(5)
-
-
-class Base:
-    """A small base that a test spoils before it is written."""
-
-    def __init__(self, folder, variant=FLAGSHIP):
-        self.folder, self.variant = folder, variant
-        self.wanted = recipe.find(variant)
-        self.arrays = base_arrays(variant=variant)
-        self.config = base_config(self.wanted)
-        self.raw = None
-
-    def write(self):
-        write_checkpoint(self.folder, self.arrays)
-        config = self.raw if self.raw is not None else json.dumps(self.config).encode()
-        (self.folder / "config.json").write_bytes(config)
-        (self.folder / "tokenizer_config.json").write_text("{}", encoding="utf-8")
-        return self.folder
-
-    def look(self, donor: SourceKind = "standin", **known):
-        job = Job(
-            recipe=self.wanted,
-            store=Store(self.folder.parent / "store"),
-            rehearsal=True,
-            base=self.write(),
-            origins={"base": "local", "donor": donor},
-            **known,
-        )
-        return preflight.check(job)
 
 
 @pytest.fixture
@@ -301,10 +274,138 @@ def hub(monkeypatch):
         yield server
 
 
+# What transformers of today and of before save beside the weights of this family.
+BESIDE = {
+    "chat_template.jinja": b"x",
+    "chat_template.json": b"{}",
+    "additional_chat_templates/tool_use.jinja": b"x",
+    "merges.txt": b"x",
+    "special_tokens_map.json": b"{}",
+    "added_tokens.json": b"{}",
+    "vocab.json": b"{}",
+    "generation_config.json": b"{}",
+    "processor_config.json": b"{}",
+    "video_preprocessor_config.json": b"{}",
+}
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """The lines of progress."""
+    lines: list[str] = []
+    monkeypatch.setattr(console, "say", lines.append)
+    return lines
+
+
+def test_what_belongs_to_tokenizer_and_processor_is_taken(base, said):
+    """By the family, whatever the recipe's list says; all else is told."""
+    base.beside |= BESIDE | {"README.md": b"x", "notes/a.txt": b"x"}
+    source = base.wanted.base.model_copy(update={"files": ("*.safetensors", "*.index.json")})
+    base.wanted = base.wanted.model_copy(update={"base": source, "template": None})
+    base.look()
+    assert said[-1].endswith("  not taken of the base: README.md, config.json, notes/a.txt")
+
+
+def test_other_templates_are_told_where_a_recipe_replaces_the_template(base, said):
+    """One of them, such as tool_use, could be taken in its place without a word."""
+    base.beside |= BESIDE
+    assert base.wanted.template is not None
+    base.look()
+    left = "additional_chat_templates/tool_use.jinja, chat_template.json"
+    assert said[-1].endswith(f"  not taken of the base: {left}")
+
+
+def test_many_files_that_are_not_taken_are_counted(base, said):
+    base.beside |= {f"{number:02}.txt": b"x" for number in range(13)}
+    base.look()
+    assert "  not taken of the base: 00.txt, 01.txt, " in said[-1]
+    assert said[-1].endswith("09.txt and 3 more")
+
+
+@pytest.mark.parametrize(
+    ("lacks", "has", "reason"),
+    [
+        (("tokenizer.json",), (), "has no tokenizer.json, or vocab.json and merges.txt, of which"),
+        (("tokenizer.json",), ("vocab.json",), "of which the tokenizer is made"),
+        (("tokenizer.json",), ("vocab.json", "merges.txt"), None),
+        (
+            ("preprocessor_config.json",),
+            (),
+            "has no preprocessor_config.json, or processor_config.json, of which the processor of",
+        ),
+        (("preprocessor_config.json",), ("processor_config.json",), None),
+    ],
+)
+def test_parts_beside_the_weights_are_there(base, lacks, has, reason):
+    base.beside = {name: data for name, data in base.beside.items() if name not in lacks}
+    base.beside |= dict.fromkeys((*has, "tokenizer_config.json"), b"{}")
+    if reason is None:
+        base.look()
+        return
+    with pytest.raises(BaseError, match=f"the base: .*{reason}"):
+        base.look()
+
+
+def test_a_donor_lends_what_the_processor_is_made_of(tmp_path):
+    base = Base(tmp_path / "base", DONATED)
+    del base.beside["preprocessor_config.json"]
+    base.look()
+
+
+SPOILT = {
+    "a byte order mark": (b"\xef\xbb\xbf{}", "begins with a byte order mark"),
+    "NaN": (b'{"a": NaN}', "NaN is not JSON"),
+    "Infinity": (b'{"a": [-Infinity]}', "-Infinity is not JSON"),
+    "a number without end": (b'{"a": 1e999}', "1e999 is no number that JSON has 64 bits for"),
+    "a key twice": (b'{"a": {"b": 1, "b": 2}}', "the key 'b' stands twice"),
+    "half of a character": (b'{"a": "\\ud800"}', "half of a character"),
+    "another encoding": ('{"a": "\xe4"}'.encode("latin-1"), "can't decode byte 0xe4"),
+    "nothing": (b"", "is no JSON"),
+    "a list": (b"[]", "must hold a JSON object"),
+    "a pointer": (POINTER, "is a pointer of Git LFS"),
+    "too deep": (b'{"a":' * 100_000, "nests too deeply"),
+}
+JSONS = (
+    "config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json",
+    "processor_config.json", "video_preprocessor_config.json", "special_tokens_map.json",
+    "added_tokens.json", "generation_config.json", "vocab.json",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", SPOILT)
+@pytest.mark.parametrize("name", JSONS)
+def test_every_file_of_json_is_one_that_all_readers_agree_on(base, name, fault):
+    data, reason = SPOILT[fault]
+    base.beside |= {"merges.txt": b"x", name: data}
+    if name == "config.json":
+        base.raw = base.beside.pop(name)
+    with pytest.raises(BaseError) as told:
+        base.look()
+    assert re.search(f"the base/{name}: .*{reason}", said := str(told.value)), said
+    assert "\n" not in said
+
+
+def test_a_large_file_of_json_is_looked_into_when_it_is_fetched(base):
+    """A vocabulary is read once, where it is hashed."""
+    base.beside["tokenizer.json"] = b'{"a": "' + b"x" * (1 << 20) + b'", "b": NaN}'
+    base.look()
+    job = fetch.choose(
+        Job(
+            recipe=base.wanted,
+            store=Store(base.folder.parent / "store"),
+            rehearsal=True,
+            base=base.folder,
+            level="none",
+        ),
+    )
+    with pytest.raises(BaseError, match=r"the base/tokenizer\.json: .*NaN is not JSON"):
+        pipeline.run(job, until="fetch")
+
+
 def published(base, hub):
     """The job of a real build, whose base the hub has."""
+    base.beside["tokenizer.json"] = b'{"model": "' + b"x" * (1 << 20) + b'"}'
     files = {path.name: path.read_bytes() for path in base.write().iterdir()}
-    files |= {"tokenizer.json": b"{}" * 9_000}
     shutil.rmtree(base.folder)
     hub.add("acme/base", files, commit=COMMIT)
     source = base.wanted.base.model_copy(
@@ -318,16 +419,66 @@ def published(base, hub):
     )
 
 
+# What a preflight asks a hub for: what the commit is, what it lists, configs, and beginnings.
+ALLOWED = (
+    r"GET /api/models/[\w./-]+/revision/\w+\S* ",
+    r"GET /api/models/[\w./-]+/tree/\w+\S* ",
+    r"(HEAD|GET) \S+/(\w*config|model\.safetensors\.index)\.json ",
+    r"GET \S+\.safetensors bytes=0-\d+",
+    r"GET \S+\.safetensors \S* bytes=0-\d+",
+)
+
+
 def test_the_hub_is_asked_for_headers_alone(base, hub):
     """A whole base passes, and of its tensors no more was asked for than the beginning."""
     base.arrays["model.language_model.embed_tokens.weight"] = bf16(RNG, 64, 32)
     job = published(base, hub)
     assert len(preflight.check(job).tensors) == len(base.arrays)
+    assert not [one for one in hub.requests if not any(re.fullmatch(a, one) for a in ALLOWED)]
     asked = [line for line in hub.requests if "safetensors " in line and "resolve" in line]
     assert len(asked) == 2
     assert all(re.search("bytes=0-", line) for line in asked)
-    assert not any("tokenizer.json" in line for line in hub.requests)
     assert not list((job.store.root / "tmp").iterdir())
+
+
+def test_the_command_asks_the_hub_for_headers_alone(base, hub, tmp_path):
+    """As `make preflight` runs it, of the recipe as it is; no text and no sample is asked for."""
+    source = base.wanted.base
+    base.beside |= {name: BESIDE.get(name, b"x") for name in source.files if "*" not in name}
+    for name in ("tokenizer.json", "vocab.json"):
+        base.beside[name] = b'{"model": "' + b"x" * (1 << 20) + b'"}'
+    for name in ("config.json", "model.safetensors.index.json"):
+        del base.beside[name]
+    base.beside |= {"README.md": b"x", "processor_config.json": b"{}", "merges.txt": b"x" * 9_000}
+    base.beside["tokenizer_config.json"] = b"{}"
+    base.beside["preprocessor_config.json"] = b"{}"
+    base.write()
+    files = {
+        path.relative_to(base.folder).as_posix(): path.read_bytes()
+        for path in base.folder.rglob("*")
+        if path.is_file()
+    }
+    hub.add(source.repo, files, commit=source.revision)
+    done = subprocess.run(
+        [sys.executable, "-m", "forge", "preflight", FLAGSHIP, "--store", tmp_path / "store"],
+        capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"preflight  {len(base.arrays)} tensors of the base are what" in done.stderr
+    assert "preflight  not taken of the base: README.md\n" in done.stderr
+    assert not [one for one in hub.requests if not any(re.fullmatch(a, one) for a in ALLOWED)]
+    assert not list((tmp_path / "store").rglob("*.safetensors"))
+
+
+def test_a_rehearsal_asks_no_hub(base, hub, tmp_path):
+    """Not even whether it has the text that perplexity is taken over."""
+    done = subprocess.run(
+        [sys.executable, "-m", "forge", "preflight", FLAGSHIP, "--base", base.write(), "--store",
+         tmp_path / "store"],
+        capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert hub.requests == []
 
 
 def test_a_fault_on_the_hub_is_told_before_fetching(base, hub):

@@ -126,7 +126,8 @@ def _require_files(asked: _Asked, role: str) -> None:
     elif not joined:
         local = kind == "local"
         globs = decided.base_globs(recipe) if local else decided.globs_of(recipe.sources[role])
-        taken = select(found, globs, role, strict=not local)
+        also = decided.beside(recipe, role)
+        taken = select(found, globs, role, strict=not local, also=also)
         if extra := sorted(found.keys() - {*taken}):
             raise ReleaseError(f"{role}/{extra[0]}: is not one of the files that the recipe takes.")
     if not found:
@@ -236,7 +237,8 @@ def _key(asked: _Asked, role: str) -> Any:
     stamps = [[path, one.annotations.bytes] for path, one in sorted(found.items())]
     digests = {path: one.digest.sha256 for path, one in found.items()}
     if kind == "hub":
-        return [uri, list(decided.globs_of(asked.recipe.sources[role]))]
+        globs = decided.globs_of(asked.recipe.sources[role])
+        return [uri, [*globs, *decided.beside(asked.recipe, role)]]
     if kind == "standin":
         return [uri, digests]
     if kind == "local":
