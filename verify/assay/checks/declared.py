@@ -106,9 +106,12 @@ def files(
     wrong += [f"extra {path}" for path in sorted(stored - expected - weights)]
     wrong += [f"code {path}" for path in sorted(stored) if Path(path).suffix in FORBIDDEN]
     for path, value in edited.items():
-        # What quantizes is looked at by itself.
-        found = {k: v for k, v in json_object(checkpoint / path).items() if k != QUANTIZATION}
-        if [*found.items()] != [*value.items()]:
+        # What quantizes is looked at by itself; in the base it may be null.
+        found, wanted = (
+            [(key, one) for key, one in each.items() if key != QUANTIZATION]
+            for each in (json_object(checkpoint / path), value)
+        )
+        if found != wanted:
             wrong.append(f"{path} is not the base's as the recipe edits it")
     for path in sorted(carried.keys() & stored):
         if digests[path] != fetched.digests[carried[path]]:
