@@ -169,7 +169,7 @@ REFUSED = {
     "the vision tower is absent": (DENSE, dropped("visual."), WRONG_BASE, "'model.visual"),
     "a tensor of the head is absent": (DENSE, dropped("mtp.fc"), WRONG_BASE, "'mtp.fc.weight'"),
     "a tensor is one too many": (
-        DENSE, shaped(f"{LAYER}mlp.extra.weight", 2, 2), WRONG_BASE, "mlp.extra.weight' is none",
+        DENSE, shaped(f"{LAYER}mlp.extra.weight", 2, 2), WRONG_BASE, "mlp.extra.weight' is not",
     ),
     "a tensor is empty": (DENSE, shaped(NORM, 0), WRONG_BASE, rf"'{NORM}'.*of shape \[0\]"),
     "a matrix is empty": (DENSE, shaped(UP, 0, 32), WRONG_BASE, rf"'{UP}'.*of shape \[0, 32\]"),
@@ -200,7 +200,7 @@ REFUSED = {
     ),
     "fewer layers": (
         DENSE, text(num_hidden_layers=1, layer_types=["linear_attention"]), WRONG_BASE,
-        "layers.1.input_layernorm.weight' is none of the architecture",
+        "layers.1.input_layernorm.weight' is not part of the architecture",
     ),
     "layers that do not add up": (
         DENSE, text(num_hidden_layers=3), WRONG_BASE, "lists 2 layer.*num_hidden_layers says 3",
