@@ -1,7 +1,10 @@
 """What an engine would have measured of a release that no engine saw, check by check."""
 
+import json
 from functools import partial
 
+from forge.manifest import call_figures as called
+from forge.manifest import probe_figures as probed
 from forge.manifest import served_figures as served
 from forge.manifest import stored_figures as stored
 from forge.manifest import verification
@@ -61,20 +64,51 @@ def by_engine(variant):
         "reasoning_characters": 0, "content_characters": 9, "finish_reason": "stop", "tokens": 3
     }  # fmt: skip
     parser = str(serve.args["tool-call-parser"])
+    ordered = called.Call(name=called.ORDER, arguments=json.dumps(called.ORDER_CALL.arguments))
+    fast, slow = (probed.Timed(tokens=320, seconds=seconds) for seconds in (3.2, 4.0))
     return {
         "smoke.profiles": served.Profiles(profiles=named, unknown_variables={}, wrong=()),
-        "smoke.tool_parser": served.ToolParser(
-            parser=parser, written="<tool_call>", read=(served.WEATHER_CALL,)
+        "smoke.tool_parser": called.ToolParser(
+            parser=parser, written="<tool_call>", read=(called.WEATHER_CALL, called.ORDER_CALL)
         ),
         "smoke.health": served.Health(
             startup_seconds=1.5, args=serve.args, env=serve.env, adaptations=()
         ),
         "smoke.chat.thinking_on": served.Thinking(**words),
         "smoke.chat.thinking_off": served.NoThinking(**words),
-        "smoke.tool_call": served.ToolCall(
-            calls=(served.Call(name=served.TOOL, arguments='{"city": "Paris"}'),)
+        "smoke.scripts": probed.Scripts(
+            said={name: probed.Said(forced=one, free=one) for name, one in probed.SCRIPTS.items()}
         ),
-        "smoke.image": served.Image(image_tokens=16, answers=("Red.", "Blue."), logprob_shift=0.3),
+        "smoke.stop": probed.Stop(
+            ended=tuple(probed.Ended(token=n, finish_reason="stop", tokens=1) for n in (65, 63)),
+            ordinary=(),
+            turn_end=65,
+            finish_reason="stop",
+        ),
+        "smoke.streaming": probed.Streaming(
+            answers=(probed.Streamed(pieces=3, streamed="Hi.", whole="Hi.", same_tokens=True),) * 2
+        ),
+        "smoke.tool_call": called.ToolCall(
+            calls=(called.Call(name=called.TOOL, arguments='{"city": "Paris"}'),)
+        ),
+        "smoke.tool_nested": called.ToolNested(demanded=(ordered,), chosen=(ordered,)),
+        "smoke.image": served.Image(
+            image_tokens=(16, 240), answers=("Red.", "Blue.", "Red."), logprob_shift=0.3
+        ),
+        "smoke.logprobs": probed.Logprobs(
+            positions=150, candidates=20, finite=150, flat=0, lowest=-17.5
+        ),
+        "smoke.long_prompt": probed.LongPrompt(
+            chunk=2048, prompt=1984, written=128, shift=0.4, noise=0.3
+        ),
+        "smoke.concurrent": served.Concurrent(
+            prompts=10,
+            identical=10,
+            tokens=TOKENS,
+            tokens_before_difference=TOKENS,
+            differences=(),
+            own_noise=0.06,
+        ),
         "smoke.image_refused": served.ImageRefused(
             status=400, answer="At most 0 image(s)", healthy=True
         ),
@@ -92,6 +126,7 @@ def by_engine(variant):
             differences=(served.Difference(prompt=3, position=59, gap=0.125),),
             own_noise=0.06,
         ),
+        "smoke.mtp_speed": probed.Pace(with_mtp=fast, without=slow, speedup=1.25),
         "perplexity": served.Perplexity(
             text="wikitext-2-raw-v1 test",
             settings=settings,

@@ -1,13 +1,16 @@
 """The whole demo: the flagship rehearsed as `make demo` does it, with a real vLLM, and its gates
 fed with broken artifacts. The first steps run in the build environment, which nox has made."""
 
+import json
 import shutil
+from functools import partial
 
 import pytest
 from conftest import FLAGSHIP
 
-from assay.serving import engine, perplexity, smoke
+from assay.serving import engine, garbage, perplexity, sessions, smoke
 from assay.serving.perplexity import Text
+from assay.serving.sessions import Session
 from forge.recipes import recipe
 from forge.tensors import tensorfile
 
@@ -43,8 +46,9 @@ def test_nothing_passed_by_default(checks):
         "structure.digests", "structure.sources",
         "perplexity", "smoke.profiles", "smoke.health",
         "smoke.chat.thinking_on", "smoke.chat.thinking_off",
-        "smoke.tool_call", "smoke.tool_parser", "smoke.image", "smoke.mtp",
-        "smoke.greedy_identical",
+        "smoke.tool_call", "smoke.tool_nested", "smoke.tool_parser", "smoke.image", "smoke.mtp",
+        "smoke.greedy_identical", "smoke.mtp_speed", "smoke.scripts", "smoke.stop",
+        "smoke.streaming", "smoke.logprobs", "smoke.long_prompt", "smoke.concurrent",
     } == checks.keys()  # fmt: skip
 
 
@@ -76,6 +80,85 @@ def unigram_perplexity(checkpoint, text):
     return float(np.exp(-(counts * np.log(counts)).sum()))
 
 
+def zeroed_head(broken):
+    """The output head is zeros, so every token is as likely as any."""
+    tensor = tensorfile.read_checkpoint(broken)["lm_head.weight"]
+    with tensor.file.open("r+b") as file:
+        file.seek(tensor.offset)
+        file.write(bytes(tensor.nbytes))
+
+
+def wrong_end(broken):
+    """Texts end at a token of ordinary text, and answers do not end."""
+    path = broken / "generation_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "eos_token_id": [300]}), encoding="utf-8")
+
+
+def garbled_tokenizer(broken):
+    """Bytes change places in the vocabulary, and nothing turns its characters into bytes again."""
+    path = broken / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    single = sorted(token for token in vocabulary if len(token) == 1)
+    numbers = [vocabulary[token] for token in single]
+    vocabulary |= dict(zip(single, numbers[1:] + numbers[:1], strict=True))
+    tokenizer["decoder"] = None
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
+def test_what_an_engine_would_garble(rehearsed, tmp_path):
+    """Each fails the checks that it is for, of a real server."""
+    flagship = recipe.find(FLAGSHIP).judging(rehearsal=True)
+    score = partial(
+        perplexity.compare,
+        base=rehearsed.base(),
+        text=scored_text(rehearsed),
+        args={"base": {}, "result": {}},
+    )
+
+    def session(name, *spoils, **probes):
+        broken = shutil.copytree(rehearsed.out, tmp_path / name)
+        for spoil in spoils:
+            spoil(broken)
+        fitted = smoke.fit(broken, flagship.serve)
+        log = tmp_path / f"{name}.log"
+        start = partial(engine.serve, broken, fitted.args, env=fitted.env, log=log)
+        if "stop" in probes:
+            probes["stop"] = partial(probes["stop"], checkpoint=broken)
+        asked = {f"smoke.{name}": probe for name, probe in probes.items()}
+        return Session(server=start(speculative_tokens=None), probes=asked | {"perplexity": score})
+
+    text = "\n".join(smoke.PROMPTS)
+    asked = [
+        session(
+            "mute", zeroed_head, wrong_end,
+            logprobs=partial(garbage.logprobs, text=text), stop=garbage.stop,
+        ),
+        session("garbled", garbled_tokenizer, scripts=garbage.scripts),
+    ]  # fmt: skip
+    checks = sessions.ask_all(asked, flagship, together=True, meanwhile=list)
+    for check, (name, problem) in zip(checks, PROBLEMS, strict=True):
+        assert check.name == name
+        assert problem in check.problem
+
+
+PROBLEMS = (
+    ("smoke.logprobs", "positions all tokens are equally likely"),
+    ("smoke.stop", "generation_config.json: token 300 ends texts and is no special token"),
+    ("perplexity", "times the base's, above 1.1"),
+    ("smoke.scripts", "came back as"),
+    ("perplexity", "times the base's, above 1.1"),
+)
+
+
+def scored_text(rehearsed):
+    """What the rehearsal has scored."""
+    measured = rehearsed.checks()["perplexity"]["measured"]
+    window = recipe.find(FLAGSHIP).perplexity.window
+    return Text(name="t", content=rehearsed.text(), window=window, max_windows=measured["windows"])
+
+
 def test_shuffled_layer_fails_the_perplexity_gate(rehearsed, tmp_path):
     """Two linears with their rows in another order: no structural check can see it."""
     broken = shutil.copytree(rehearsed.out, tmp_path / "broken")
@@ -88,14 +171,7 @@ def test_shuffled_layer_fails_the_perplexity_gate(rehearsed, tmp_path):
         with tensor.file.open("r+b") as file:
             file.seek(tensor.offset)
             file.write(b"".join(reversed(rows)))
-    measured = rehearsed.checks()["perplexity"]["measured"]
     flagship = recipe.find(FLAGSHIP)
-    text = Text(
-        name="t",
-        content=rehearsed.text(),
-        window=flagship.perplexity.window,
-        max_windows=measured["windows"],
-    )
     fitted = smoke.fit(broken, flagship.serve)
     log = tmp_path / "log"
     with engine.serve(
@@ -104,7 +180,7 @@ def test_shuffled_layer_fails_the_perplexity_gate(rehearsed, tmp_path):
         figures = perplexity.compare(
             server.ready(),
             base=rehearsed.base(),
-            text=text,
+            text=scored_text(rehearsed),
             args={"base": {}, "result": {}},
         )
     assert figures.problem(flagship).endswith("times the base's, above 1.1")

@@ -15,7 +15,9 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from forge.core.errors import RecipeError, ReleaseError
 from forge.core.store import Store
-from forge.manifest.served_figures import Drafts, Perplexity, Seconds, Settings
+from forge.manifest import verification
+from forge.manifest.probe_figures import Pace, Timed
+from forge.manifest.served_figures import EMULATED, Drafts, Health, Perplexity, Seconds, Settings
 from forge.release import assemble, card, charts, facts, report
 from forge.tensors import quantization_error, tensorfile
 from forge.tensors.small_floats import widen_bf16
@@ -34,6 +36,11 @@ MEASURED = {
     ),
     "acceptance": Drafts(
         drafts=1000, drafted=3000, accepted=(872, 721, 613), acceptance=(0.872, 0.721, 0.613)
+    ),
+    "pace": Pace(
+        with_mtp=Timed(tokens=320, seconds=3.2),
+        without=Timed(tokens=320, seconds=4.0),
+        speedup=1.25,
     ),
 }
 
@@ -88,14 +95,26 @@ def test_what_was_not_measured_is_not_there(good):
         assert "| perplexity | windows" not in text
         assert "position 1" not in text
         assert "Accepted drafts" not in text
+        assert "ime a token" not in text
+
+
+def test_times_of_a_cpu_are_none_of_a_gpu(measured):
+    health = Health(startup_seconds=1.0, args={}, env={}, adaptations=(f"{EMULATED}W4A4.",))
+    made = verification.check("smoke.health", measured.recipe, lambda: health)
+    emulated = dataclasses.replace(measured, checks=(*measured.checks, made))
+    for text in (card.card(emulated), report.report(emulated)):
+        assert "a CPU that emulates NVFP4" in text
 
 
 def test_what_was_measured_is_there(measured):
     text = card.card(measured)
     assert "| some text | 581 | 296,472 | 8.0481 | 8.1853 | 1.0170 | 1.1 |" in text
     assert "| position 3 | 61.3 % | 30 % |" in text
+    assert "10.0 ms | 12.5 ms | 1.25 times |" in text
     page = report.report(measured)
     assert "8.185" in page
+    assert '<td class="number">10.0 ms</td><td class="number">12.5 ms</td>' in page
+    assert "emulates" not in text + page
     assert page.count('class="limit"') == 4
 
 

@@ -142,6 +142,7 @@ def test_identity_with_a_forged_certificate(bench):
         ({"level": "all"}, "was verified to the level 'structure', the policy demands 'all'"),
         ({"max_perplexity_ratio": 1.1}, "has no perplexity, the policy demands one"),
         ({"min_acceptance": (0.5,)}, "has no acceptance of drafts, the policy demands it"),
+        ({"min_mtp_speedup": 1.0}, "has no time with MTP and without, the policy demands it"),
         ({"reproductions": 1}, "0 of 1 rebuilders demanded"),
     ],
 )
@@ -168,6 +169,8 @@ def test_policy_of_committed_builds(bench, demands):
         ({"max_perplexity_ratio": 1.06}, None),
         ({"max_perplexity_ratio": 5.0}, None),  # the recipe's own is the smaller one
         ({"max_perplexity_ratio": 1.01}, "perplexity is 1.0500 times the base's, the policy takes"),
+        ({"min_mtp_speedup": 1.25}, None),
+        ({"min_mtp_speedup": 1.26}, "with MTP it writes 1.2500 times as fast, the policy demands"),
         ({"min_acceptance": (0.8,)}, None),
         ({"min_acceptance": (0.0,)}, None),
         ({"min_acceptance": (0.85,)}, "at position 1, 0.8000 were accepted, the policy demands"),

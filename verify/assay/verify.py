@@ -29,9 +29,10 @@ def parameters(work: "Work") -> dict[str, Any]:
 
     Prose is left out.
     """
+    judged = work.recipe.judging(rehearsal=work.job.rehearsal)
     return {
         "level": work.job.level,
-        "recipe": work.recipe.without_prose(),
+        "recipe": judged.without_prose(),
         "family": family.digest(work.recipe.architecture),
     }
 

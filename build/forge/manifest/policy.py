@@ -82,6 +82,10 @@ class Policy(Model):
             description="The least share of the MTP head's drafts accepted, by position.",
         ),
     ] = ()
+    min_mtp_speedup: Annotated[
+        Maybe[Annotated[float, Field(gt=0)]],
+        Field(description="How many times as fast as without its MTP head it must write."),
+    ] = None
     reproductions: Annotated[
         int, Field(ge=0, le=MOST_REBUILDERS, description="How many others must have rebuilt it.")
     ] = 0

@@ -1,16 +1,15 @@
 """The figures of the checks that ask an engine: perplexity, and what a real server answers."""
 
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Final, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from forge.core.model import Model
 from forge.manifest.measured import Amount, Count, Figures, Some, Wrong, listed
 from forge.recipes.recipe import Profile, Recipe
 
 DEFAULT: Final = "default"  # the first profile of a recipe
-TOOL: Final = "get_weather"
-CITY: Final = "Paris"
+EMULATED: Final = "NVFP4: "  # begins the sentence which says that no GPU computed it
 Args = dict[str, str | int | float | bool]
 # exp of a mean of negative log-probabilities.
 Score = Annotated[float, Field(ge=1, allow_inf_nan=False)]
@@ -44,34 +43,6 @@ class Profiles(Figures):
         unknown = {name: list(ignored) for name, ignored in self.unknown_variables.items()}
         idle = f"; unknown to this vLLM, so without effect: {unknown}" if unknown else ""
         return f"vLLM takes {', '.join(self.profiles)}{idle}"
-
-
-class Function(Model):
-    """A call of a tool, its arguments read."""
-
-    name: str
-    arguments: dict[str, Any]
-
-
-WEATHER_CALL: Final = Function(name=TOOL, arguments={"city": CITY})
-
-
-class ToolParser(Figures):
-    """What the template wrote of a call, and what the parser read of that."""
-
-    parser: str
-    written: str
-    read: tuple[Function, ...]
-
-    def problem(self, recipe: Recipe) -> str | None:
-        """The recipe's parser read the call that the template was given."""
-        wanted = recipe.serve.args.get("tool-call-parser")
-        if self.parser != wanted:
-            return f"the parser is {self.parser!r}, the recipe's is {wanted!r}"
-        if self.read != (WEATHER_CALL,):
-            calls = [one.as_json() for one in self.read]
-            return f"{self.parser} read {calls} from the template's own spelling"
-        return None
 
 
 class Health(Figures):
@@ -129,19 +100,20 @@ class NoThinking(Chat):
 
 
 class Image(Figures):
-    """Answers to two pictures, and how far apart the probabilities of their first tokens are."""
+    """Answers to pictures: two of one size, a larger one, and how far apart the first two are."""
 
-    image_tokens: int
-    answers: tuple[str, str]
-    logprob_shift: Amount
+    image_tokens: tuple[int, int] = Field(description="Of a picture, and of a larger one.")
+    answers: tuple[str, str, str]
+    logprob_shift: Amount = Field(description="Between the first tokens of the first two answers.")
 
     def problem(self, recipe: Recipe) -> str | None:
         """The pictures were taken in and answered, and what they show matters."""
         least = recipe.gates.min_picture_shift
         if least is None:
             return "the recipe serves no pictures"
-        if self.image_tokens <= 0:
-            return f"a picture is {self.image_tokens} tokens"
+        small, large = self.image_tokens
+        if not 0 < small < large:
+            return f"a picture is {small} tokens, a larger one {large}"
         if not all(self.answers):
             return "a picture got no answer"
         if self.logprob_shift < least:
@@ -162,38 +134,6 @@ class ImageRefused(Figures):
         if 400 <= self.status < 500 and "image" in self.answer and self.healthy:
             return None
         return f"answered {self.status}: {self.answer[:200]}"
-
-
-class Call(Model):
-    """A call of a tool as a server returns it."""
-
-    name: str
-    arguments: str
-
-
-class WeatherArguments(Model):
-    """The arguments of the tool that the checks offer; its schema is what the model is given."""
-
-    city: str
-
-
-class ToolCall(Figures):
-    """The calls that came back where one was demanded."""
-
-    calls: tuple[Call, ...]
-
-    def problem(self, recipe: Recipe) -> str | None:
-        """It is one call of the tool, with arguments that satisfy its schema."""
-        del recipe
-        if [call.name for call in self.calls] != [TOOL]:
-            return f"not one call of {TOOL}: {[call.as_json() for call in self.calls]}"
-        arguments = self.calls[0].arguments
-        try:
-            WeatherArguments.model_validate_json(arguments)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            return f"the arguments {arguments!r:.200} break the schema: {first['msg']}"
-        return None
 
 
 class Drafts(Figures):
@@ -247,7 +187,7 @@ def rates(drafts: int, accepted: tuple[int, ...]) -> tuple[float, ...]:
 
 
 class Difference(Model):
-    """Where two texts part, and how far apart the two tokens are without MTP."""
+    """Where two texts part, and how far apart the two tokens are without MTP, or alone."""
 
     prompt: Count
     position: Count
@@ -257,8 +197,8 @@ class Difference(Model):
     ]
 
 
-class Greedy(Figures):
-    """Greedy texts with MTP and without."""
+class Texts(Figures):
+    """Greedy texts that were written twice."""
 
     prompts: Some
     identical: Count
@@ -285,10 +225,7 @@ class Greedy(Figures):
 
     def problem(self, recipe: Recipe) -> str | None:
         """Texts part only where two tokens tie, within the engine's own noise."""
-        gates = recipe.gates.mtp
-        if gates is None:
-            return "the recipe serves no MTP head"
-        tolerance = min(max(2 * self.own_noise, gates.near_tie), gates.widest_tie)
+        tolerance = recipe.gates.ties.tolerance(self.own_noise)
         beyond = sum(one.gap is None or one.gap > tolerance for one in self.differences)
         if not beyond:
             return None
@@ -296,6 +233,20 @@ class Greedy(Figures):
             f"{self.identical} of {self.prompts} texts identical; {beyond} part at a gap wider "
             f"than {tolerance:.4f}, own noise {self.own_noise:.4f}"
         )
+
+
+class Greedy(Texts):
+    """Greedy texts with MTP and without."""
+
+
+class Concurrent(Texts):
+    """Greedy texts that were asked for at once, and each alone."""
+
+    @model_validator(mode="after")
+    def _more_than_one(self) -> Self:
+        if self.prompts < 2:
+            raise ValueError("one request is not at once with others")
+        return self
 
 
 class Settings(Model):

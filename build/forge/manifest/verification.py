@@ -11,6 +11,8 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar, get_args
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from forge.core.model import Level, Maybe, Model, mistake
+from forge.manifest import call_figures as called
+from forge.manifest import probe_figures as probed
 from forge.manifest import served_figures as served
 from forge.manifest import stored_figures as stored
 from forge.manifest.measured import AnyFigures, Figures
@@ -72,15 +74,23 @@ AnyCheck = Annotated[
     | Check[Literal["structure.files"], stored.Files]
     | Check[Literal["structure.weights"], stored.Weights]
     | Check[Literal["smoke.profiles"], served.Profiles]
-    | Check[Literal["smoke.tool_parser"], served.ToolParser]
+    | Check[Literal["smoke.tool_parser"], called.ToolParser]
     | Check[Literal["smoke.health"], served.Health]
     | Check[Literal["smoke.chat.thinking_on"], served.Thinking]
     | Check[Literal["smoke.chat.thinking_off"], served.NoThinking]
-    | Check[Literal["smoke.tool_call"], served.ToolCall]
+    | Check[Literal["smoke.scripts"], probed.Scripts]
+    | Check[Literal["smoke.stop"], probed.Stop]
+    | Check[Literal["smoke.streaming"], probed.Streaming]
+    | Check[Literal["smoke.tool_call"], called.ToolCall]
+    | Check[Literal["smoke.tool_nested"], called.ToolNested]
     | Check[Literal["smoke.image"], served.Image]
     | Check[Literal["smoke.image_refused"], served.ImageRefused]
+    | Check[Literal["smoke.logprobs"], probed.Logprobs]
+    | Check[Literal["smoke.long_prompt"], probed.LongPrompt]
+    | Check[Literal["smoke.concurrent"], served.Concurrent]
     | Check[Literal["smoke.mtp"], served.Drafts]
     | Check[Literal["smoke.greedy_identical"], served.Greedy]
+    | Check[Literal["smoke.mtp_speed"], probed.Pace]
     | Check[Literal["perplexity"], served.Perplexity],
     Field(discriminator="name"),
 ]
@@ -101,7 +111,7 @@ def expected(recipe: Recipe, level: Level) -> tuple[str, ...]:
         return STRUCTURE
     none = {"smoke.image"} if recipe.serve.text_only else {"smoke.image_refused"}
     if recipe.serve.speculative_tokens is None:
-        none |= {"smoke.mtp", "smoke.greedy_identical"}
+        none |= {"smoke.mtp", "smoke.greedy_identical", "smoke.mtp_speed"}
     return tuple(name for name in KINDS if name not in none)
 
 
@@ -167,10 +177,11 @@ def refutation(report: Report, recipe: Recipe, *, rehearsal: bool) -> str | None
     from figures and recipe, and figures of several checks must agree with each other.
     """
     wanted = expected(recipe, report.level)
+    judged = recipe.judging(rehearsal=rehearsal)
     if reason := _other_checks([check.name for check in report.checks], wanted, report.level):
         return reason
     for one in report.checks:
-        problem = one.measured.problem(recipe) if one.measured else "it measured nothing"
+        problem = one.measured.problem(judged) if one.measured else "it measured nothing"
         if problem is not None or not one.passed:
             return f"{one.name} did not pass: {problem or one.problem}"
     if not report.passed:

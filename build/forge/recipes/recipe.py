@@ -123,6 +123,9 @@ class Recipe(Model):
             raise ValueError("`gates.max_error` must name exactly the formats of [[quantize]]")
         if (self.gates.mtp is None) != (self.serve.speculative_tokens is None):
             raise ValueError("`gates.mtp` must be given exactly when a head is served")
+        gain = self.gates.full_size and self.gates.full_size.min_mtp_speedup
+        if gain is not None and self.serve.speculative_tokens is None:
+            raise ValueError("`gates.full_size.min_mtp_speedup` is of a head, and none is served")
         if (self.gates.min_picture_shift is None) != self.serve.text_only:
             raise ValueError(
                 "`gates.min_picture_shift` must be given unless --language-model-only is served"
@@ -153,6 +156,13 @@ class Recipe(Model):
     def lent(self) -> tuple[RelativePath, ...]:
         """The files that the base lacks and the MTP donor lends."""
         return self.mtp.donor.lends if self.mtp.donor is not None else ()
+
+    def judging(self, *, rehearsal: bool) -> "Recipe":
+        """The recipe that a build is judged by: in a rehearsal, without what needs full size."""
+        if not rehearsal:
+            return self
+        gates = self.gates.model_copy(update={"full_size": None})
+        return self.model_copy(update={"gates": gates})
 
     def without_prose(self) -> dict[str, Any]:
         """All that a result is compared with: neither title, nor published figures, nor reasons."""

@@ -10,6 +10,7 @@ from forge.recipes.sources import Checkpoint, Dataset
 
 # The flag of `vllm serve` that says among how many devices a checkpoint is divided.
 DEVICES = "tensor-parallel-size"
+SCRIPTS = 6  # whose texts are repeated, see `forge.manifest.probe_figures`
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -185,30 +186,53 @@ class Perplexity(Dataset):
     max_ratio: Finite = Field(gt=1)
 
 
+class Ties(Model):
+    """Where a greedy text may differ from itself, written or read otherwise.
+
+    Neither MTP, nor other requests at the same time, nor the chunks in which a prompt is read
+    change what a model computes. But each runs the model over several tokens at once, which adds in
+    another order. Where activations are rounded to FP4, that moves logits by tenths. The engine
+    does the same when it reads at once a text that it wrote token by token: how far its own greedy
+    tokens are from the top then is its noise. Two runs are two samples of it, so texts may part
+    where the gap between the two tokens is at most twice the largest noise that was seen. A gap of
+    `near` is always granted: 0.25 is two steps of a BF16 logit between 16 and 32. One wider than
+    `widest` never is, whatever the noise: a token e times as likely is no tie.
+    """
+
+    near: Finite = Field(ge=0)
+    widest: Finite = Field(gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _near_is_nearer(self) -> Self:
+        if self.near > self.widest:
+            raise ValueError("`near` must not be above `widest`")
+        return self
+
+    def tolerance(self, noise: float) -> float:
+        """The widest gap that an engine of this noise explains."""
+        return min(max(2 * noise, self.near), self.widest)
+
+
 class MtpGates(Model):
     """What the drafts of the MTP head must show.
 
     A rate of acceptance is judged from `min_drafted` tokens on: with 200, its standard error is
     below 0.036.
-
-    MTP changes no greedy text, but it runs the model over several tokens at once, which adds in
-    another order. Where activations are rounded to FP4, that moves logits by tenths. The engine
-    does the same without MTP when it reads at once a text that it wrote token by token: how far its
-    own greedy tokens are from the top then is its noise. Two runs are two samples of it, so texts
-    may part where the gap between the two tokens is at most twice the largest noise that was seen.
-    A gap of `near_tie` is always granted: 0.25 is two steps of a BF16 logit between 16 and 32. One
-    wider than `widest_tie` never is, whatever the noise: a token e times as likely is no tie.
     """
 
     min_drafted: int = Field(gt=0)
-    near_tie: Finite = Field(ge=0)
-    widest_tie: Finite = Field(gt=0, le=1)
 
-    @model_validator(mode="after")
-    def _near_is_nearer(self) -> Self:
-        if self.near_tie > self.widest_tie:
-            raise ValueError("`near_tie` must not be above `widest_tie`")
-        return self
+
+class FullSize(Model):
+    """What a model of full size must show, and a stand-in of five million parameters cannot.
+
+    It repeats `echoes` texts of the closed list of scripts without a damaged character, ends an
+    answer by itself, and calls a tool with nested arguments unforced. `min_mtp_speedup` is how
+    many times as fast as without its MTP head it must write.
+    """
+
+    echoes: int = Field(gt=0, le=SCRIPTS)
+    min_mtp_speedup: Annotated[Finite, Field(gt=0)] | None = None
 
 
 # Who else reads a checkpoint's lists, by the names that :mod:`forge.tensors.other_names` has.
@@ -225,12 +249,15 @@ class Gates(Model):
     mantissa, 1/16 of each weight, and a little for the rounding to BF16 before. Only blocks far
     smaller than the rest may be off by more. `min_picture_shift` is how far at least a picture of
     another colour moves the log-probability of a first token. `readers` are those beside vLLM who
-    must read the lists of what is quantized as what is stored.
+    must read the lists of what is quantized as what is stored. `full_size` is demanded of real
+    builds alone: it is None in the recipe that a rehearsal is judged by.
     """
 
     max_error: dict[Literal["nvfp4", "fp8"], Annotated[Finite, Field(gt=0, lt=1)]]
     min_picture_shift: Annotated[Finite, Field(gt=0)] | None = None
     readers: tuple[Reader, ...] = ()
+    ties: Ties
+    full_size: FullSize | None
     mtp: MtpGates | None = None
 
 

@@ -17,8 +17,9 @@ from forge.manifest import document
 from forge.manifest import provenance as manifests
 from forge.manifest.licences import identified
 from forge.manifest.names import ERRORS, TENSORS, VERIFICATION
+from forge.manifest.probe_figures import Pace
 from forge.manifest.provenance import Manifest
-from forge.manifest.served_figures import Drafts, Perplexity
+from forge.manifest.served_figures import EMULATED, Drafts, Health, Perplexity
 from forge.manifest.stored_figures import Ignore, Parallel
 from forge.manifest.tensor_list import TensorLine
 from forge.manifest.verification import Check, Report
@@ -47,8 +48,8 @@ class Input:
 class Facts:
     """A build in figures.
 
-    `perplexity`, `acceptance`, `parallel` and `names` are what their checks measured; `errors` are
-    there if the build was verified.
+    `perplexity`, `acceptance`, `pace`, `parallel` and `names` are what their checks measured;
+    `errors` are there if the build was verified.
     """
 
     recipe: Recipe
@@ -66,6 +67,7 @@ class Facts:
     calibrated: Mapping[str, Any]
     perplexity: Perplexity | None
     acceptance: Drafts | None
+    pace: Pace | None
     parallel: Parallel | None
     names: Ignore | None
     errors: tuple[Error, ...]
@@ -75,6 +77,14 @@ class Facts:
     def nbytes(self) -> int:
         """The bytes of all tensors."""
         return sum(part.nbytes for part in self.parts)
+
+    @property
+    def emulated(self) -> bool:
+        """Whether what was served was computed by a CPU, which has no FP4."""
+        found = (check.measured for check in self.checks)
+        healths = (measured for measured in found if isinstance(measured, Health))
+        notes = (note for health in healths for note in health.adaptations)
+        return any(note.startswith(EMULATED) for note in notes)
 
     @property
     def vision(self) -> bool:
@@ -141,6 +151,7 @@ def of(
         calibrated=calibrated,
         perplexity=report.figures(Perplexity),
         acceptance=report.figures(Drafts),
+        pace=report.figures(Pace),
         parallel=report.figures(Parallel),
         names=report.figures(Ignore),
         errors=tuple(parse(errors.decode())),

@@ -2,6 +2,7 @@
 lives has answered is a verdict about the checkpoint.
 """
 
+import json
 import socket
 import threading
 from contextlib import closing, nullcontext
@@ -10,11 +11,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from assay.serving import perplexity, probes, sessions, smoke, tools
+from assay.serving import garbage, perplexity, probes, sessions, smoke, speculation, tools
 from assay.serving.client import Client, RefusedError
 from assay.serving.perplexity import Perplexity, Text
 from assay.serving.sessions import Session
+from assay.serving.speculation import Handover
+from assay.serving.texts import Writer
+from forge.core import checkout
 from forge.core.errors import EngineError
+from forge.manifest.probe_figures import Timed
 from forge.recipes import recipe
 
 
@@ -72,6 +77,30 @@ def test_an_answer_that_is_none(answering, data, encoding, fault):
             client.chat([])
 
 
+@pytest.mark.parametrize(
+    ("stream", "fault"),
+    [
+        (b"", "no answer"),
+        (b"data: [DONE]\n\n", "no answer"),
+        (b'data: {"choices": [\n\n', "no JSON"),
+        (b'data: {"choices": [{}]}\n\ndata: {"error": {"code": 500}}\n\n', "no answer"),
+    ],
+)
+def test_a_stream_that_breaks_off(answering, stream, fault):
+    with answering(stream) as client, pytest.raises(EngineError, match=f"(?s){fault}.*last words"):
+        client.streamed_chat([])
+
+
+def test_a_stream_is_cut_at_its_own_lines_alone(answering):
+    """Texts may have what other readers take for the end of a line."""
+    pieces = ["a\u2028b", "\x85c"]
+    events = [{"choices": [{"delta": {"content": piece}}]} for piece in pieces]
+    lines = [f"data: {json.dumps(event, ensure_ascii=False)}\n\n" for event in events]
+    with answering("".join([*lines, "data: [DONE]\n\n"]).encode()) as client:
+        found = client.streamed_chat([])
+    assert [one["delta"]["content"] for one in found] == pieces
+
+
 def test_health_that_cannot_be_read(answering):
     """It is not there yet, or is something else."""
     with answering(b"no gzip", "gzip") as client:
@@ -81,16 +110,37 @@ def test_health_that_cannot_be_read(answering):
 TEXT = Text(name="text", content="a text", window=8)
 BASE = Perplexity(windows=1, tokens=8, scored=7, value=8.5, mean_nll=2.14, seconds=1.0)
 FLAGSHIP = recipe.find("qwen36-27b-vlm-mtp")
+STANDIN = checkout.ROOT / "build/standins/qwen36-dense/checkpoint"
+ONCE = ("Once",)
+written = partial(Writer, prompts=ONCE)
+
+
+def ended():
+    """What a server with MTP has left, in no time."""
+    left = Handover()
+    left.leave([], lambda: Timed(tokens=1, seconds=1.0))
+    left.end()
+    return left
+
+
 # Every probe that asks a server for something; what they were told has no part in it.
 PROBES = {
     "smoke.chat.thinking_on": partial(probes.chat, thinking=True),
     "smoke.image": probes.image,
     "smoke.image_refused": probes.image_refused,
     "smoke.tool_call": tools.tool_call,
-    "smoke.mtp": partial(smoke.mtp, prompts=("Once",), drafted=smoke.SimpleQueue()),
-    "smoke.greedy_identical": partial(
-        smoke.rewrite, prompts=("Once",), drafted=smoke.SimpleQueue()
+    "smoke.tool_nested": tools.tool_nested,
+    "smoke.scripts": garbage.scripts,
+    "smoke.streaming": garbage.streaming,
+    "smoke.stop": partial(garbage.stop, checkpoint=STANDIN),
+    "smoke.logprobs": partial(garbage.logprobs, text="Once"),
+    "smoke.long_prompt": lambda client: written(client).long_prompt(chunk=128, longest=512),
+    "smoke.concurrent": lambda client: written(client).at_once(),
+    "smoke.mtp": partial(
+        speculation.mtp, writer=written, left=Handover(), prompts=ONCE, together=True
     ),
+    "smoke.greedy_identical": partial(speculation.rewrite, writer=written, left=Handover()),
+    "smoke.mtp_speed": partial(speculation.speed, prompts=ONCE, left=ended()),
     "perplexity": partial(
         perplexity.compare, base=BASE, text=TEXT, args={"base": {}, "result": {}}
     ),

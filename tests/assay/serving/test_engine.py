@@ -4,13 +4,14 @@ import shutil
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 
 import pytest
 
-from assay.serving import engine, perplexity, probes, smoke, tools
+from assay.serving import engine, perplexity, probes, smoke, speculation, tools
 from assay.serving.client import Sample, parse_metrics
 from assay.serving.perplexity import Text
+from assay.serving.speculation import Handover
+from assay.serving.texts import Writer
 from forge.core import checkout
 from forge.core.errors import EngineError
 from forge.manifest import verification
@@ -119,9 +120,12 @@ def test_a_head_of_zeros_fails_where_all_else_passes(drafting):
         check("smoke.image", probes.image, drafting),
     ):
         assert one.passed, one
-    drafted = SimpleQueue()
-    mtp = check("smoke.mtp", smoke.mtp, drafting, prompts=smoke.PROMPTS, drafted=drafted)
-    assert len(drafted.get()) == len(smoke.PROMPTS)
+    left, writer = Handover(), partial(Writer, prompts=smoke.PROMPTS)
+    mtp = check(
+        "smoke.mtp", speculation.mtp, drafting, writer=writer, left=left, prompts=smoke.PROMPTS,
+        together=True,
+    )  # fmt: skip
+    assert len(left.texts()) == len(smoke.PROMPTS)
     assert not mtp.passed
     assert mtp.measured.drafted >= RECIPE.gates.mtp.min_drafted
     assert len(mtp.measured.acceptance) == 3

@@ -18,8 +18,9 @@ def passes(name, measure):
 class Answers:
     """A client whose chat gives prepared messages, one after another."""
 
-    def __init__(self, *messages):
+    def __init__(self, *messages, tokens=(30, 30)):
         self.messages = list(messages)
+        self.tokens = list(tokens)
 
     def chat(self, _, **__):
         message = self.messages.pop(0)
@@ -28,7 +29,10 @@ class Answers:
             "finish_reason": "stop",
             "logprobs": {"content": [CANDIDATES]},
         }
-        return {"choices": [choice], "usage": {"completion_tokens": 1, "prompt_tokens": 30}}
+        return {
+            "choices": [choice],
+            "usage": {"completion_tokens": 1, "prompt_tokens": self.tokens.pop(0)},
+        }
 
 
 CANDIDATES = {"top_logprobs": [{"token": "a", "logprob": -0.1}, {"token": "b", "logprob": -3.0}]}
@@ -52,16 +56,24 @@ def test_an_empty_answer_fails(thinking, message, passed):
 
 def test_a_picture_that_changes_nothing_fails():
     """The same probabilities for red and for blue: the tower's output does not reach the model."""
-    found = probes.image(Answers({"content": "Red."}, {"content": "Red."}, {"content": "Red."}))
+    found = probes.image(Answers(*[{"content": "Red."}] * 4, tokens=(46, 46, 270, 30)))
+    assert found.image_tokens == (16, 240)
     assert found.logprob_shift == 0
     assert not passes("smoke.image", lambda: found)
 
 
+def test_a_larger_picture_is_more_tokens():
+    """A processor that scales all pictures to one size, or an engine that cuts them."""
+    found = probes.image(Answers(*[{"content": "Red."}] * 4, tokens=(94, 94, 94, 30)))
+    check = verification.check("smoke.image", FLAGSHIP, lambda: found)
+    assert check.problem == "a picture is 64 tokens, a larger one 64"
+
+
 def test_the_picture_is_a_png():
-    data = probes.png((255, 0, 0), side=2)
+    data = probes.png((255, 0, 0), 2, 3)
     start = data.index(b"IDAT") + 4
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
-    assert zlib.decompress(data[start:-16]) == b"\0\xff\0\0\xff\0\0" * 2
+    assert zlib.decompress(data[start:-16]) == b"\0\xff\0\0\xff\0\0" * 3
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,17 @@
 """What is counted of MTP, what passes, and which differences between two texts are ties."""
 
 import json
+import threading
 
 import pytest
 
 from assay.serving.client import Sample
-from assay.serving.speculation import (
-    Completion,
-    Speculation,
-    greedy,
-    speculation,
-)
+from assay.serving.speculation import Handover, Speculation, speculation
+from assay.serving.texts import Completion, Writer, compare
 from forge.manifest import verification
+from forge.manifest.probe_figures import Timed
+from forge.manifest.served_figures import Greedy
+from forge.manifest.verification import UnmeasuredError
 from forge.recipes import recipe
 
 THREE = recipe.find("qwen36-27b-text-mtp")
@@ -73,7 +73,7 @@ def text(*tokens, gap=0.1):
 
 def compared(drafted, plain, noise):
     return verification.check(
-        "smoke.greedy_identical", THREE, lambda: greedy(drafted, plain, noise=noise)
+        "smoke.greedy_identical", THREE, lambda: compare(Greedy, drafted, plain, noise=noise)
     )
 
 
@@ -98,7 +98,72 @@ def test_texts_differ_only_at_ties(drafted, plain, noise, passed):
 
 
 def test_the_first_difference_is_where_the_gap_is_taken():
-    found = greedy([text(1, 9, 5)], [text(1, 2, 3, gap=0.2)], noise=0.0)
+    found = compare(Greedy, [text(1, 9, 5)], [text(1, 2, 3, gap=0.2)], noise=0.0)
     assert found.as_json()["differences"] == ({"prompt": 0, "position": 1, "gap": 0.2},)
     assert found.identical == 0
     assert found.tokens_before_difference == 1
+
+
+def test_the_server_with_mtp_is_timed_when_it_is_idle():
+    """Texts are there at once, the time when it has answered all else."""
+    left, busy = Handover(), threading.Event()
+    left.leave([text(1)], lambda: Timed(tokens=1, seconds=1.0 if busy.is_set() else 9.0))
+    assert left.texts() == [text(1)]
+    threading.Timer(0.1, lambda: (busy.set(), left.end())).start()
+    assert left.timed() == Timed(tokens=1, seconds=1.0)
+
+
+def test_what_was_not_left_does_not_come():
+    left = Handover()
+    left.end()
+    for take in (left.texts, left.timed):
+        with pytest.raises(UnmeasuredError, match="there is no text with MTP"):
+            take()
+
+
+class Reads:
+    """A server that writes token 1 for ever, and reads it as less likely by so much."""
+
+    def __init__(self, far):
+        self.far = far
+
+    def tokenize(self, _):
+        return [5, 6, 7]
+
+    def completion(self, prompt, *, max_tokens, prompt_logprobs=None, **_):
+        prompt = prompt if isinstance(prompt, list) else [5]
+        top = [{"token_id:1": -1.0}] * max_tokens
+        row = {"1": {"logprob": -1.0 - self.far(len(prompt))}, "2": {"logprob": -1.0}}
+        choice = {
+            "prompt_token_ids": prompt,
+            "token_ids": [1] * max_tokens,
+            "logprobs": {"top_logprobs": top},
+            "prompt_logprobs": prompt_logprobs and [row] * len(prompt),
+        }
+        return {"choices": [choice]}
+
+
+@pytest.mark.parametrize(
+    ("far", "problem"),
+    [
+        (lambda _: 0.2, None),
+        (lambda read: 0.2 if read <= 100 else 0.4, None),  # within twice the noise
+        (lambda read: 0.2 if read <= 100 else 0.5, "by 0.5000 on average, more than 0.4000"),
+        (lambda read: 0.9 if read <= 100 else 1.1, "more than 1.0000, noise 0.9000"),
+    ],
+)
+def test_a_state_that_is_lost_between_chunks(far, problem):
+    """What a chunk after the first is read as if nothing were before it."""
+    writer = Writer(Reads(far), ("Once",))
+    one = verification.check(
+        "smoke.long_prompt", THREE, lambda: writer.long_prompt(chunk=100, longest=999)
+    )
+    assert one.passed is (problem is None)
+    assert problem is None or problem in one.problem
+    assert (one.measured.prompt, one.measured.written) == (36, 128)
+
+
+def test_no_prompt_of_two_chunks():
+    writer = Writer(Reads(lambda _: 0.0), ("Once",))
+    with pytest.raises(UnmeasuredError, match="no prompt of 128 tokens has chunks of 100"):
+        writer.long_prompt(chunk=100, longest=128)

@@ -1,6 +1,7 @@
 """Calls of tools, good and bad, and the tool parser against the template."""
 
 import errno
+import json
 
 import pytest
 
@@ -50,10 +51,42 @@ def test_a_call_must_satisfy_the_schema(calls, passed):
     assert check.passed is passed
 
 
+NESTED = '{"city": "Paris", "items": [{"name": "tea", "count": 1, "options": ["milk"]}]}'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "passed"),
+    [
+        (NESTED, True),
+        (NESTED.replace("[{", "{").replace("}]", "}"), False),
+        (NESTED.replace('["milk"]', '"milk"'), False),
+        (NESTED.replace("1", '"1"'), False),
+        (NESTED.replace('[{"name"', '"[{').replace("}]", '}]"'), False),  # JSON in a string
+        ('{"city": "Paris"}', False),
+    ],
+)
+def test_nested_arguments_must_satisfy_the_schema(arguments, passed):
+    functions = [{"function": {"name": "place_order", "arguments": arguments}}]
+    answers = Answers({"content": None, "tool_calls": functions})
+    check = verification.check("smoke.tool_nested", FLAGSHIP, lambda: tools.tool_nested(answers))
+    assert check.passed is passed
+
+
+def test_the_schemas_have_no_references():
+    """For vLLM takes the parameters of a tool apart, and a reference with them."""
+    assert "$" not in json.dumps([tools.WEATHER, tools.PLACE_ORDER])
+    items = tools.PLACE_ORDER["function"]["parameters"]["properties"]["items"]
+    assert items["items"]["properties"]["options"]["items"]["type"] == "string"
+
+
 @pytest.mark.engine
 def test_tool_parser_and_template_agree():
     check = parsed("qwen3_coder")
     assert check.passed, check
+    assert (
+        '[{"name": "pizza", "count": 2, "options": ["cheese", "olives"]}, '
+        in check.measured.written
+    )
     written = "<function=get_weather>\n<parameter=city>\nParis\n</parameter>"
     assert written in check.measured.written
 

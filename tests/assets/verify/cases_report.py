@@ -241,7 +241,7 @@ def resigned_assay_of_few_scales(bench):
     bench.assayed(figures("structure.scales", scales=1))
 
 
-RED = {"image_tokens": 16, "answers": ["Red.", "Red."], "logprob_shift": 0.0}
+RED = {"image_tokens": [16, 240], "answers": ["Red.", "Red.", "Red."], "logprob_shift": 0.0}
 for name, change, reason in (
     ("without_perplexity", drop("perplexity"), "perplexity is missing, a check of the level 'all'"),
     ("without_acceptance", drop("smoke.mtp"), "smoke.mtp is missing"),
@@ -295,7 +295,7 @@ for name, change, reason in (
     ("texts_more_than_there_are", figures("smoke.greedy_identical", identical=99), "are not all"),
     ("picture_without_effect", lambda r: checked(r, "smoke.image")["measured"].update(RED),
      "another picture moves the answer by 0.0, wanted 0.05"),
-    ("picture_without_tokens", figures("smoke.image", image_tokens=0), "a picture is 0 tokens"),
+    ("picture_without_tokens", figures("smoke.image", image_tokens=[0, 9]), "picture is 0 tokens"),
     ("picture_refused",
      lambda r: checked(r, "smoke.image").update(
          name="smoke.image_refused",

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from forge.core import checkout
 from forge.core.model import mistake
+from forge.manifest import probe_figures as probed
 from forge.manifest import served_figures as served
 from forge.manifest import stored_figures as stored
 from forge.manifest import verification
@@ -28,13 +29,13 @@ def made(variant="qwen36-27b-vlm-mtp", level="all"):
     return wanted, reports.report(wanted, level)
 
 
-def forged(change, variant="qwen36-27b-vlm-mtp", level="all"):
+def forged(change, variant="qwen36-27b-vlm-mtp", level="all", *, rehearsal=True):
     """Why a report is refused that somebody changed; as it is read from its bytes."""
     wanted, honest = made(variant, level)
     data = json.loads(honest.encoded())
     change(data)
     try:
-        return refutation(Report.parse(json.dumps(data).encode()), wanted, rehearsal=True)
+        return refutation(Report.parse(json.dumps(data).encode()), wanted, rehearsal=rehearsal)
     except ValidationError as error:
         return mistake(error)
 
@@ -68,7 +69,7 @@ def test_the_list_is_the_recipes():
     )
     full = set(verification.expected(flagship, "all"))
     assert set(KINDS) - full == {"smoke.image_refused"}
-    head = {"smoke.mtp", "smoke.greedy_identical"}
+    head = {"smoke.mtp", "smoke.greedy_identical", "smoke.mtp_speed"}
     assert full - set(verification.expected(plain, "all")) == head
     assert full ^ set(verification.expected(text, "all")) == {"smoke.image", "smoke.image_refused"}
     assert verification.expected(flagship, "none") == ()
@@ -116,6 +117,20 @@ def measured(name, **figures):
 
 def drop(name, key):
     return lambda report: check(report, name)["measured"].pop(key)
+
+
+def said(script, **answers):
+    return lambda report: check(report, "smoke.scripts")["measured"]["said"][script].update(answers)
+
+
+def streamed(**answer):
+    """The same change of all answers."""
+
+    def change(report):
+        for one in check(report, "smoke.streaming")["measured"]["answers"]:
+            one.update(answer)
+
+    return change
 
 
 def doubled(report):
@@ -167,7 +182,7 @@ def nothing_at_all(report):
     [
         (doubled, "structure.index stands twice"),
         (of_another_level, "smoke.profiles is no check of this variant at the level 'structure'"),
-        (of_another_kind, "checks.20.smoke.image_refused.measured.status: Field required"),
+        (of_another_kind, "checks.24.smoke.image_refused.measured.status: Field required"),
         (reordered, "the checks are in another order"),
         (renamed, "does not match any of the expected tags"),
         (skipped, f"checks.0.structure.index.skipped: {UNKNOWN}"),
@@ -232,9 +247,66 @@ def nothing_at_all(report):
             measured("smoke.tool_call", calls=[{"name": "get_weather", "arguments": "{}"}]),
             "break the schema",
         ),
-        (measured("smoke.image", image_tokens=0), "a picture is 0 tokens"),
-        (measured("smoke.image", answers=["", "Blue."]), "a picture got no answer"),
+        (measured("smoke.image", image_tokens=[0, 9]), "a picture is 0 tokens"),
+        (measured("smoke.image", answers=["Red.", "Blue.", ""]), "a picture got no answer"),
         (measured("smoke.image", logprob_shift=0.04), "moves the answer by 0.04, wanted 0.05"),
+        (said("Hangul", forced="하늘이 맑\ufffd\ufffd"), "하늘이 맑고 바람이 분다' came back as"),
+        (said("emoji", forced=""), "emoji: "),
+        (measured("smoke.scripts", said={}), "the scripts are , not Hangul, Han"),
+        (measured("smoke.stop", turn_end=66), "lacks token 66, which ends an answer"),
+        (measured("smoke.stop", ordinary=[63]), "token 63 ends texts and is no special token"),
+        (measured("smoke.stop", ordinary=[7]), "an ordinary token that ends nothing"),
+        (measured("smoke.stop", ended=[]), "ended: Tuple should have at least 1 item"),
+        (
+            measured("smoke.stop", ended=[{"token": 65, "finish_reason": "length", "tokens": 8}]),
+            "token 65 of generation_config.json did not end a text: 'length' after 8 tokens",
+        ),
+        (
+            measured("smoke.stop", ended=[{"token": 65, "finish_reason": "stop", "tokens": 2}]),
+            "did not end a text: 'stop' after 2 tokens",
+        ),
+        (
+            streamed(streamed="Hi\ufffd\ufffd", whole="Hi🙂"),
+            "streamed, 'Hi🙂' came as 'Hi\ufffd\ufffd', of the same tokens",
+        ),
+        (streamed(same_tokens=False), "no answer was streamed with the tokens that it has in one"),
+        (streamed(pieces=1), "no answer was streamed with the tokens that it has in one piece"),
+        (measured("smoke.streaming", answers=[]), "answers: Tuple should have at least 1 item"),
+        (
+            measured("smoke.tool_nested", demanded=[{"name": "place_order", "arguments": '{"a'}]),
+            "no call of place_order that can be read: 'place_order' '{\"a'",
+        ),
+        (
+            measured("smoke.tool_nested", chosen=[{"name": "get_time", "arguments": "{}"}]),
+            "no call of place_order that can be read: 'get_time' '{}'",
+        ),
+        (measured("smoke.tool_parser", read=[{"name": "get_weather", "arguments": {
+            "city": "Paris"}}]), "from the template's own spelling"),
+        (measured("smoke.image", image_tokens=[64, 64]), "64 tokens, a larger one 64"),
+        (measured("smoke.logprobs", finite=149), "1 of 150 positions are not finite"),
+        (measured("smoke.logprobs", finite=151), "more positions than there are"),
+        (measured("smoke.logprobs", flat=150), "at 150 of 150 positions all tokens are equally"),
+        (measured("smoke.logprobs", positions=0, finite=0), "greater than or equal to 1"),
+        (measured("smoke.logprobs", candidates=1), "one candidate a position says nothing"),
+        (measured("smoke.logprobs", lowest=0.5), "less than or equal to 0"),
+        (measured("smoke.long_prompt", shift=0.7), "by 0.7000 on average, more than 0.6000, noise"),
+        (measured("smoke.long_prompt", shift=9.0, noise=9.0), "more than 1.0000"),
+        (measured("smoke.long_prompt", chunk=4096), "the border of a chunk is not within"),
+        (measured("smoke.long_prompt", prompt=2049), "the border of a chunk is not within"),
+        (
+            measured("smoke.concurrent", identical=9, tokens_before_difference=600, differences=[
+                {"prompt": 3, "position": 5, "gap": 0.3}]),
+            "9 of 10 texts identical; 1 part at a gap wider than 0.2500",
+        ),
+        (
+            measured("smoke.concurrent", prompts=1, identical=1),
+            "one request is not at once with others",
+        ),
+        (measured("smoke.mtp_speed", speedup=2.0), "the speedup is not that of the times"),
+        (
+            measured("smoke.mtp_speed", without={"tokens": 320, "seconds": 0.0}),
+            "without.seconds: Input should be greater than 0",
+        ),
         (measured("smoke.mtp", drafts=199, drafted=199, accepted=[199], acceptance=[1.0]),
          "199 tokens drafted, 200 needed to judge"),
         (measured("smoke.mtp", accepted=[239], acceptance=[0.5975]), "0.5975 were accepted, below"),
@@ -329,6 +401,42 @@ def test_readers_that_the_recipe_promises(readers, reason):
     change = measured("structure.ignore", readers=readers)
     assert reason in forged(change, "qwen36-27b-nvfp4")
     assert forged(change) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (said("Han", free="山高"), "5 of 6 texts were repeated, wanted 6"),
+        (said("Han", free="山高月小水落石出\ufffd"), "Han: an answer is no UTF-8"),
+        (measured("smoke.stop", finish_reason="length"), "did not end by itself: 'length'"),
+        (measured("smoke.tool_nested", chosen=[]), "not one call of place_order: []"),
+        (measured("smoke.tool_nested", demanded=[]), "not one call of place_order: []"),
+        (
+            measured(
+                "smoke.tool_nested",
+                demanded=[
+                    {"name": "place_order", "arguments": '{"city": "Paris", "items": "[{}]"}'}
+                ],
+            ),
+            "break the schema",
+        ),
+    ],
+)
+def test_what_a_model_of_full_size_must_show(change, reason):
+    """A stand-in cannot, so a rehearsal reports it; a real build fails by it."""
+    assert forged(change) is None
+    assert reason in forged(change, rehearsal=False)
+
+
+def test_a_gain_that_the_recipe_demands():
+    wanted, honest = made()
+    for least, passed in ((1.25, True), (1.26, False)):
+        full_size = wanted.gates.full_size.model_copy(update={"min_mtp_speedup": least})
+        gates = wanted.gates.model_copy(update={"full_size": full_size})
+        demanding = wanted.model_copy(update={"gates": gates})
+        pace = honest.figures(probed.Pace)
+        assert (pace.problem(demanding) is None) is passed
+        assert pace.problem(demanding.judging(rehearsal=True)) is None
 
 
 def test_windows_of_another_size_than_the_recipes():

@@ -10,7 +10,7 @@ from forge.recipes import recipe
 GOOD = (recipe.VARIANTS / "qwen36-27b-vlm-mtp.toml").read_text(encoding="utf-8")
 UNSHARED = 'format = "nvfp4"\nmodules = ["model.language_model.layers.*.self_attn.o_proj"]'
 MODELOPT = 'engine = "modelopt"\nattention = "sdpa"'
-MTP_GATES = "mtp = { min_drafted = 200, near_tie = 0.25, widest_tie = 1.0 }"
+MTP_GATES = "mtp = { min_drafted = 200 }"
 LLM_COMPRESSOR = 'engine = "llm-compressor"\nattention = "eager"'
 COMMIT = "6a9e13bd6fc8f0983b9b99948120bc37f49c13e9"
 
@@ -45,8 +45,11 @@ def test_every_variant_loads():
         ("max_ratio = 1.1", "max_ratio = inf", "perplexity.max_ratio", "finite"),
         ("min_picture_shift = 0.05", "", "whole file", "`gates.min_picture_shift` must be given"),
         (MTP_GATES, "", "whole file", "`gates.mtp` must be given exactly when a head is served"),
-        ("near_tie = 0.25", "near_tie = 1.5", "gates.mtp", "`near_tie` must not be above"),
-        ("widest_tie = 1.0", "widest_tie = 5.0", "gates.mtp.widest_tie", "less than or equal to 1"),
+        ("near = 0.25", "near = 1.5", "gates.ties", "`near` must not be above"),
+        ("widest = 1.0", "widest = 5.0", "gates.ties.widest", "less than or equal to 1"),
+        ("full_size = { echoes = 6 }", "", "gates.full_size", "Field required"),
+        ("echoes = 6", "echoes = 7", "gates.full_size.echoes", "less than or equal to 6"),
+        ("echoes = 6", "echoes = 6, min_mtp_speedup = 0", "min_mtp_speedup", "greater than 0"),
         ("min_drafted = 200", "min_drafted = 0", "gates.mtp.min_drafted", "greater than 0"),
         (
             "[layout]",

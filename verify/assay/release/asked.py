@@ -211,7 +211,8 @@ def _require_parameters(asked: _Asked) -> None:
     require_told("quantize", told["quantize"], layout.decided(recipe))
     require_told("dress", told["dress"], dress.decided(recipe))
     level = asked.manifest.predicate.build_definition.internal_parameters.verified
-    wanted = {"recipe": recipe.without_prose(), "family": family.digest(recipe.architecture)}
+    judged = recipe.judging(rehearsal=asked.manifest.rehearsal)
+    wanted = {"recipe": judged.without_prose(), "family": family.digest(recipe.architecture)}
     require_told("verify", told["verify"], {"level": level, **wanted})
 
 

@@ -19,6 +19,7 @@ from forge.core.errors import ReleaseError
 from forge.core.model import mistake
 from forge.manifest import document, limits, verification
 from forge.manifest.policy import KNOWN_BUILDERS, MOST_REBUILDERS, Policy
+from forge.manifest.probe_figures import Pace
 from forge.manifest.provenance import REHEARSALS, Manifest
 from forge.manifest.served_figures import Drafts, Perplexity
 from forge.manifest.verification import LEVELS, Report
@@ -141,6 +142,8 @@ def told(report: Report) -> str:
         words.append(f"perplexity x {scored.ratio:.4f}")
     if drafts := report.figures(Drafts):
         words.append(f"acceptance {list(drafts.acceptance)}")
+    if pace := report.figures(Pace):
+        words.append(f"with MTP x {pace.speedup:.2f} as fast")
     return ", ".join(words)
 
 
@@ -171,4 +174,19 @@ def _unmet(report: Report, policy: Policy) -> str | None:
                     f"of the drafts at position {position}, {accepted / drafts.drafts:.4f} were "
                     f"accepted, the policy demands {least}"
                 )
-    return None
+    return _slow(report, policy)
+
+
+def _slow(report: Report, policy: Policy) -> str | None:
+    """Why the head does not make it as fast as a policy demands."""
+    if policy.min_mtp_speedup is None:
+        return None
+    pace = report.figures(Pace)
+    if pace is None:
+        return "has no time with MTP and without, the policy demands it"
+    if pace.speedup >= policy.min_mtp_speedup:
+        return None
+    return (
+        f"with MTP it writes {pace.speedup:.4f} times as fast, the policy demands "
+        f"{policy.min_mtp_speedup}"
+    )

@@ -16,6 +16,7 @@ from forge.core.processes import tail
 
 REQUEST_SECONDS = 600.0
 HEALTH_SECONDS = 5.0
+EVENT = "data: "  # how a piece of a stream begins
 
 
 class RefusedError(EngineError):
@@ -43,6 +44,24 @@ class Client:
         """`/v1/chat/completions`, greedy; the whole answer."""
         return self._ask("/v1/chat/completions", {"messages": list(messages), **options})
 
+    def streamed_chat(
+        self, messages: Sequence[Mapping[str, Any]], **options: Any
+    ) -> list[dict[str, Any]]:
+        """`/v1/chat/completions`, greedy and streamed; the pieces of the first choice, in order."""
+        path = "/v1/chat/completions"
+        body = self._body({"messages": list(messages), "stream": True, **options})
+        text = self._checked("POST", path, json=body).text
+        # Not by splitlines: a text may have separators of lines that end no line of a stream.
+        events = [line[len(EVENT) :] for line in text.split("\n") if line.startswith(EVENT)]
+        try:
+            told = [json.loads(event) for event in events if event.strip() != "[DONE]"]
+        except ValueError as error:
+            raise self._nonsense(path, f"no JSON ({error})", text) from error
+        pieces = [piece for event in told for piece in event.get("choices", ())]
+        if not pieces or any("error" in event for event in told):
+            raise self._nonsense(path, "no answer", text)
+        return pieces
+
     def refused_chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
         """`/v1/chat/completions` where a refusal is hoped for: the status and the text.
 
@@ -64,6 +83,12 @@ class Client:
         """The tokens of a text as it is, special tokens neither added nor removed."""
         answer = self._ask("/tokenize", {"prompt": text, "add_special_tokens": False})
         tokens: list[int] = answer["tokens"]
+        return tokens
+
+    def tokenize_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """The tokens of finished messages, as the chat template writes them."""
+        body = {"messages": list(messages), "add_generation_prompt": False}
+        tokens: list[int] = self._ask("/tokenize", body)["tokens"]
         return tokens
 
     def metrics(self) -> list[Sample]:

@@ -14,6 +14,8 @@ ANSWER = 2000  # characters of a refusal that are recorded
 
 # Two pictures of one colour each must not give the same first token with the same probabilities.
 RED, BLUE = (255, 0, 0), (0, 0, 255)
+# Width and height in pixels; processors scale up what is below 256 squared.
+SMALL, LARGE = (128, 128), (640, 384)
 
 
 def chat(client: Client, *, thinking: bool) -> Chat:
@@ -26,20 +28,26 @@ def chat(client: Client, *, thinking: bool) -> Chat:
     kind = Thinking if thinking else NoThinking
     return kind(
         reasoning_characters=len(_reasoning(answer)),
-        content_characters=len(_content(answer)),
+        content_characters=len(content(answer)),
         finish_reason=answer["choices"][0]["finish_reason"],
         tokens=answer["usage"]["completion_tokens"],
     )
 
 
 def image(client: Client) -> Image:
-    """A picture is taken in, and what it shows changes the answer."""
-    red, blue = (_look(client, colour) for colour in (RED, BLUE))
-    blind = client.chat([_question()], max_tokens=1)
-    answers = _content(red), _content(blue)
+    """A picture is taken in, a larger one as more tokens, and what it shows changes the answer."""
+    red, blue, large = (
+        _look(client, png(colour, *size))
+        for colour, size in ((RED, SMALL), (BLUE, SMALL), (RED, LARGE))
+    )
+    blind = client.chat([_question()], max_tokens=1)["usage"]["prompt_tokens"]
+    answers = content(red), content(blue), content(large)
     shift = _shift(_first_logprobs(red), _first_logprobs(blue)) if all(answers) else 0.0
     return Image(
-        image_tokens=red["usage"]["prompt_tokens"] - blind["usage"]["prompt_tokens"],
+        image_tokens=(
+            red["usage"]["prompt_tokens"] - blind,
+            large["usage"]["prompt_tokens"] - blind,
+        ),
         answers=answers,
         logprob_shift=shift,
     )
@@ -47,21 +55,21 @@ def image(client: Client) -> Image:
 
 def image_refused(client: Client) -> ImageRefused:
     """A picture, for a checkpoint that has no vision tower, is refused, and the server lives on."""
-    status, text = client.refused_chat([_question(RED)])
+    status, text = client.refused_chat([_question(png(RED, *SMALL))])
     return ImageRefused(status=status, answer=text[:ANSWER], healthy=True)
 
 
-def png(colour: tuple[int, int, int], side: int = 128) -> bytes:
-    """A square picture of one colour (PNG, 8-bit RGB)."""
+def png(colour: tuple[int, int, int], width: int, height: int) -> bytes:
+    """A picture of one colour (PNG, 8-bit RGB)."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
             struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         )
 
-    row = b"\0" + bytes(colour) * side  # each row starts with its filter: none
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(row * side)), (b"IEND", b"")
+    row = b"\0" + bytes(colour) * width  # each row starts with its filter: none
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(row * height)), (b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in chunks)
 
 
@@ -69,21 +77,22 @@ def _reasoning(answer: Mapping[str, Any]) -> str:
     return (answer["choices"][0]["message"].get("reasoning") or "").strip()
 
 
-def _content(answer: Mapping[str, Any]) -> str:
+def content(answer: Mapping[str, Any]) -> str:
+    """What an answer says beside its reasoning."""
     return (answer["choices"][0]["message"].get("content") or "").strip()
 
 
-def _question(colour: tuple[int, int, int] | None = None) -> dict[str, Any]:
+def _question(picture: bytes | None = None) -> dict[str, Any]:
     parts: list[dict[str, Any]] = [{"type": "text", "text": "What is the colour of this picture?"}]
-    if colour is not None:
-        url = f"data:image/png;base64,{base64.b64encode(png(colour)).decode()}"
+    if picture is not None:
+        url = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
         parts.insert(0, {"type": "image_url", "image_url": {"url": url}})
     return {"role": "user", "content": parts}
 
 
-def _look(client: Client, colour: tuple[int, int, int]) -> dict[str, Any]:
+def _look(client: Client, picture: bytes) -> dict[str, Any]:
     return client.chat(
-        [_question(colour)],
+        [_question(picture)],
         max_tokens=32,
         logprobs=True,
         top_logprobs=5,

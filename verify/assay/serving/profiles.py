@@ -28,6 +28,18 @@ def taken(serve: Profile, profiles: Mapping[str, Profile]) -> Profiles:
     return Profiles(profiles=named, unknown_variables=unknown, wrong=tuple(problems))
 
 
+def tokens_at_once(args: Mapping[str, Any]) -> int:
+    """How many tokens of a prompt vLLM reads at once, served with these flags on this machine."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
+
+    stated = args.get("max-num-batched-tokens")
+    if stated is not None:
+        return int(stated)
+    most, _ = EngineArgs.get_batch_defaults(1)
+    return int(most[UsageContext.OPENAI_API_SERVER])
+
+
 def _problem(profile: Profile) -> str | None:
     """What vLLM has against the flags of a profile, if anything."""
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args

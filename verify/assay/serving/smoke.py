@@ -2,39 +2,34 @@
 
 1. vLLM takes the flags of every published profile; the recipe's tool parser reads a call back that
    the checkpoint's own chat template wrote.
-2. The server starts with MTP on, thinks and does not think, calls a tool, sees a picture, or
-   refuses it if the checkpoint has no vision tower.
+2. The server starts with MTP on, thinks and does not think, streams, calls tools, sees pictures, or
+   refuses them if the checkpoint has no vision tower, and gives each text beside others that it
+   gives alone.
 3. The MTP head's drafts are accepted as often as the recipe demands.
-4. A second server, without MTP, writes the same greedy text, and scores the perplexity.
+4. A second server, without MTP, ends texts where it should, reads a long prompt in chunks as it
+   wrote it, writes the same greedy text, is timed, and scores the perplexity.
 
-Without an MTP head there is one server, and neither 3 nor the text of 4. A check whose request the
-server refuses is reported as failed; none is left out.
+Without an MTP head there is one server, and neither 3 nor the comparison and time of 4. A check
+whose request the server refuses is reported as failed; none is left out.
 """
 
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from queue import SimpleQueue
 
-from assay.serving import engine, flags, profiles
+from assay.serving import engine, flags, garbage, profiles
 from assay.serving.client import Client
 from assay.serving.probes import chat, image, image_refused
 from assay.serving.sessions import Checks, Probe, Session, ask_all
-from assay.serving.speculation import (
-    Completion,
-    complete,
-    greedy,
-    own_noise,
-    speculation,
-)
-from assay.serving.tools import tool_call, tool_parser
-from forge.manifest import verification
+from assay.serving.speculation import Handover, mtp, rewrite, speed
+from assay.serving.texts import Writer
+from assay.serving.tools import tool_call, tool_nested, tool_parser
+from forge.manifest import served_figures, verification
 from forge.manifest.measured import Figures
-from forge.manifest.served_figures import Drafts, Greedy, Health
-from forge.manifest.verification import UnmeasuredError
+from forge.manifest.served_figures import Health
 from forge.recipes.recipe import Recipe, Serve
 
 PROMPTS = (
@@ -50,16 +45,14 @@ PROMPTS = (
     "Volcanoes are found where the plates of the crust",
 )
 CPU_MAX_MODEL_LEN = 4096
-# From the server that drafts to the one that does not: the texts with MTP, or that none will come.
-Drafted = SimpleQueue[list[Completion] | None]
-
 CONSTRAINED_WITHOUT_MTP = (
-    "smoke.tool_call: asked of the server without MTP, because on a CPU vLLM's gated delta net "
-    "fails when a grammar rejects every drafted token (vLLM issue 56419)."
+    "smoke.scripts, smoke.tool_call, smoke.tool_nested: asked of the server without MTP, because "
+    "on a CPU vLLM's gated delta net fails when a grammar rejects every drafted token (vLLM issue "
+    "56419)."
 )
 EMULATED = (
-    "NVFP4: vLLM's own emulation, W4A4: weights dequantized when loaded, activations rounded to "
-    "NVFP4, multiplied in BF16, because no CPU multiplies FP4."
+    f"{served_figures.EMULATED}vLLM's own emulation, W4A4: weights dequantized when loaded, "
+    "activations rounded to NVFP4, multiplied in BF16, because no CPU multiplies FP4."
 )
 
 
@@ -114,32 +107,51 @@ def run(
     began, serve = time.monotonic(), recipe.serve
     start = partial(engine.serve, checkpoint, fitted.args, env=fitted.env)
     plain = start(speculative_tokens=None, log=workdir / "serve-plain.log")
+    writer = cache(partial(Writer, prompts=prompts))
+
+    def long_prompt(client: Client) -> Figures:
+        chunk = profiles.tokens_at_once(fitted.args)
+        return writer(client).long_prompt(chunk=chunk, longest=_longest(checkpoint, fitted))
+
     asked: dict[str, Probe] = {
         "smoke.health": partial(health, began=began, fitted=fitted),
         "smoke.chat.thinking_on": partial(chat, thinking=True),
         "smoke.chat.thinking_off": partial(chat, thinking=False),
+        "smoke.streaming": garbage.streaming,
         **({"smoke.image_refused": image_refused} if serve.text_only else {"smoke.image": image}),
     }
-    constrained: dict[str, Probe] = {"smoke.tool_call": tool_call}
+    at_once: dict[str, Probe] = {"smoke.concurrent": lambda client: writer(client).at_once()}
+    constrained: dict[str, Probe] = {
+        "smoke.scripts": garbage.scripts,
+        "smoke.tool_call": tool_call,
+        "smoke.tool_nested": tool_nested,
+    }
+    without_mtp: dict[str, Probe] = {
+        "smoke.stop": partial(garbage.stop, checkpoint=checkpoint),
+        "smoke.logprobs": partial(garbage.logprobs, text="\n".join(prompts)),
+        "smoke.long_prompt": long_prompt,
+        **scoring,
+    }
     if serve.speculative_tokens is None:
-        sessions = [Session(server=plain, probes={**asked, **constrained, **scoring})]
+        probes = {**asked, **at_once, **constrained, **without_mtp}
+        sessions = [Session(server=plain, probes=probes)]
     else:
-        drafted: Drafted = SimpleQueue()
-        first: dict[str, Probe] = {
-            **asked,
-            "smoke.mtp": partial(mtp, prompts=prompts, drafted=drafted),
-        }
+        together = fitted.device == "cpu"
+        left = Handover()
+        measured = partial(mtp, writer=writer, left=left, prompts=prompts, together=together)
+        first: dict[str, Probe] = {**asked, "smoke.mtp": measured, **at_once}
         second: dict[str, Probe] = {
-            **scoring,
-            "smoke.greedy_identical": partial(rewrite, prompts=prompts, drafted=drafted),
+            **without_mtp,
+            "smoke.greedy_identical": partial(rewrite, writer=writer, left=left),
+            "smoke.mtp_speed": partial(speed, prompts=prompts, left=left),
         }
-        if fitted.device == "cpu":
+        if together:
             second = constrained | second
         else:
             first = constrained | first
         with_mtp = start(speculative_tokens=serve.speculative_tokens, log=workdir / "serve-mtp.log")
         sessions = [
-            Session(server=with_mtp, probes=first, done=partial(drafted.put, None)),
+            Session(server=with_mtp, probes=first, done=left.end),
             Session(server=plain, probes=second),
         ]
 
@@ -166,24 +178,10 @@ def health(client: Client, *, began: float, fitted: Fitted) -> Health:
     )
 
 
-def mtp(client: Client, *, prompts: Sequence[str], drafted: Drafted) -> Drafts:
-    """What the head drafts, and how much of it is accepted at each position.
-
-    The greedy texts that were measured go into `drafted`, to be compared.
-    """
-    before = speculation(client.metrics())
-    drafted.put([complete(client, prompt) for prompt in prompts])
-    return speculation(client.metrics()).since(before).figures
-
-
-def rewrite(client: Client, *, prompts: Sequence[str], drafted: Drafted) -> Greedy:
-    """Writes the texts of :func:`mtp` once more, without MTP, and compares."""
-    plain = [complete(client, prompt) for prompt in prompts]
-    noise = max(own_noise(client, completion) for completion in plain)
-    with_mtp = drafted.get()  # both servers may be writing
-    if with_mtp is None:
-        raise UnmeasuredError("there is no text with MTP to compare with")
-    return greedy(with_mtp, plain, noise=noise)
+def _longest(checkpoint: Path, fitted: Fitted) -> int:
+    """The most tokens that the server takes."""
+    positions = longest_context(checkpoint, fitted.device)
+    return min(int(fitted.args.get("max-model-len", positions)), positions)
 
 
 def longest_context(checkpoint: Path, device: flags.Device) -> int:

@@ -1,25 +1,19 @@
-"""What MTP did: how many of its drafts were accepted, and whether it changed the text.
+"""What MTP did: the drafts that were accepted, by the engine's counters; its texts and its time."""
 
-Acceptance is read from the engine's own counters; texts are greedy, written with MTP and without.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cache, partial
+from threading import Event
 
 from assay.serving.client import Client, Sample
-from forge.manifest.served_figures import Difference, Drafts, Greedy, rates
+from assay.serving.texts import Completion, Writer, compare
+from forge.manifest.probe_figures import Pace, Timed, speedup
+from forge.manifest.served_figures import Drafts, Greedy, rates
+from forge.manifest.verification import UnmeasuredError
 
-COMPLETION_TOKENS = 64
-CANDIDATES = 20  # the most that vLLM gives by default
-
-
-@dataclass(frozen=True, kw_only=True)
-class Completion:
-    """A greedy text, and for each of its positions the likeliest tokens' log-probabilities."""
-
-    prompt: tuple[int, ...]
-    tokens: tuple[int, ...]
-    logprobs: tuple[Mapping[int, float], ...]
+PACE_TOKENS = 32  # of a text that is timed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,38 +44,82 @@ class Speculation:
         )
 
 
-def greedy(
-    with_mtp: Sequence[Completion], without: Sequence[Completion], *, noise: float
-) -> Greedy:
-    """Compares texts that were written with MTP and without.
+class Handover:
+    """What the server with MTP leaves to the one without, which may run at the same time."""
 
-    The gap is that between the two tokens in the run without MTP, where both texts still have the
-    same past.
+    def __init__(self) -> None:
+        self._left: Future[tuple[list[Completion], Callable[[], Timed]] | None] = Future()
+        self._idle = Event()
+
+    def leave(self, texts: list[Completion], timed: Callable[[], Timed]) -> None:
+        """Leaves texts, and what gives the time that others took."""
+        self._left.set_result((texts, timed))
+
+    def end(self) -> None:
+        """The server with MTP has answered all; what was not left will not come."""
+        if not self._left.done():
+            self._left.set_result(None)
+        self._idle.set()
+
+    def texts(self) -> list[Completion]:
+        """The texts with MTP, as soon as they are there.
+
+        Raises:
+            UnmeasuredError: there will be none.
+        """
+        return self._taken()[0]
+
+    def timed(self) -> Timed:
+        """The time with MTP, when that server has nothing else to do.
+
+        Raises:
+            UnmeasuredError: there will be none.
+        """
+        self._idle.wait()
+        return self._taken()[1]()
+
+    def _taken(self) -> tuple[list[Completion], Callable[[], Timed]]:
+        left = self._left.result()
+        if left is None:
+            raise UnmeasuredError("there is no text with MTP to compare with")
+        return left
+
+
+def mtp(
+    client: Client,
+    *,
+    writer: Callable[[Client], Writer],
+    left: Handover,
+    prompts: Sequence[str],
+    together: bool,
+) -> Drafts:
+    """What the head drafts, and how much of it is accepted at each position.
+
+    The greedy texts that were measured are left to be compared, and the time that such take: taken
+    now, or when this server is idle where others run at the same time.
     """
-    differences = []
-    agreed = 0
-    for number, (drafted, plain) in enumerate(zip(with_mtp, without, strict=True)):
-        position = first_difference(drafted.tokens, plain.tokens)
-        agreed += len(plain.tokens) if position is None else position
-        if position is not None:
-            gap = _gap(drafted, plain, position)
-            differences.append(Difference(prompt=number, position=position, gap=gap))
-    return Greedy(
-        prompts=len(without),
-        identical=len(without) - len(differences),
-        tokens=sum(len(plain.tokens) for plain in without),
-        tokens_before_difference=agreed,
-        differences=tuple(differences),
-        own_noise=noise,
-    )
+    before = speculation(client.metrics())
+    texts = writer(client).texts
+    figures = speculation(client.metrics()).since(before).figures
+    timed = cache(partial(pace, client, prompts))
+    if not together:
+        timed()
+    left.leave(texts, timed)
+    return figures
 
 
-def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
-    """The first position at which two sequences differ, their ends included."""
-    if one == other:
-        return None
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+def rewrite(client: Client, *, writer: Callable[[Client], Writer], left: Handover) -> Greedy:
+    """Writes the texts of :func:`mtp` once more, without MTP, and compares."""
+    own = writer(client)
+    noise = own.noise
+    return compare(Greedy, left.texts(), own.texts, noise=noise)
+
+
+def speed(client: Client, *, prompts: Sequence[str], left: Handover) -> Pace:
+    """The time a token with MTP and without: one server after the other, each alone."""
+    with_mtp = left.timed()
+    without = pace(client, prompts)
+    return Pace(with_mtp=with_mtp, without=without, speedup=speedup(with_mtp, without))
 
 
 def speculation(samples: Iterable[Sample]) -> Speculation:
@@ -101,41 +139,10 @@ def speculation(samples: Iterable[Sample]) -> Speculation:
     return Speculation(drafts=drafts, drafted=drafted, accepted=by_position)
 
 
-def complete(client: Client, prompt: str) -> Completion:
-    """Continues a prompt greedily, with the candidates of every position."""
-    choice = client.completion(
-        prompt,
-        max_tokens=COMPLETION_TOKENS,
-        logprobs=CANDIDATES,
-        return_token_ids=True,
-        return_tokens_as_token_ids=True,
-    )["choices"][0]
-    return Completion(
-        prompt=tuple(choice["prompt_token_ids"]),
-        tokens=tuple(choice["token_ids"]),
-        logprobs=tuple(
-            {int(token.removeprefix("token_id:")): value for token, value in candidates.items()}
-            for candidates in choice["logprobs"]["top_logprobs"]
-        ),
-    )
-
-
-def own_noise(client: Client, written: Completion) -> float:
-    """How far from the top the tokens of a greedy text are when the engine reads it at once."""
-    text = [*written.prompt, *written.tokens]
-    answer = client.completion(text, max_tokens=1, prompt_logprobs=CANDIDATES)
-    read = answer["choices"][0]["prompt_logprobs"][len(written.prompt) :]
-    gaps = [
-        max(candidate["logprob"] for candidate in candidates.values())
-        - candidates[str(token)]["logprob"]
-        for token, candidates in zip(written.tokens, read, strict=True)
-    ]
-    return max(gaps, default=0.0)
-
-
-def _gap(drafted: Completion, plain: Completion, position: int) -> float | None:
-    if position >= min(len(drafted.tokens), len(plain.tokens)):
-        return None
-    candidates = plain.logprobs[position]
-    other = candidates.get(drafted.tokens[position])
-    return None if other is None else round(candidates[plain.tokens[position]] - other, 4)
+def pace(client: Client, prompts: Sequence[str]) -> Timed:
+    """How long a server takes to continue prompts greedily, one after another."""
+    began, tokens = time.monotonic(), 0
+    for prompt in prompts:
+        answer = client.completion(prompt, max_tokens=PACE_TOKENS, ignore_eos=True)
+        tokens += answer["usage"]["completion_tokens"]
+    return Timed(tokens=tokens, seconds=time.monotonic() - began)

@@ -30,6 +30,7 @@ def run(job: Job, checkpoint: Path, fetched: Result, logs: Path) -> Checks:
         window=gate.window,
         max_windows=STANDIN_WINDOWS if job.rehearsal and job.base is None else None,
     )
+    judged = job.recipe.judging(rehearsal=job.rehearsal)
     fitted = smoke.fit(checkpoint, serve)
     args = flags.scoring(fitted.args, window=text.window)
     log = logs / "serve-base.log"
@@ -41,4 +42,4 @@ def run(job: Job, checkpoint: Path, fetched: Result, logs: Path) -> Checks:
         args={"base": args, "result": fitted.args},
     )
     scoring: dict[str, Probe] = {"perplexity": compare}
-    return smoke.run(checkpoint, job.recipe, fitted, workdir=logs, scoring=scoring)
+    return smoke.run(checkpoint, judged, fitted, workdir=logs, scoring=scoring)
