@@ -317,6 +317,14 @@ def test_a_manifest_that_the_disk_does_not_give_is_met_once(job, found, tmp_path
     assert b'"verified":"structure"' in (out / manifest).read_bytes()
 
 
+def test_a_result_that_is_gone_when_it_is_to_be_placed(found, tmp_path):
+    """As fsck removes one that is damaged, beside a build that has it."""
+    shutil.rmtree(found["dress"].files.parent)
+    with pytest.raises(StoreError, match="is not in the store any more. Run again, which makes t"):
+        place(found, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_all_results_that_share_a_damaged_file_leave_their_place(job, found):
     """An attestation has the report of the step verify under another name."""
     report = found["attest"].files / "verification.json"

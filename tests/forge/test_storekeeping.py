@@ -432,7 +432,7 @@ def refused(monkeypatch, *paths):
 
     def told(of):
         def call(path, *arguments, **named):
-            if path in paths:
+            if str(path) in map(str, paths):  # `open` hands on a text
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
             return of(path, *arguments, **named)
 

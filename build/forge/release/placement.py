@@ -1,5 +1,6 @@
 """Places a build in its folder: checkpoint and provenance from the store, whole or not at all."""
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,8 @@ def place(
                 tell_level(results["attest"].files, target)
             _put(results, target)
     except OSError as error:
+        if error.errno == errno.ENOENT:
+            _require_stored(results)
         raise system_errors.of_files(
             error, f"{target} is not placed", target.parent, _copied(results, target)
         ) from error
@@ -110,6 +113,19 @@ def _put(results: Mapping[str, Result], target: Path) -> None:
             filesystem.link(source, fresh / path)
 
     placing.put(target, fill)
+
+
+def _require_stored(results: Mapping[str, Result]) -> None:
+    """Refuses results of which a file is gone, as of one that fsck has found damaged meanwhile.
+
+    Raises:
+        StoreError: it names the file.
+    """
+    for path in _sources(results).values():
+        if stamp(path) is None:
+            raise StoreError(
+                f"{path}: is not in the store any more. Run again, which makes that anew."
+            )
 
 
 def _copied(results: Mapping[str, Result], target: Path) -> int | None:
