@@ -10,8 +10,8 @@ Each step is a module with two functions, registered under its name as an entry 
 
 A step's key is the hash of its parameters, the digests of what it reads, the modules that it can
 reach by imports, the versions of the distributions that those import, and the system. Where the
-store has a result under the key, the step is skipped; so an unchanged build does no work, a killed
-one goes on in the step that it was in, and a change to a report leaves a calibration where it is.
+store has a result under the key, the step is skipped. So an unchanged build does no work, a killed
+one continues with the step that it was in, and a change to a report leaves a calibration valid.
 """
 
 import errno
@@ -463,7 +463,7 @@ def code_of(module: str) -> dict[str, Any]:
 def _due(
     job: Job, within: Sequence[Environment], until: str, given: Container[str]
 ) -> Iterator[Step]:
-    """The steps that are to be made here, up to the first that this process may not run."""
+    """The steps to run here, up to the first that this process may not run."""
     for step in STEPS:
         if step.name not in given:
             if environment_of(step, job) not in within:

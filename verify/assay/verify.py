@@ -68,7 +68,7 @@ def run(work: "Work", out: Path) -> None:
         )
 
 
-def assay(  # noqa: PLR0917 - what is there, three things to compare it with, and a place for logs
+def assay(  # noqa: PLR0917 - the result, three things to compare it with, and a place for logs
     job: "Job",
     made: "Checkpoint",
     folder: Path,

@@ -5,8 +5,8 @@ recorded: one sample a batch whatever the memory, deterministic algorithms, the 
 recipe, PyTorch's own delta rule, every sample's token hash. The libraries watch the inputs: see
 `with_modelopt` and `with_llmcompressor`. Their exporters are not used.
 
-What the plan says of the linears is among the parameters, and nothing here imports how it is made
-or how a linear is packed: a new format or a faster loop leaves a calibration where it is.
+What the plan says of the linear layers is among the parameters. Nothing here imports how the plan
+is made or how a layer is packed, so a new format or a faster loop leaves a calibration valid.
 """
 
 import importlib

@@ -179,7 +179,7 @@ def find(client: DockerClient) -> Image:
     """The image of this tree.
 
     Raises:
-        ImageError: there is none, or it was not made by :func:`build`.
+        ImageError: there is no such image, or :func:`build` did not make it.
     """
     wanted = name()
     try:

@@ -128,7 +128,7 @@ def supported(listing: str) -> Graphics:
     """The GPUs in a listing, a line each: driver's version, comma, name.
 
     Raises:
-        DriverError: the driver is older than the image's CUDA, or the listing is none.
+        DriverError: the driver is older than the image's CUDA, or the listing cannot be read.
     """
     lines = [line.split(", ", 1) for line in listing.strip().splitlines()]
     if not lines or any(len(line) != 2 or not re.match(r"\d+\.", line[0]) for line in lines):

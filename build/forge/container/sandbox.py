@@ -63,7 +63,7 @@ class Sandbox:
         return lifecycle.to_end(self.client, name, lambda: self._create(name, command), self.limits)
 
     def require_graphics(self) -> None:
-        """Makes sure that the GPUs of this machine are there inside, if they are to be used.
+        """Makes sure that the container can use the GPUs of this machine, if it needs them.
 
         Raises:
             NoGpuError: the engine cannot hand them on, or does not, as Podman 4 for one.

@@ -129,7 +129,7 @@ def everything_in(folder: Path) -> set[str]:
 
 
 def stamps(paths: Mapping[str, Path]) -> Stamps:
-    """Name, size and modification time in ns of every file, sorted: what can be had unread.
+    """Name, size and modification time in ns of every file, sorted, without reading them.
 
     Raises:
         OSError: the system does not let a file be looked at.

@@ -25,7 +25,7 @@ _CHUNK = 1 << 22
 
 
 def opened(path: Path) -> FileIO:
-    """Opens a file for reading; what is none, such as a pipe that nobody writes to, is refused.
+    """Opens a regular file for reading; refuses anything else, such as a pipe without a writer.
 
     Raises:
         OSError: the system refused, or, with an errno of `NO_FILE`, it is no regular file.

@@ -204,7 +204,7 @@ class _Reading:
         self.found: dict[str, File] = {}
 
     def told(self) -> Iterator[str]:
-        """What is to be told of the folder, a line each."""
+        """Notes on the folder for the user, a line each."""
         yield from self._notes
         if self._linked:
             yield (

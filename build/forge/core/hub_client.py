@@ -24,7 +24,7 @@ constants.HF_HUB_DISABLE_TELEMETRY = True
 
 
 class MalformedError(Exception):
-    """What answers is no hub, or its listing is none that can be built from."""
+    """The server is not a hub, or its listing cannot be built from."""
 
 
 def endpoint() -> str:

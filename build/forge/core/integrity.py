@@ -32,7 +32,7 @@ def require_recorded(files: Mapping[Path, str], results: Iterable[Result]) -> No
     """Hashes stored files; what is not what was recorded leaves the store.
 
     Args:
-        files: what is to be hashed, each with the digest that was recorded.
+        files: the files to hash, each with the digest that was recorded.
         results: those that the files are of, and others that may have the same ones.
 
     Raises:

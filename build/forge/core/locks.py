@@ -49,7 +49,7 @@ _LOCAL: Mapping[str, frozenset[str]] = {
 
 
 class NoLockFileError(OSError):
-    """What lies in the place of a lock file is none; it is left as it is."""
+    """Something else is in the place of a lock file; it is left as it is."""
 
 
 class Lock:
@@ -78,7 +78,7 @@ class Shared:
             touch: note the use in its time.
 
         Raises:
-            NoLockFileError: what is there is a link or no regular file.
+            NoLockFileError: there is a link, or something that is not a regular file.
             OSError: the file cannot be opened or locked; the folder that it lies in is not there.
         """
         descriptor = _open_shared(path)

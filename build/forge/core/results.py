@@ -24,12 +24,12 @@ FILES = "files"
 USED = "used"
 SHORT = 12  # characters of a key that stand for it where people read it
 MOST = 1 << 24  # bytes of a record, which has some 200 for each file
-# What the system says of a stored file that is none: not there, or not to be had off the disk.
-# Whatever else it says may pass, and tells nothing of the file.
+# Errors that show that a stored file is missing, is not a file, or cannot be read off the disk.
+# Other errors may pass, and say nothing about the file.
 NO_FILE = filesystem.NO_FILE | {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO,
 }  # fmt: skip
-# And of a record, which is none if it is too large to be one.
+# A record is also not one if it is too large.
 _NO_RECORD = NO_FILE | {errno.EFBIG}
 
 
@@ -116,7 +116,7 @@ def result_of(folder: Path, record: Record, use: locks.Shared) -> Result:
 
 
 def record_of(folder: Path) -> Record | None:
-    """The record of a result, or None if there is none that can be read.
+    """The record of a result, or None if it is missing or not valid.
 
     Raises:
         StoreError: the system does not let it be read, which says nothing of the record.
@@ -131,8 +131,8 @@ def read_record(path: Path) -> Record:
     """The record in a file.
 
     Raises:
-        ValueError: it is none.
-        StoreError: the system does not let it be read, which says nothing of the record.
+        ValueError: it is not a valid record.
+        StoreError: the system does not let it be read, which says nothing about the record.
     """
     try:
         return Record.parse(filesystem.read(path, MOST))

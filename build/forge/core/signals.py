@@ -44,7 +44,7 @@ class _State:
     watched: bool = False
     running: bool = False
     held: int = 0
-    due: bool = False  # `Stopped` is to be raised when nothing holds it any more
+    due: bool = False  # raise `Stopped` as soon as nothing holds it any more
     raised: bool = False
     again: bool = False  # the watcher repeats the signal
 

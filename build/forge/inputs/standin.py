@@ -77,7 +77,7 @@ def template(root: Path) -> Origin:
     """The chat template that a rehearsal puts in place of the base's.
 
     Raises:
-        FetchError: `pins.toml` is malformed, or does not list what is there.
+        FetchError: `pins.toml` is malformed, or does not list the files there.
     """
     digests = {TEMPLATE: _pins(root)[TEMPLATE]}
     return _origin("template", TEMPLATE_TITLE, root, digests, PINS_REMEDY)

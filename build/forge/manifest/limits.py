@@ -52,7 +52,7 @@ def require_folder(path: Path) -> tuple[str, ...]:
     """Refuses a folder that the first step of verifying a release would refuse.
 
     Returns:
-        What is to be told of it, a line each.
+        Notes on the folder for the user, a line each.
 
     Raises:
         ReleaseError: as for :func:`forge.core.foreign.opened` and :func:`require_bounded`.

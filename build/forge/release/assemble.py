@@ -75,7 +75,7 @@ def assemble(folder: Path, *, replace: bool = False) -> None:
 
 
 def _put(folder: Path, documents: Mapping[str, bytes], *, replace: bool) -> None:
-    """Puts the release with these documents in place of what is there, unless that is it."""
+    """Replaces the folder by the release with these documents, unless it is that already."""
     names = sorted(everything_in(folder) - {*documents, _LIST, *SIGNATURES})
     shared = [name for name in names if not _is_own(folder / name)]
     own = [name for name in names if name not in shared]
@@ -165,7 +165,7 @@ def _copied(source: Path, target: Path, advance: Callable[[int], None]) -> Conte
 
 
 def require_current(folder: Path) -> dict[str, File]:
-    """Refuses a folder whose list of files is not what is there.
+    """Refuses a folder whose files differ from its list.
 
     Returns:
         The list, and the files that are in it, each read once.

@@ -11,7 +11,7 @@ from forge.release.outgoing import Outgoing
 
 @dataclass(frozen=True, kw_only=True)
 class UploadPlan:
-    """What is to be done to a repository whose newest commit is `parent`; None if it is not there.
+    """Changes to a repository whose newest commit is `parent`, or None if it does not exist.
 
     `changed` are the files to send, `removed` those of the repository that are not of the release.
     """
@@ -24,7 +24,7 @@ class UploadPlan:
 
 
 def plan(client: HfApi, repo: str, release: Outgoing) -> UploadPlan:
-    """What is to be done so that a repository holds these files and no others.
+    """The changes after which a repository holds these files and no others.
 
     Raises:
         UploadError: a file was changed since it was hashed.

@@ -27,7 +27,7 @@ def folders(store: Store, refused: list[OSError] | None = None) -> list[Path]:
 
 
 def strangers(store: Store) -> list[Path]:
-    """What lies where results lie and is none, such as somebody's notes."""
+    """Entries in the place of results that are not results, such as a user's notes."""
     steps = [one for one in store.entries() if one.name not in APART]
     return [
         *(one for one in steps if not one.is_dir()),

@@ -47,7 +47,7 @@ def read(folder: Path) -> Offer:
     """Reads the config and the headers of a checkpoint folder.
 
     Raises:
-        BaseError: a file is a pointer to its bytes, or the config is no JSON that all readers
+        BaseError: a file is a pointer to its bytes, or the config is not JSON that all readers
             agree on.
         TensorFileError: a file of tensors or the index breaks the format.
     """

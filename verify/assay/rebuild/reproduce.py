@@ -105,7 +105,7 @@ def run(
             another release was put in its place meanwhile.
         FetchError: the folder is no release, or an input cannot be had.
         ReleaseError: there is something in the folder that is no file of a release.
-        CalibrationError: it is to be calibrated again in an environment that cannot.
+        CalibrationError: this environment cannot calibrate again.
     """
     locks.tell_if_local(store.root)
     if recalibrate:

@@ -64,7 +64,7 @@ class Here:
 
 
 def check(manifest: Manifest, recipe: Recipe, here: Here) -> Derived:
-    """Compares what is there with what the inputs give, and returns that.
+    """Compares the files with what the inputs give, and returns the latter.
 
     Raises:
         ReleaseError: naming the first file or tensor that is something else.

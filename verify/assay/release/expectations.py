@@ -138,7 +138,7 @@ def _commit(manifest: Manifest) -> str:
 
 
 def _revision(manifest: Manifest) -> str:
-    """The commit of the base; of a base that is none of the hub's, its address."""
+    """The commit of the base, or the address of a base that is not from the hub."""
     uris = sorted({one.uri.partition("#")[0] for one in manifest.inputs if one.role == BASE})
     if len(uris) != 1:
         return ", ".join(uris) or "nothing"

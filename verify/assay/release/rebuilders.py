@@ -81,7 +81,7 @@ def attest_reproduction(
     Raises:
         DifferenceError: it was not.
         ManifestError: the report is of another release.
-        SigningError: there is no usable key, or the id is none that a rebuilder may have.
+        SigningError: there is no usable key, or a rebuilder may not have this id.
         FileSystemError: the system refused the file.
     """
     digest = canonical.sha256_file(provenance_of(folder) / STATEMENT)

@@ -127,7 +127,7 @@ class Identity:
             return payload
 
     def check_model(self, data: bytes, where: str) -> Mapping[str, str]:
-        """A model signature is made with a key, so there is none of an identity."""
+        """A model signature is made with a key, never by an identity."""
         del data
         raise ReleaseError(
             f"{where}: is made with a key, so no identity can vouch for it.", remedy="signed-by-key"
