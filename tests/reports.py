@@ -10,7 +10,7 @@ from forge.manifest import stored_figures as stored
 from forge.manifest import verification
 from forge.manifest.served_figures import rates
 
-DRAFTS, TOKENS = 400, 640
+DRAFTS, TOKENS, WINDOWS = 400, 640, 400
 
 
 def structural(variant):
@@ -58,7 +58,9 @@ def by_engine(variant):
     serve = variant.serve
     count = serve.speculative_tokens or 1
     accepted = tuple(DRAFTS * 8 // 10 - 10 * n for n in range(count))
-    settings = served.Settings(window=variant.perplexity.window, max_windows=4, base={}, result={})
+    settings = served.Settings(
+        window=variant.perplexity.window, max_windows=WINDOWS, base={}, result={}
+    )
     named = {served.DEFAULT: served.Profile(args=serve.args, env=serve.env), **serve.profiles}
     words = {
         "reasoning_characters": 0, "content_characters": 9, "finish_reason": "stop", "tokens": 3
@@ -130,9 +132,9 @@ def by_engine(variant):
         "perplexity": served.Perplexity(
             text="wikitext-2-raw-v1 test",
             settings=settings,
-            windows=4,
-            tokens=4 * settings.window,
-            scored=4 * settings.window - 4,
+            windows=WINDOWS,
+            tokens=WINDOWS * settings.window,
+            scored=WINDOWS * (settings.window - 1),
             base=8.0,
             result=8.4,
             ratio=8.4 / 8.0,

@@ -41,3 +41,8 @@ def listed(wrong: tuple[str, ...], what: str) -> str | None:
         return None
     more = ", ..." if len(wrong) > NAMED else ""
     return f"{len(wrong)} {what}: {', '.join(wrong[:NAMED])}{more}"
+
+
+def too_few(found: int, least: int, what: str) -> str | None:
+    """The sentence about what there is too little of to judge, if there is."""
+    return f"{found} {what}, {least} needed to judge" if found < least else None

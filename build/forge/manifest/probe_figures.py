@@ -11,7 +11,7 @@ from typing import Final, Self
 from pydantic import Field, model_validator
 
 from forge.core.model import Model
-from forge.manifest.measured import Amount, Count, Figures, Some
+from forge.manifest.measured import Amount, Count, Figures, Some, too_few
 from forge.recipes.recipe import Recipe
 
 # What a decoder writes where bytes are no UTF-8.
@@ -174,14 +174,13 @@ class Logprobs(Figures):
 
     def problem(self, recipe: Recipe) -> str | None:
         """All are finite, and they differ: a head of zeros makes all tokens equally likely."""
-        del recipe
         if self.finite != self.positions:
             return f"{self.positions - self.finite} of {self.positions} positions are not finite"
         if self.candidates < 2:
             return "one candidate a position says nothing"
         if self.flat:
             return f"at {self.flat} of {self.positions} positions all tokens are equally likely"
-        return None
+        return too_few(self.positions, recipe.gates.samples.positions, "positions")
 
 
 class LongPrompt(Figures):
@@ -205,7 +204,7 @@ class LongPrompt(Figures):
         """The border of a chunk moves no more than the engine's noise does."""
         tolerance = recipe.gates.ties.tolerance(self.noise)
         if self.shift <= tolerance:
-            return None
+            return too_few(self.written, recipe.gates.samples.positions, "positions")
         return (
             f"a prompt of several chunks moves log-probabilities by {self.shift:.4f} on average, "
             f"more than {tolerance:.4f}, noise {self.noise:.4f}"
@@ -242,7 +241,8 @@ class Pace(Figures):
         demanded = recipe.gates.full_size
         least = None if demanded is None else demanded.min_mtp_speedup
         if least is None or self.speedup >= least:
-            return None
+            timed = min(self.with_mtp.tokens, self.without.tokens)
+            return too_few(timed, recipe.gates.samples.timed, "tokens timed")
         return f"with MTP it writes {self.speedup:.4f} times as fast, wanted {least}"
 
     @property

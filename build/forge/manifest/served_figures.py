@@ -5,7 +5,7 @@ from typing import Annotated, Final, Self
 from pydantic import Field, model_validator
 
 from forge.core.model import Model
-from forge.manifest.measured import Amount, Count, Figures, Some, Wrong, listed
+from forge.manifest.measured import Amount, Count, Figures, Some, Wrong, listed, too_few
 from forge.recipes.recipe import Profile, Recipe
 
 DEFAULT: Final = "default"  # the first profile of a recipe
@@ -166,8 +166,8 @@ class Drafts(Figures):
             return "the recipe serves no MTP head"
         if len(self.accepted) != len(floor):
             return f"{len(self.accepted)} positions, the recipe has {len(floor)}"
-        if self.drafted < gates.min_drafted:
-            return f"{self.drafted} tokens drafted, {gates.min_drafted} needed to judge"
+        if few := too_few(self.drafted, gates.min_drafted, "tokens drafted"):
+            return few
         pairs = zip(self.accepted, floor, strict=True)
         for position, (accepted, least) in enumerate(pairs, start=1):
             if accepted / self.drafts < least:
@@ -224,11 +224,13 @@ class Texts(Figures):
         return self
 
     def problem(self, recipe: Recipe) -> str | None:
-        """Texts part only where two tokens tie, within the engine's own noise."""
+        """Texts part only where two tokens tie, within the engine's own noise; and are enough."""
+        least = recipe.gates.samples
         tolerance = recipe.gates.ties.tolerance(self.own_noise)
         beyond = sum(one.gap is None or one.gap > tolerance for one in self.differences)
         if not beyond:
-            return None
+            few = too_few(self.prompts, least.texts, "texts")
+            return few or too_few(self.tokens, least.tokens, "tokens in all texts")
         return (
             f"{self.identical} of {self.prompts} texts identical; {beyond} part at a gap wider "
             f"than {tolerance:.4f}, own noise {self.own_noise:.4f}"
@@ -292,11 +294,12 @@ class Perplexity(Figures):
         return self
 
     def problem(self, recipe: Recipe) -> str | None:
-        """The result has at most the recipe's multiple of the base's."""
+        """The result has at most the recipe's multiple of the base's, over enough windows."""
         gate = recipe.perplexity
         if self.settings.window != gate.window:
             return f"windows of {self.settings.window} tokens, the recipe has {gate.window}"
         ratio = self.result / self.base
         if ratio > gate.max_ratio:
             return f"perplexity is {ratio:.4f} times the base's, above {gate.max_ratio}"
-        return None
+        whole, least = recipe.gates.full_size, recipe.gates.samples.windows
+        return too_few(self.windows, whole.windows if whole else least, "windows")

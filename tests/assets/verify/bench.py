@@ -161,9 +161,14 @@ class Bench:
         asked = [name for name in wanted if name not in verification.STRUCTURE]
         served = json.dumps([one.as_json() for one in reports.checks(variant, asked)])
 
+        stop = json.loads((self / "generation_config.json").read_bytes())["eos_token_id"]
+
         def further(report):
             report["level"] = "all"
             report["checks"] += json.loads(served)
+            (ends,) = (one for one in report["checks"] if one["name"] == "smoke.stop")
+            ends["measured"]["ended"] = [{"token": stop, "finish_reason": "stop", "tokens": 1}]
+            ends["measured"]["turn_end"] = stop
             change(report)
 
         def restated(statement):

@@ -39,7 +39,7 @@ def streamed(**answer):
     return change
 
 
-ENDED = {"token": 65, "finish_reason": "stop", "tokens": 1}
+ENDED = {"token": 1, "finish_reason": "stop", "tokens": 1}
 for name, change, reason in (
     (
         "scripts_with_replacement_characters",
@@ -53,11 +53,35 @@ for name, change, reason in (
     ("scripts_not_said", figures("smoke.scripts", said={}), "the scripts are , not"),
     ("scripts_without_an_answer", lambda r: checked(r, "smoke.scripts")["measured"]["said"].update(
         Han={"forced": "a"}), "free: Field required"),
-    ("stop_at_an_ordinary_token", figures("smoke.stop", ordinary=[65]), "token 65 ends texts and"),
+    ("stop_at_an_ordinary_token", figures("smoke.stop", ordinary=[1]), "token 1 ends texts and"),
     ("stop_without_the_end_of_a_turn", figures("smoke.stop", turn_end=66), "lacks token 66"),
     ("stop_that_goes_on",
      figures("smoke.stop", ended=[{**ENDED, "finish_reason": "length", "tokens": 8}]),
-     "token 65 of generation_config.json did not end a text"),
+     "token 1 of generation_config.json did not end a text"),
+    ("stop_at_other_tokens",
+     figures("smoke.stop", ended=[{**ENDED, "token": 65}], turn_end=65),
+     "smoke.stop: ended texts with the tokens [65], generation_config.json has [1]"),
+    ("stop_at_more_tokens", figures("smoke.stop", ended=[ENDED, {**ENDED, "token": 65}]),
+     "ended texts with the tokens [1, 65], generation_config.json has [1]"),
+    ("of_one_greedy_text",
+     figures("smoke.greedy_identical", prompts=1, identical=1, tokens_before_difference=640,
+             differences=[]),
+     "smoke.greedy_identical did not pass: 1 texts, 10 needed to judge"),
+    ("of_short_greedy_texts",
+     figures("smoke.greedy_identical", identical=10, tokens=10, tokens_before_difference=10,
+             differences=[]),
+     "10 tokens in all texts, 320 needed to judge"),
+    ("of_two_texts_at_once", figures("smoke.concurrent", prompts=2, identical=2),
+     "smoke.concurrent did not pass: 2 texts, 10 needed to judge"),
+    ("of_one_position", figures("smoke.logprobs", positions=1, finite=1),
+     "smoke.logprobs did not pass: 1 positions, 100 needed to judge"),
+    ("of_a_prompt_of_one_token", figures("smoke.long_prompt", chunk=1, prompt=1, written=1),
+     "smoke.long_prompt did not pass: 1 positions, 100 needed to judge"),
+    ("of_one_token_timed",
+     figures("smoke.mtp_speed", with_mtp={"tokens": 1, "seconds": 0.0125}, speedup=1.0),
+     "smoke.mtp_speed did not pass: 1 tokens timed, 160 needed to judge"),
+    ("of_one_window", figures("perplexity", windows=1, tokens=512, scored=511),
+     "perplexity did not pass: 1 windows, 16 needed to judge"),
     ("stop_after_more", figures("smoke.stop", ended=[{**ENDED, "tokens": 3}]), "after 3 tokens"),
     ("stop_at_nothing", figures("smoke.stop", ended=[]), "at least 1 item"),
     ("stop_at_a_negative_token", figures("smoke.stop", turn_end=-1), "greater than or equal to 0"),

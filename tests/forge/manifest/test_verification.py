@@ -439,6 +439,24 @@ def test_a_gain_that_the_recipe_demands():
         assert pace.problem(demanding.judging(rehearsal=True)) is None
 
 
+@pytest.mark.parametrize(("windows", "rehearsal"), [(15, True), (16, True), (399, False)])
+def test_windows_that_are_too_few(windows, rehearsal):
+    """A rehearsal scores a part of a text, a real build all of it."""
+    settings = {"window": 512, "max_windows": None, "base": {}, "result": {}}
+    told = forged(
+        measured(
+            "perplexity", settings=settings, windows=windows, tokens=512 * windows,
+            scored=511 * windows,
+        ),
+        rehearsal=rehearsal,
+    )  # fmt: skip
+    if windows == 16:
+        assert told is None
+    else:
+        least = 16 if rehearsal else 400
+        assert f"perplexity did not pass: {windows} windows, {least} needed to judge" in told
+
+
 def test_windows_of_another_size_than_the_recipes():
     settings = {"window": 2, "max_windows": None, "base": {}, "result": {}}
     change = measured("perplexity", settings=settings, windows=4, tokens=8, scored=4)
@@ -448,7 +466,7 @@ def test_windows_of_another_size_than_the_recipes():
 def test_a_real_build_scores_the_whole_text():
     wanted, honest = made()
     reason = refutation(honest, wanted, rehearsal=False)
-    assert reason == "perplexity: of 4 windows alone, and this is no rehearsal"
+    assert reason == "perplexity: of 400 windows alone, and this is no rehearsal"
 
 
 def test_the_report_of_another_variant_has_other_checks():
@@ -492,8 +510,15 @@ def test_drafts_that_pass_are_possible_and_enough(drafts, drafted, accepted):
     assert one.passed is good
 
 
-@given(base=REAL, result=REAL, tokens=st.integers(0, 2000), windows=st.integers(0, 5))
-def test_perplexities_that_pass_are_finite_and_below_the_limit(base, result, tokens, windows):
+@given(
+    base=REAL,
+    result=REAL,
+    tokens=st.integers(512 * 397, 512 * 403),
+    windows=st.integers(398, 403),
+)
+def test_perplexities_that_pass_are_finite_below_the_limit_and_of_the_whole_text(
+    base, result, tokens, windows
+):
     wanted = recipe.find("qwen36-27b-vlm-mtp")
 
     def figures():
@@ -507,10 +532,10 @@ def test_perplexities_that_pass_are_finite_and_below_the_limit(base, result, tok
     one = verification.check("perplexity", wanted, figures)
     whole = windows > 0 and 512 * (windows - 1) < tokens <= 512 * windows and tokens > windows
     finite = 1 <= base < float("inf") and 1 <= result < float("inf")
-    assert one.passed is (whole and finite and result / base <= 1.1)
+    assert one.passed is (whole and finite and result / base <= 1.1 and windows >= 400)
 
 
-@given(noise=REAL, gaps=st.lists(st.none() | REAL, max_size=4), prompts=st.integers(0, 5))
+@given(noise=REAL, gaps=st.lists(st.none() | REAL, max_size=4), prompts=st.integers(0, 12))
 def test_texts_that_pass_part_at_ties(noise, gaps, prompts):
     wanted = recipe.find("qwen36-27b-vlm-mtp")
 
@@ -526,7 +551,8 @@ def test_texts_that_pass_part_at_ties(noise, gaps, prompts):
     one = verification.check("smoke.greedy_identical", wanted, figures)
     good = prompts > 0 and len(gaps) <= prompts and 0 <= noise < float("inf")
     limit = min(max(2 * noise, 0.25), 1.0) if good else 0
-    assert one.passed is (good and all(gap is not None and 0 <= gap <= limit for gap in gaps))
+    ties = all(gap is not None and 0 <= gap <= limit for gap in gaps)
+    assert one.passed is (good and ties and prompts >= 10)
 
 
 @given(relative=st.none() | REAL, linears=st.integers(-1, 3))

@@ -90,9 +90,10 @@ def check(manifest: Manifest, recipe: Recipe, here: Here) -> Derived:
     placed = [(tensor.file.name, tensor.spec) for tensor in here.tensors.values()]
     made = dress.made(recipe, plan, originals, placed, source)
     _require_files(manifest, recipe, made, here)
+    stops: tuple[int, ...] = ()
     if config is not None:
         of_result = {name: here.data(name) for name in STOPPING if name in here.checkpoint}
-        stop_tokens.require(of_result.get, replace(config, path=Path(CONFIG)))
+        stops = stop_tokens.require(of_result.get, replace(config, path=Path(CONFIG)))
     told = {name: step.annotations.parameters for name, step in manifest.steps.items()}
     groups = configs.quantization_config(recipe, []).get("config_groups")
     require_told("calibrate", told["calibrate"], decided.parameters(recipe, plan, groups))
@@ -107,6 +108,7 @@ def check(manifest: Manifest, recipe: Recipe, here: Here) -> Derived:
         built=frozenset(here.checkpoint),
         fetched=frozenset(fetched),
         errors=_require_errors(manifest, recipe, plan, here),
+        stops=stops,
     )
 
 

@@ -2,7 +2,7 @@
 
 Each is a count, a size or a list that follows from the stored tensors, the lists of the inputs, the
 recipe and the errors of the linears. So a report cannot say of the stored files what they deny.
-What an engine answered cannot be derived.
+What an engine answered cannot be derived; that it was asked for the stop tokens there are, can.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +14,7 @@ from forge.core import canonical
 from forge.core.errors import ReleaseError
 from forge.manifest import stored_figures as stored
 from forge.manifest.measured import Figures
+from forge.manifest.probe_figures import Stop
 from forge.manifest.verification import Report
 from forge.recipes.recipe import Recipe
 from forge.tensors import configs, figures, other_names
@@ -37,6 +38,7 @@ class Derived:
         built: the files of the checkpoint.
         fetched: what fetch left, by path.
         errors: those of the linears; none if the build was not verified.
+        stops: the tokens that end a text, by `generation_config.json`.
     """
 
     recipe: Recipe
@@ -47,6 +49,7 @@ class Derived:
     built: frozenset[str]
     fetched: frozenset[str]
     errors: tuple[Error, ...]
+    stops: tuple[int, ...]
 
     @property
     def told(self) -> str:
@@ -73,6 +76,13 @@ def check(report: Report, made: Derived, where: str) -> None:
         )
         if said != given:
             raise ReleaseError(f"{where}: {one.name}: {difference(said, given)}.")
+    if (ended := report.figures(Stop)) is not None:
+        tokens = tuple(one.token for one in ended.ended)
+        if tokens != made.stops:
+            raise ReleaseError(
+                f"{where}: smoke.stop: ended texts with the tokens {[*tokens]}, "
+                f"generation_config.json has {[*made.stops]}."
+            )
 
 
 def _index(made: Derived) -> Figures:
