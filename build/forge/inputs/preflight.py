@@ -4,6 +4,7 @@ It reads only configs and the headers of safetensors files. From the hub these a
 kilobytes, whatever the size of the repository.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import has_magic
@@ -37,8 +38,9 @@ def check(job: "Job") -> Offer:
         The base.
 
     Raises:
-        BaseError, RecipeError, TensorFileError: as :func:`forge.tensors.admission.admit`, and
-            `require_devices` of a build that is no rehearsal.
+        BaseError, RecipeError, TensorFileError: as :func:`forge.tensors.admission.admit`,
+            `require_beside`, and `require_devices` of a build that is no rehearsal; as
+            :func:`forge.tensors.stop_tokens.require`, as far as small files tell.
         FetchError: they cannot be had.
     """
     with _offered(job, "base") as (base, left):
@@ -50,6 +52,8 @@ def check(job: "Job") -> Offer:
             with _offered(job, "donor") as (donor, _):
                 admission.admit(job.recipe, base, donor)
         admission.require_beside(job.recipe, base.folder, taken)
+        if base.config is not None:
+            _require_stops(job.recipe, base.config, base.folder, admission.SMALL)
         if not job.rehearsal:  # of a small stand-in, the report says on how many it fits
             admission.require_devices(job.recipe, base)
     console.say(f"   preflight  {len(base.tensors)} tensors of the base are what the recipe needs")
@@ -79,14 +83,17 @@ def check_fetched(job: "Job", base: Offer, fetched: "Result") -> None:
         admission.require_head(job.recipe, lines, where)
 
 
-def _require_stops(recipe: "Recipe", config: Config, base: Path) -> None:
-    """Looks at the files that say where an answer ends, unless the recipe strips what they say."""
+def _require_stops(recipe: "Recipe", config: Config, base: Path, most: float = math.inf) -> None:
+    """Looks at the files that say where an answer ends, unless the recipe strips what they say.
+
+    Files of more than `most` bytes are passed over.
+    """
     if stop_tokens.KEY in recipe.strip.get(stop_tokens.GENERATION, ()):
         return
 
     def read(name: str) -> bytes | None:
         path = base / name
-        return path.read_bytes() if path.is_file() else None
+        return path.read_bytes() if path.is_file() and path.stat().st_size <= most else None
 
     stop_tokens.require(read, config)
 

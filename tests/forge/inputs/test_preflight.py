@@ -549,23 +549,37 @@ def test_a_head_of_zeros(base):
     admission.require_head(base.wanted, lines(base), base.folder)
 
 
+def looked_at(base, wanted, store):
+    """What a build does before calibration: the preflight, fetch, and a look at what arrived."""
+    job = Job(recipe=wanted, store=Store(store), rehearsal=True, base=base, level="none")
+    job = fetch.choose(job)
+    found = preflight.check(job)
+    yield
+    preflight.check_fetched(job, found, pipeline.run(job, until="fetch")["fetch"])
+
+
 @pytest.mark.parametrize("stripped", [False, True])
 def test_a_base_that_does_not_know_where_to_stop(tmp_path, stripped):
-    """Its files are fetched by then; one whose key the recipe strips says nothing."""
+    """It is told before any file is fetched; one whose key the recipe strips says nothing."""
     base = local_base(tmp_path / "base")
     canonical.write(base / "generation_config.json", {"eos_token_id": 64})
     wanted = recipe.find(FLAGSHIP)
     if stripped:
         strip = {**wanted.strip, "generation_config.json": ("eos_token_id",)}
         wanted = wanted.model_copy(update={"strip": strip})
-    job = Job(
-        recipe=wanted, store=Store(tmp_path / "store"), rehearsal=True, base=base, level="none"
-    )
-    job = fetch.choose(job)
-    found = preflight.check(job)
-    fetched = pipeline.run(job, until="fetch")["fetch"]
-    if stripped:
-        preflight.check_fetched(job, found, fetched)
+        assert list(looked_at(base, wanted, tmp_path / "store")) == [None]
         return
     with pytest.raises(BaseError, match=r"base/generation_config.json: eos_token_id is \[64\]"):
-        preflight.check_fetched(job, found, fetched)
+        next(looked_at(base, wanted, tmp_path / "store"))
+
+
+def test_a_large_tokenizer_that_contradicts_where_to_stop(tmp_path):
+    """It is read only when it is fetched."""
+    base = local_base(tmp_path / "base")
+    tokens = [{"id": 7, "content": "<end>"}, {"id": 8, "content": "x" * admission.SMALL}]
+    canonical.write(base / "tokenizer.json", {"added_tokens": tokens})
+    canonical.write(base / "tokenizer_config.json", {"eos_token": "<end>", "backend": "x"})
+    steps = looked_at(base, recipe.find(FLAGSHIP), tmp_path / "store")
+    next(steps)
+    with pytest.raises(BaseError, match=r"eos_token_id is \[1\] and lacks 7, the tokenizer's"):
+        next(steps)
