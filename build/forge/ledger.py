@@ -71,6 +71,9 @@ def read(path: Path) -> tuple[Job, dict[str, Result]]:
         with job.store.lock(step, key):
             result = job.store.get(step, key, leaves_of)
         if result is None:
-            raise StoreError(f"{path}: the store has no intact result of {step!r}. Run again.")
+            raise StoreError(
+                f"{path}: the store has no intact result of {step!r} any more. "
+                "Run again, which makes that anew."
+            )
         results[step] = replace(result, checked=step in found.checked)
     return job, results
