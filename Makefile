@@ -28,8 +28,8 @@ define newline
 endef
 
 # All that the command line may set. Another name is a mistake, such as VARAINT=, and no target runs.
-NAMES := A ASIDE B BASE BUILDER CALIBRATIONS COMMIT CONFIRM DAYS DIGEST DIR FORMATS FROM FULL \
-	HOURS IDENTITY IMAGE_BASE ISSUER KEY MEMORY MIRROR MODEL_SIGNATURE NOX OUT POLICY PYTHON \
+NAMES := A ASIDE B BASE BUILDER CALIBRATIONS COMMIT CONFIRM DAYS DIGEST DIR ENGINE FORMATS FROM FULL \
+	HOURS IDENTITY IMAGE_BASE ISSUER KEY LOGS MEMORY MIRROR MODEL_SIGNATURE NOX OUT POLICY PYTHON \
 	REBUILDERS RECALIBRATE REHEARSAL REPLACE REPO REPRODUCED REVISION RUNNER SHARED SINCE SNAPSHOT \
 	STATEMENTS UNSIGNED VARIANT VERIFY
 given = $(filter command,$(firstword $(origin $(1))))
@@ -52,9 +52,10 @@ RELEASE = $(if $(value DIR),$(call path,DIR),$(call quote,$(CURDIR)/$(or $(BUILT
 REBUILT = $(call needed,FROM,a release,dir)$(call path,FROM)
 TRUST = $(call path-option,KEY,--key) $(call option,IDENTITY,--identity) $(call option,ISSUER,--issuer) $(call flag,UNSIGNED,--unsigned)
 EXPECTED = $(call option,VARIANT,--variant) $(call option,DIGEST,--digest) $(call option,SINCE,--since) $(call option,COMMIT,--commit) $(call option,REVISION,--revision) $(call option,FORMATS,--formats) $(call flag,REHEARSAL,--rehearsal)
+ON_ITS_ENGINE = $(call path-option,ENGINE,--engine) $(call path-option,LOGS,--logs)
 DEMANDS = $(TRUST) $(call path-option,POLICY,--policy) $(EXPECTED)
 
-.PHONY: help demo test list preflight rehearse verify reproduce compare bench lock image image-test container-test release $(VARIANTS)
+.PHONY: help demo test list preflight rehearse verify gpu reproduce compare bench lock image image-test container-test release $(VARIANTS)
 .PHONY: keygen sign verify-release attest-reproduction publish schemas faults store-list store-size store-gc store-fsck
 
 help:  ## this list
@@ -99,8 +100,11 @@ image-test: .venv/made  ## rehearses the flagship on the host and in the image, 
 container-test: .venv/made  ## the tests in real containers; need an engine, and `make image` before
 	@$(NOX) -s containers
 
-verify: .venv/made  ## the assay alone: DIR=<release> or VARIANT=<v> [BASE=<dir>] [MIRROR=<dir>]
-	@$(NOX) -s assay -- $(RELEASE) $(WHERE)
+verify: .venv/made  ## the assay alone: DIR=<release> or VARIANT=<v> [BASE=<dir>] [MIRROR=<dir>] [ENGINE=<file>] [LOGS=<dir>]
+	@$(NOX) -s assay -- $(RELEASE) $(WHERE) $(ON_ITS_ENGINE)
+
+gpu:  ## assay and full-size build with this machine's own packages: [PYTHON=<python>] [DIR=<rehearsals>] [ENGINE=<file>] [OUT=<dir>]
+	@$(call text,PYTHON) tests/gpu $(call path-option,DIR,--rehearsals) $(call path-option,ENGINE,--engine) $(call path-option,OUT,--out)
 
 lock: .venv/made  ## resolve the lock files again, or with VARIANT=<v> that recipe's open pins
 	@$(NOX) -s lock $(if $(filter command environment,$(firstword $(origin VARIANT))),-- $(THE_VARIANT))

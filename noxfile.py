@@ -99,12 +99,17 @@ def containers(session: nox.Session) -> None:
 def assay(session: nox.Session) -> None:
     """The assay alone, on a finished folder."""
     folder, *options = session.posargs
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--engine")
+    parser.add_argument("--logs")
+    checking, fetching = parser.parse_known_args(options)
+    kept = [f"--{name}={value}" for name, value in vars(checking).items() if value is not None]
     with ExitStack() as stack:
         with told(session, Path(tempfile.gettempdir())):
             apart = stack.enter_context(tempfile.TemporaryDirectory())
         ledger = str(Path(apart, "ledger.json"))
-        python(session, "host", "-m", "forge", "fetch", folder, ledger, *options)
-        python(session, verify_environment(), "-m", "assay", "check", folder, ledger)
+        python(session, "host", "-m", "forge", "fetch", folder, ledger, *fetching)
+        python(session, verify_environment(), "-m", "assay", "check", folder, ledger, *kept)
 
 
 @nox.session

@@ -138,6 +138,27 @@ def test_forge_fetch_and_assay_check(bench):
     assert not json.loads(printed)["passed"]
 
 
+def test_assay_check_on_a_machine_with_an_engine_of_its_own(bench):
+    """The report names what is not of the lock file; what is no settings file is refused first."""
+    release, ledger, own = bench / "release", bench / "ledger.json", bench / "own.toml"
+    command("forge", "fetch", release, ledger, "--base", bench / "base", "--store", bench / "store")
+    check = ("assay", "check", release, ledger, "--engine", own, "--logs")
+    own.write_text("[serve]\nport = 1\n", encoding="utf-8")
+    said, _ = command(*check, bench / "logs", code=EngineError.code)
+    assert "--port is what the assay sets itself" in said
+    own.write_text('[serve]\ngdn-prefill-backend = "triton"\n', encoding="utf-8")
+    said, _ = command(*check, release / "logs", code=FileSystemError.code)
+    assert "which is only read" in said
+    command(*check, bench / "logs", code=EngineError.code)  # there is none
+    assert not list((bench / "logs").iterdir())
+    (release / "config.json").write_text("{}", encoding="utf-8")
+    _, printed = command(*check, bench / "logs", code=VerificationError.code)
+    found = json.loads(printed)["own_engine"]
+    assert found["settings"] == {"env": {}, "serve": {"gdn-prefill-backend": "triton"}}
+    assert found["differing"]["vllm"] == {"locked": "0.32.0"}
+    assert "pydantic" not in found["differing"]
+
+
 def test_places_that_cannot_be(built, tmp_path):
     """Real ones, told in one line: a ledger in no folder, a store in a file or of the kernel."""
     fetch = ("forge", "fetch", built / "release")

@@ -39,6 +39,10 @@ def tree(tmp_path):
     (folder / "note.py").write_text(NOTE, encoding="utf-8")
     (folder / ".venv").mkdir()
     (folder / ".venv/made").touch()
+    # Where a target runs a Python of the user's own, it notes its arguments as well.
+    own = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -S note.py "$@"\n'
+    (folder / "own").write_text(own, encoding="utf-8")
+    (folder / "own").chmod(0o755)
     return folder
 
 
@@ -103,6 +107,15 @@ TARGETS = [
     ("image IMAGE_BASE=base:1 SNAPSHOT=none", "-s image -- --base base:1 --snapshot none"),
     ("container-test", "-s containers"),
     (f"verify DIR=release {PLACES}", f"-s assay -- {HERE}release {WHERE}"),
+    (
+        "verify DIR=release ENGINE=own.toml LOGS=logs",
+        f"-s assay -- {HERE}release --engine {HERE}own.toml --logs {HERE}logs",
+    ),
+    ("gpu PYTHON=./own", "tests/gpu"),
+    (
+        "gpu PYTHON=./own DIR=built ENGINE=own.toml OUT=out",
+        f"tests/gpu --rehearsals {HERE}built --engine {HERE}own.toml --out {HERE}out",
+    ),
     ("lock", "-s lock"),
     (f"lock VARIANT={FLAGSHIP}", f"-s lock -- {FLAGSHIP}"),
     (f"reproduce FROM=release {PLACES}", f"-s reproduce -- {HERE}release {WHERE}"),
@@ -213,14 +226,15 @@ def test_a_built_variant_stands_for_its_folder(tree, level):
         assert [[*call, f"{tree}/{level}/{FLAGSHIP}"]] == noted
 
 
-PATHS = ("A", "B", "BASE", "DIR", "FROM", "KEY", "MIRROR", "OUT", "POLICY")
+PATHS = ("A", "B", "BASE", "DIR", "ENGINE", "FROM", "KEY", "LOGS", "MIRROR", "OUT", "POLICY")
 TEXTS = (
     "BUILDER", "COMMIT", "DAYS", "DIGEST", "FORMATS", "HOURS", "IDENTITY", "IMAGE_BASE", "ISSUER",
     "MEMORY", "REPO", "REPRODUCED", "REVISION", "SHARED", "SINCE", "SNAPSHOT", "VARIANT", "VERIFY",
 )  # fmt: skip
 USED_BY = {
     "A": "compare B=x", "B": "compare A=x", "BASE": "reproduce FROM=x", "BUILDER":
-    "attest-reproduction FROM=x", "DAYS": "store-gc", "DIR": "release", "FROM": "reproduce",
+    "attest-reproduction FROM=x", "DAYS": "store-gc", "DIR": "release", "ENGINE": "verify DIR=x",
+    "FROM": "reproduce", "LOGS": "verify DIR=x",
     "HOURS": FLAGSHIP,
     "IDENTITY": "verify-release DIR=x", "IMAGE_BASE": "image", "ISSUER": "verify-release DIR=x",
     "KEY": "keygen", "MEMORY": FLAGSHIP, "MIRROR": "reproduce FROM=x", "OUT": FLAGSHIP,

@@ -197,6 +197,13 @@ def test_calibrating_again_needs_the_libraries(tree):
     assert call[1:] == ["build", "-m", "assay", "reproduce", "release", "--recalibrate"]
 
 
+def test_what_an_engine_needs_is_told_to_the_check_alone(tree):
+    options = ("--base", "b", "--engine", "own.toml", "--logs", "the logs")
+    fetched, checked = tree.nox("-s", "assay", "--", "folder", *options)
+    assert fetched[-2:] == ["--base", "b"]
+    assert checked[-2:] == ["--engine=own.toml", "--logs=the logs"]
+
+
 def test_a_failure_is_the_end(tree):
     """Of a session, of the sessions after it, and of nox, which says so."""
     started = tree.nox("-s", "assay", "forge", "--", "folder", status=41)

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import yaml
 from assets.verify.bench import without_errors
+from assets.verify.cases_report import OWN
 from conftest import base_arrays
 from huggingface_hub import ModelCard, ModelCardData
 
 from forge.core.errors import RecipeError, ReleaseError
 from forge.core.store import Store
-from forge.manifest import verification
+from forge.manifest import own_engine, verification
 from forge.manifest.probe_figures import Pace, Timed
 from forge.manifest.served_figures import EMULATED, Drafts, Health, Perplexity, Seconds, Settings
 from forge.release import assemble, card, charts, facts, report
@@ -256,6 +257,13 @@ def test_without_verification_there_are_no_errors(good, bench):
     assert not (bench / "provenance/quantization_error.jsonl").exists()
     assert "Quantization error" not in (bench / "report.html").read_text(encoding="utf-8")
     assert "Quantization error" in (good.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_report_of_another_engine_makes_no_release(bench):
+    """It says itself that the engine was not the locked one, whatever the manifest says of it."""
+    bench.assayed(lambda report: report.update(own_engine=OWN))
+    with pytest.raises(ReleaseError, match=f"verification.json: {own_engine.NOT_LOCKED}"):
+        assemble.assemble(bench.folder, replace=True)
 
 
 def test_another_recipe_is_refused(bench):

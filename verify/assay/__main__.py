@@ -5,6 +5,7 @@ from forge.core import signals
 if __name__ == "__main__":  # before imports that take a while
     signals.watch()
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from forge import ledger as ledgers
 from forge import pipeline, remedies
 from forge.core import canonical, commandline, console, filesystem, placing
 from forge.core import checkout as here
-from forge.core.errors import DifferenceError, VerificationError
+from forge.core.errors import DifferenceError, FileSystemError, VerificationError
 from forge.core.store import Store
 from forge.manifest import sums, verification
 from forge.manifest.names import SUMS, TENSORS
@@ -34,11 +35,23 @@ app = typer.Typer(
 def check(
     folder: Path,
     ledger: Annotated[Path, typer.Argument(help="The file that `forge fetch` wrote.")],
+    *,
+    engine: Annotated[
+        Path | None,
+        typer.Option(help="What this machine's own engine needs, as TOML; no release has that."),
+    ] = None,
+    logs: Annotated[
+        Path | None, typer.Option(help="The folder to keep the engine's logs in.")
+    ] = None,
 ) -> None:
     """Tests a finished folder, and changes nothing in it."""
-    from assay import verify  # needs what only the verify environment has, as does this one:
+    from assay import verify  # needs what only the verify environment has, as do these two:
     from assay.checks.structure import Listed
+    from assay.serving import own
 
+    settings = None if engine is None else own.read(engine)
+    if logs is not None and filesystem.real(logs).is_relative_to(filesystem.real(folder)):
+        raise FileSystemError(f"{logs}: lies in {folder}, which is only read. Name another folder.")
     job, results = ledgers.read(ledger)
     pipeline.recheck(results, trusted={"fetch": ("perplexity/",)})
     fetched = results["fetch"]
@@ -49,12 +62,13 @@ def check(
         files=sums.read(provenance / SUMS),
         tensors={name: line.sha256 for name, line in tensors.items()},
     )
-    with job.store.scratch("assay") as logs:
-        found = verify.assay(job, made, filesystem.real(folder), fetched, listed, logs)
+    with nullcontext(logs) if logs else job.store.scratch("assay") as kept:
+        kept.mkdir(parents=True, exist_ok=True)
+        found = verify.assay(job, made, filesystem.real(folder), fetched, listed, kept, settings)
     checks = found.checks
     for one in checks:
         console.say(f"{'pass' if one.passed else 'FAIL'}  {one.name}: {one.told}")
-    report = verification.report(job.recipe, job.level, checks)
+    report = verification.report(job.recipe, job.level, checks, own.engine(settings))
     console.out_json(report.encoded().decode())
     if not report.passed:
         raise VerificationError(f"{folder}: failed the assay.")

@@ -20,6 +20,7 @@ from forge.tensors import family, tensor_list, weight_errors
 
 if TYPE_CHECKING:
     from forge.core.results import Result
+    from forge.manifest.own_engine import EngineSettings
     from forge.pipeline import Job, Work
     from forge.tensors.checkpoint import Checkpoint
 
@@ -75,6 +76,7 @@ def assay(  # noqa: PLR0917 - the result, three things to compare it with, and a
     fetched: "Result",
     listed: Listed,
     logs: Path,
+    settings: "EngineSettings | None" = None,
 ) -> Findings:
     """The checks of the job's level, up to and with the first part that fails.
 
@@ -85,6 +87,7 @@ def assay(  # noqa: PLR0917 - the result, three things to compare it with, and a
         fetched: the inputs.
         listed: what was written.
         logs: where the engine's logs go.
+        settings: what this machine's engine needs besides the published profile. A build has none.
     """
     if job.level == "none":
         return Findings(checks=[])
@@ -93,7 +96,7 @@ def assay(  # noqa: PLR0917 - the result, three things to compare it with, and a
         return found
     from assay.serving import trial  # needs what only the engine's environment has
 
-    return replace(found, checks=found.checks + trial.run(job, folder, fetched, logs))
+    return replace(found, checks=found.checks + trial.run(job, folder, fetched, logs, settings))
 
 
 def _written(work: "Work") -> Listed:

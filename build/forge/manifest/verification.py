@@ -16,6 +16,7 @@ from forge.manifest import probe_figures as probed
 from forge.manifest import served_figures as served
 from forge.manifest import stored_figures as stored
 from forge.manifest.measured import AnyFigures, Figures
+from forge.manifest.own_engine import NOT_LOCKED, OwnEngine
 from forge.recipes.recipe import Recipe
 
 LEVELS = ("none", "structure", "all")
@@ -122,6 +123,10 @@ class Report(Model):
     level: Level = Field(description="How far the build was verified.")
     passed: bool = Field(description="Whether there are all checks of the level and all passed.")
     checks: tuple[AnyCheck, ...]
+    own_engine: Maybe[OwnEngine] = Field(
+        default=None,
+        description="Set if the engine was not the locked one. No release has such a report.",
+    )
 
     @model_validator(mode="after")
     def _all_passed(self) -> Self:
@@ -157,7 +162,12 @@ def passed(checks: Sequence[Check[Any, Any]]) -> bool:
     return bool(checks) and all(check.passed for check in checks)
 
 
-def report(recipe: Recipe, level: Level, checks: Iterable[Check[Any, Any]]) -> Report:
+def report(
+    recipe: Recipe,
+    level: Level,
+    checks: Iterable[Check[Any, Any]],
+    own_engine: OwnEngine | None = None,
+) -> Report:
     """The report of checks, in the order of their list; it passes with all of the level alone."""
     order = list(KINDS)
     made = tuple(sorted(checks, key=lambda check: order.index(check.name)))
@@ -167,6 +177,7 @@ def report(recipe: Recipe, level: Level, checks: Iterable[Check[Any, Any]]) -> R
         level=level,
         passed=passed(made) and names == expected(recipe, level),
         checks=made,
+        own_engine=own_engine,
     )
 
 
@@ -176,6 +187,8 @@ def refutation(report: Report, recipe: Recipe, *, rehearsal: bool) -> str | None
     Nothing that it concludes is believed: checks are those of `expected`, verdicts are drawn anew
     from figures and recipe, and figures of several checks must agree with each other.
     """
+    if report.own_engine is not None:
+        return f"it {NOT_LOCKED}"
     wanted = expected(recipe, report.level)
     judged = recipe.judging(rehearsal=rehearsal)
     if reason := _other_checks([check.name for check in report.checks], wanted, report.level):

@@ -29,6 +29,7 @@ from forge.manifest.names import (
     SUMS,
     VERIFICATION,
 )
+from forge.manifest.own_engine import NOT_LOCKED
 from forge.manifest.release_list import Content
 from forge.manifest.verification import Report
 from forge.release import documents, facts
@@ -64,6 +65,7 @@ def assemble(folder: Path, *, replace: bool = False) -> None:
         _require_nothing_else(target)
         _require_whole(target)
         found = facts.read(target)
+        _require_locked_engine(provenance)
         _put(
             target,
             {**documents.documents(found), **_summaries(target, found)},
@@ -269,6 +271,12 @@ def _require_equal(digests: Mapping[str, str], expected: Mapping[str, str], wher
                 f"{name}: has sha256 {digests.get(name, 'nothing')}, {where} says {built}; "
                 "it is not what was built. Build it again."
             )
+
+
+def _require_locked_engine(provenance: Path) -> None:
+    """Refuses a report that `assay check` has made on a machine with packages of its own."""
+    if document.read(Report, provenance / VERIFICATION).own_engine is not None:
+        raise ReleaseError(f"{provenance / VERIFICATION}: {NOT_LOCKED}. Build it again.")
 
 
 def _require_nothing_else(folder: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from assay.serving import flags
+from forge.manifest.served_figures import Health
 from forge.recipes import recipe
 
 GPU_ONLY = {
@@ -93,3 +94,15 @@ def test_a_base_is_scored_alike_for_variants_that_answer_differently():
     assert "quantization" not in scoring
     assert scoring != flags.scoring({**vlm, "kv-cache-dtype": "auto"}, window=512)
     assert scoring != flags.scoring({**vlm, "dtype": "float32"}, window=512)
+
+
+def test_what_an_engine_of_its_own_needs_has_its_sentence():
+    """So that `smoke.health` takes it: flags and variables, new ones and published ones."""
+    needed = {"gdn-prefill-backend": "triton", "kv-cache-dtype": "auto"}
+    used, told = flags.with_settings(FLAGSHIP.args, needed, "--")
+    assert used == {**FLAGSHIP.args, **needed}
+    env, more = flags.with_settings({}, {"VLLM_USE_FLASHINFER_SAMPLER": "0"}, "")
+    health = Health(startup_seconds=1.0, args=used, env=env, adaptations=(*told, *more))
+    assert health.problem(recipe.find("qwen36-27b-vlm-mtp")) is None
+    silent = Health(startup_seconds=1.0, args=used, env=env, adaptations=more)
+    assert "--gdn-prefill-backend is 'triton'" in silent.problem(recipe.find("qwen36-27b-vlm-mtp"))

@@ -9,7 +9,7 @@ import json
 from assets.verify.bench import MANIFEST, VERIFICATION, definition, record
 from assets.verify.table import add, case, reported
 
-from forge.manifest import names, verification
+from forge.manifest import names, own_engine, verification
 
 UNKNOWN = "Extra inputs are not permitted"
 
@@ -319,6 +319,15 @@ for name, change, reason in (
     ("served_otherwise", figures("smoke.health", args={}), "is None, published True"),
 ):  # fmt: skip
     served(name, change, reason)
+
+
+OWN = {
+    "engine": "vllm 0.26.0", "python": "3.12.3", "settings": {"env": {}, "serve": {}},
+    "differing": {"torch": {"locked": "2.13.0", "found": "2.11.0"}},
+}  # fmt: skip
+served("of_a_machines_own_engine", lambda r: r.update(own_engine=OWN), own_engine.NOT_LOCKED)
+structure("of_an_engine_of_nobody", lambda r: r.update(own_engine={}), "own_engine.engine: Field")
+structure("whose_engine_is_null", lambda r: r.update(own_engine=None), "leave the key out")
 
 
 @case("is of the level 'structure', the manifest says 'all'")

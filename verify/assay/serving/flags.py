@@ -7,11 +7,12 @@ import importlib.metadata
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 Device = Literal["cpu", "cuda"]
 Value = str | int | float | bool
 Args = Mapping[str, Value]
+AnyValue = TypeVar("AnyValue", Value, str)
 
 # vLLM needs all four for an FP8 KV cache on a CPU (`_get_attn_isa` in its CPU attention).
 _AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
@@ -93,6 +94,17 @@ def adapt_env(env: Mapping[str, str], *, device: Device) -> tuple[dict[str, str]
     return used, tuple(
         f"{name}: published {value}, used unset, because {_GPU_ONLY_VARIABLES[name]}."
         for name, value in sorted(left_out.items())
+    )
+
+
+def with_settings(
+    used: Mapping[str, AnyValue], settings: Mapping[str, AnyValue], dashes: str
+) -> tuple[dict[str, AnyValue], tuple[str, ...]]:
+    """Flags or variables with what this machine's engine needs, told like the other changes."""
+    return {**used, **settings}, tuple(
+        f"{dashes}{name}: {used.get(name, 'unset')} before, used {value}, because the settings of "
+        "this machine's engine say so."
+        for name, value in sorted(settings.items())
     )
 
 

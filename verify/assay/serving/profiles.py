@@ -42,12 +42,17 @@ def tokens_at_once(args: Mapping[str, Any]) -> int:
 
 def _problem(profile: Profile) -> str | None:
     """What vLLM has against the flags of a profile, if anything."""
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-    from vllm.entrypoints.launchers.launcher import validate_api_server_args
     from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
     from vllm.reasoning import ReasoningParserManager
     from vllm.utils.argparse_utils import FlexibleArgumentParser
     from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+    try:
+        from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+        from vllm.entrypoints.launchers.launcher import validate_api_server_args
+    except ImportError:  # up to 0.26, which is what machines with packages of their own have
+        from vllm.entrypoints.openai.api_server import validate_api_server_args
+        from vllm.entrypoints.openai.cli_args import make_arg_parser, validate_parsed_serve_args
 
     class Parser(FlexibleArgumentParser):  # type: ignore[misc]  # vLLM has no types
         def error(self, message: str) -> NoReturn:  # by default it ends the process

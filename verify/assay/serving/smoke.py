@@ -29,6 +29,7 @@ from assay.serving.texts import Writer
 from assay.serving.tools import tool_call, tool_nested, tool_parser
 from forge.manifest import served_figures, verification
 from forge.manifest.measured import Figures
+from forge.manifest.own_engine import EngineSettings
 from forge.manifest.served_figures import Health
 from forge.recipes.recipe import Recipe, Serve
 
@@ -66,8 +67,8 @@ class Fitted:
     adaptations: tuple[str, ...]
 
 
-def fit(checkpoint: Path, serve: Serve) -> Fitted:
-    """How the published profile is served here.
+def fit(checkpoint: Path, serve: Serve, settings: EngineSettings | None = None) -> Fitted:
+    """How the published profile is served here; `settings` has what this machine needs besides.
 
     Raises:
         EngineError: no vLLM is installed.
@@ -79,7 +80,10 @@ def fit(checkpoint: Path, serve: Serve) -> Fitted:
     notes: tuple[str, ...] = (EMULATED,) if device == "cpu" else ()
     if device == "cpu" and serve.speculative_tokens is not None:
         notes += (CONSTRAINED_WITHOUT_MTP,)
-    return Fitted(device=device, args=args, env=env, adaptations=(*changes, *left_out, *notes))
+    args, more = flags.with_settings(args, settings.serve if settings else {}, "--")
+    env, variables = flags.with_settings(env, settings.env if settings else {}, "")
+    told = (*changes, *left_out, *more, *variables, *notes)
+    return Fitted(device=device, args=args, env=env, adaptations=told)
 
 
 def run(

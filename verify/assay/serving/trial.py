@@ -10,6 +10,7 @@ from forge.core.results import Result
 from forge.manifest import document
 from forge.manifest.inputs import Inputs
 from forge.manifest.names import INPUTS
+from forge.manifest.own_engine import EngineSettings
 from forge.pipeline import Job
 
 # A stand-in is compared with its own base and with no published figure, so a part of the text is
@@ -17,7 +18,13 @@ from forge.pipeline import Job
 STANDIN_WINDOWS = 128
 
 
-def run(job: Job, checkpoint: Path, fetched: Result, logs: Path) -> Checks:
+def run(
+    job: Job,
+    checkpoint: Path,
+    fetched: Result,
+    logs: Path,
+    settings: EngineSettings | None = None,
+) -> Checks:
     """Scores the base unless that was done, and makes every check of a running checkpoint.
 
     Raises:
@@ -31,7 +38,7 @@ def run(job: Job, checkpoint: Path, fetched: Result, logs: Path) -> Checks:
         max_windows=STANDIN_WINDOWS if job.rehearsal and job.base is None else None,
     )
     judged = job.recipe.judging(rehearsal=job.rehearsal)
-    fitted = smoke.fit(checkpoint, serve)
+    fitted = smoke.fit(checkpoint, serve, settings)
     args = flags.scoring(fitted.args, window=text.window)
     log = logs / "serve-base.log"
     base = baseline.perplexity(fetched, text, args, fitted.env, job.store, log=log)
