@@ -61,6 +61,7 @@ class Hub:
     forged_rest: dict[str, bytes] = field(default_factory=dict)
     # Sent in place of a listing of files; pages that follow each other are made by a function.
     listing: bytes | Callable[[int], bytes] | None = None
+    listing_encoding: str = "identity"
     # The token that a repository wants, and what was sent as one: path and header.
     tokens: dict[str, str] = field(default_factory=dict)
     authorized: list[tuple[str, str]] = field(default_factory=list)
@@ -159,7 +160,9 @@ class Handler(Uploads, BaseHTTPRequestHandler):
         if self.hub.listing is None:
             return self._send_json([self._entry(path, data) for path, data in files.items()])
         if isinstance(self.hub.listing, bytes):
-            return self._send(200, self.hub.listing)
+            return self._send(
+                200, self.hub.listing, **{"Content-Encoding": self.hub.listing_encoding}
+            )
         address = urlsplit(self.path)
         page = int(parse_qs(address.query).get("p", ["0"])[0])
         link = f'<{self.hub.url}{address.path}?p={page + 1}>; rel="next"'

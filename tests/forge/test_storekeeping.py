@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from conftest import FLAGSHIP
 from forge import ledger as ledgers
 from forge.core import locks
 from forge.core.errors import FileSystemError, StoreError
+from forge.core.store_folders import EMPTIED
 from forge.pipeline import STEPS, Job
 from forge.recipes import recipe
 from forge.storekeeping import contents, fsck, gc, survey
@@ -524,6 +525,31 @@ def test_no_folder_in_the_place_of_one(store, said, name, kind):
     path.rename(store.root.with_name("moved"))
     make(store, "dress", "a", {"shard": b"x"})
     fsck.fsck(store)
+
+
+@pytest.mark.parametrize("name", sorted(EMPTIED))
+def test_nothing_is_removed_behind_a_link(store, tmp_path, name):
+    """Somebody put a folder that the store empties on another disk, beside what he has there."""
+    make(store, "dress", "a", {"shard": b"x"})
+    mine = tmp_path / "mine"
+    (mine / "thesis").mkdir(parents=True)
+    (mine / "notes").touch()
+    path = store.root / name
+    if path.is_dir():
+        path.rmdir()
+    path.symlink_to(mine)
+    for command in (
+        lambda: gc.gc(store, days=0, aside=True),
+        lambda: gc.gc(store, days=0, aside=True, confirm=True),
+        lambda: store.clear(aside=True),
+    ):
+        with pytest.raises(StoreError, match=f"{path}: is no folder, but a link, .* Move it away"):
+            command()
+    with pytest.raises(StoreError, match=f"until these are moved away: {name}"):
+        fsck.fsck(store)
+    with suppress(StoreError):  # it needs neither `aside` nor `reproduce`
+        make(store, "dress", "b", {"shard": b"y"})
+    assert sorted(entry.name for entry in mine.iterdir()) == ["notes", "thesis"]
 
 
 def test_the_commands(store):

@@ -17,12 +17,13 @@ import importlib
 import math
 import random
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +150,8 @@ class Client(httpx.Client):  # type: ignore[misc]
                 response.stream = _Download(response.stream)
                 return response
             response.stream = _Bounded(response.stream, min(ends, monotonic() + ANSWER_SECONDS))
+            # Some megabytes on the wire can be gigabytes once they are decoded.
+            response.iter_bytes = partial(_bounded, response.iter_bytes)
             try:
                 response.read()
             finally:
@@ -196,11 +199,25 @@ class _Bounded(httpx.SyncByteStream):  # type: ignore[misc]
             if monotonic() > self._ends:
                 raise GaveUpError(_UNENDING)
             if size > ANSWER_BYTES:
-                raise GaveUpError(f"the answer is longer than {ANSWER_BYTES >> 20} MiB")
+                raise _too_long()
             yield chunk
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _bounded(decoded: Callable[..., Iterator[bytes]], *sizes: int) -> Iterator[bytes]:
+    """The bytes of an answer once they are decoded, up to the same size."""
+    size = 0
+    for chunk in decoded(*sizes):
+        size += len(chunk)
+        if size > ANSWER_BYTES:
+            raise _too_long()
+        yield chunk
+
+
+def _too_long() -> GaveUpError:
+    return GaveUpError(f"the answer is longer than {ANSWER_BYTES >> 20} MiB")
 
 
 def _limit(request: "httpx.Request", ends: float) -> None:
@@ -253,10 +270,10 @@ def _asked_wait(response: "httpx.Response") -> float | None:
         return float(value)
     if value:
         try:
-            moment = parsedate_to_datetime(value)
-        except ValueError:
+            moment = parsedate_to_datetime(value).astimezone(UTC)
+        except (ValueError, OverflowError):  # the last day of the last year, in a zone behind UTC
             return None
-        seconds = (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds()
+        seconds = (moment - datetime.now(UTC)).total_seconds()
         return max(0.0, float(seconds))
     rate = parse_ratelimit_headers(response.headers) if response.status_code == 429 else None
     return float(rate.reset_in_seconds) if rate is not None and rate.remaining == 0 else None

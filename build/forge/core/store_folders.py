@@ -30,6 +30,8 @@ OWNER = "owner"
 MADE = "made"  # beside it: what is being made
 # What lies beside the results of steps; the last three are kept by inputs, verify and reproduce.
 APART = frozenset({"locks", "tmp", "trash", "aside", "hub", "failed", "reproduce"})
+# What lies in these is removed. A link would have it removed from somebody else's folder.
+EMPTIED = frozenset({"locks", "tmp", "trash", "aside", "reproduce"})
 
 
 class StoreFolders:
@@ -77,6 +79,15 @@ class StoreFolders:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    def require_own(self) -> None:
+        """Refuses a store in which a folder that is emptied is a link.
+
+        Raises:
+            StoreError: it names the link.
+        """
+        for name in sorted(EMPTIED):
+            self._require_own(name)
+
     def clear(self, *, aside: bool = False) -> int:
         """Removes the leftovers; with `aside`, also what was set aside.
 
@@ -84,8 +95,9 @@ class StoreFolders:
             How much the system did not let go. It stays, and each is named.
 
         Raises:
-            StoreError: the store cannot be written.
+            StoreError: the store cannot be written, or a folder that is emptied is a link.
         """
+        self.require_own()
         stuck = 0
         with self._writing():
             with self._beginning():
@@ -240,7 +252,7 @@ class StoreFolders:
         return self._folder("locks") / self.lock_of(step, key).name
 
     def _folder(self, name: str) -> Path:
-        folder = self.root / name
+        folder = self._require_own(name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
@@ -250,6 +262,16 @@ class StoreFolders:
                 f"{folder}: is no folder, and the store needs one of this name. Move it away, and "
                 "run again."
             ) from error
+        return folder
+
+    def _require_own(self, name: str) -> Path:
+        """A folder of the store; refuses a link in the place of one that is emptied."""
+        folder = self.root / name
+        if name in EMPTIED and folder.is_symlink():
+            raise StoreError(
+                f"{folder}: is no folder, but a link, and the store would remove what lies there. "
+                "Move it away, and run again."
+            )
         return folder
 
     @contextmanager

@@ -312,15 +312,21 @@ def _explain(  # noqa: PLR0911 - one a cause
             return FetchError(f"{repo}: {at} does not answer as a hub does.", remedy="no-hub")
         case ClientError() | errors.LocalEntryNotFoundError():
             return FetchError(
-                f"{repo}: {at} cannot be reached ({error}). Finished files are kept.",
+                f"{repo}: {at} cannot be reached ({_first_line(error)}). Finished files are kept.",
                 remedy="unreachable",
             )
         case OSError() if system_errors.concerns_files(error):
             what = f"{repo}: the download broke off, finished files are kept"
             return system_errors.of_files(error, what, where)
     return FetchError(
-        f"{repo}: the download broke off ({error}). Run again; finished files are kept."
+        f"{repo}: the download broke off ({_first_line(error)}). Run again; finished files are "
+        "kept."
     )
+
+
+def _first_line(error: BaseException) -> str:
+    """What a library says; its second line says what to do, in the words of its own functions."""
+    return said(str(error).partition("\n")[0])
 
 
 def _named(source: Source) -> str:

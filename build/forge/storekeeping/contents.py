@@ -8,7 +8,7 @@ from pathlib import Path
 from forge.core import filesystem, locks
 from forge.core.results import USED
 from forge.core.store import Store
-from forge.core.store_folders import APART, MADE, OWNER
+from forge.core.store_folders import APART, EMPTIED, MADE, OWNER
 
 _KEY = re.compile("[0-9a-f]{64}")
 
@@ -36,9 +36,13 @@ def strangers(store: Store) -> list[Path]:
 
 
 def blocked(store: Store, steps: Iterable[str]) -> list[Path]:
-    """What is no folder in a place where the store, or one of these steps, needs one."""
+    """What is no folder in a place where the store, or one of these steps, needs one.
+
+    What is emptied may not be a link to one.
+    """
     needed = [store.root / name for name in (*sorted(APART), *steps)]
-    return [one for one in needed if os.path.lexists(one) and not one.is_dir()]
+    links = [one for one in needed if one.name in EMPTIED and one.is_symlink()]
+    return [one for one in needed if one in links or (os.path.lexists(one) and not one.is_dir())]
 
 
 def leftovers(store: Store) -> list[Path]:

@@ -66,11 +66,13 @@ def gc(
     What cannot be removed, such as the files of another user, is said, and the rest is removed.
 
     Raises:
-        StoreError: the store cannot be written, or the ledger of a running build not be read.
+        StoreError: the store cannot be written, or the ledger of a running build not be read; or a
+            folder that is emptied is a link.
         FileSystemError: a record cannot be read, and no result was removed, but all else was; or
             something could not be removed.
     """
     locks.tell_if_local(store.root)
+    store.require_own()
     results, unread = survey(store)
     since = time.time() - days * _DAY
     left = [*contents.leftovers(store), *(contents.set_aside(store) if aside else ())]

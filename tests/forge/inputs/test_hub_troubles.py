@@ -1,6 +1,7 @@
 """A hub that is busy, breaks off, never ends, asks for a token or answers nonsense."""
 
 import datetime
+import gzip
 import json
 import logging
 import ssl
@@ -156,6 +157,13 @@ def test_a_wait_that_is_asked_for(server, fetch, waits, status, headers):
     assert 39 <= wait <= 42
 
 
+@pytest.mark.parametrize("asked_for", ["Fri, 31 Dec 9999 23:59:59 -2359", "Mon, 99 Foo 9", "soon"])
+def test_a_wait_that_is_none(server, fetch, waits, asked_for):
+    server.trouble("/tree/", (503, {"Retry-After": asked_for}))
+    assert fetch() == FILES
+    assert len(waits) == 1
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_a_wait_beyond_the_bound_is_told_at_once(server, fetch, waits, part):
     server.trouble(part, *[(429, {"Retry-After": "86400"})] * 100)
@@ -241,7 +249,28 @@ def test_a_page_beyond_the_bound(server, fetch, monkeypatch):
     assert "the answer is longer than 1 MiB" in str(refused(fetch))
 
 
+def test_a_small_answer_that_is_large_once_decoded(server, fetch, monkeypatch):
+    """4 KB of gzip that are 4 MB."""
+    monkeypatch.setattr(hub_session, "ANSWER_BYTES", 1 << 20)
+    encoded = gzip.compress(b" " * (4 << 20))
+    assert len(encoded) < 10_000
+    server.listing = encoded
+    server.listing_encoding = "gzip"
+    assert "the answer is longer than 1 MiB" in str(refused(fetch))
+    server.listing = gzip.compress(b"[]")
+    assert "has no file '*.safetensors'" in str(refused(fetch))
+
+
 # Downloads
+
+
+@pytest.mark.parametrize("sent", [b"weig", WEIGHTS + b"more"])
+def test_another_length_than_the_listed(server, fetch, sent):
+    """It is one line, in which huggingface_hub's advice on its own functions is left out."""
+    server.forged["model.safetensors"] = sent
+    message = str(refused(fetch))
+    assert f"should be of size {len(WEIGHTS)} but has size {len(sent)}" in message
+    assert "force_download" not in message
 
 
 def test_a_forged_second_part_is_refused(server, fetch, monkeypatch, tmp_path):
