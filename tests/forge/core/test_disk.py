@@ -8,7 +8,10 @@ from forge.core.errors import SpaceError
 
 def test_what_does_not_fit_is_refused_with_the_sums(tmp_path):
     """Really asked: no disk has a petabyte free."""
-    fault = rf"^the build takes 1125899\.907 GB, and [\d.]+ GB are free at {tmp_path}\. Nothing of"
+    fault = (
+        rf"^the build takes 1125899\.907 GB, and [\d.]+ GB are free at {tmp_path}\. "
+        r"Nothing was written\."
+    )
     with pytest.raises(SpaceError, match=fault):
         disk.require(tmp_path / "not" / "there", 1 << 50, "the build")
 
