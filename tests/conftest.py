@@ -101,6 +101,16 @@ FACTS: Mapping[str, Any] = {
 }  # fmt: skip
 
 
+def of_few(wanted: Recipe, *, rehearsal: bool = True) -> Recipe:
+    """The recipe as it judges a build, by as few texts, tokens and windows as a test has."""
+    judging = wanted.judging(rehearsal=rehearsal)
+    samples = judging.gates.samples.model_copy(
+        update=dict.fromkeys(("texts", "tokens", "positions", "timed", "windows"), 1)
+    )
+    gates = judging.gates.model_copy(update={"samples": samples})
+    return judging.model_copy(update={"gates": gates})
+
+
 def bf16(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """Normal values as the bits of BF16."""
     values = rng.standard_normal(shape, dtype=np.float32)

@@ -32,7 +32,9 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     options.add_argument("commands", nargs="*", help="only these, or `neighbours`")
     options.add_argument("--sample", type=int, help="so many faults of each kind a command")
-    options.add_argument("--match", help="only faults that this finds, as 'killed after change 7$'")
+    options.add_argument(
+        "--match", help="only faults or pairs that this finds, as '^killed after change 7$'"
+    )
     options.add_argument("--workers", type=int, default=2)
     options.add_argument("--rounds", type=int, default=100, help="so many of each kind")
     options.add_argument("--seed", type=int, default=14, help="that decides when commands begin")
@@ -83,7 +85,7 @@ def run(asked: argparse.Namespace) -> int:
         print(f"neighbours: {asked.rounds} rounds of each kind, seed {asked.seed}", flush=True)  # noqa: T201
         kept = asked.report.with_name(NEIGHBOURS)
         with neighbours.warm() as made:
-            for kind in neighbours.KINDS:
+            for kind in (kind for kind in neighbours.KINDS if re.search(asked.match or "", kind)):
                 rows.append(neighbours.rounds(kind, made, asked.rounds, asked.seed, kept))
                 report.show(rows[-1])
                 report.write(asked.report, rows)

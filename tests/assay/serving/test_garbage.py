@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import of_few
 
 from assay.serving import garbage
 from forge.core import checkout
@@ -56,7 +57,7 @@ def halved(character):
 
 
 def check(name, measure, *, rehearsal=True):
-    return verification.check(name, FLAGSHIP.judging(rehearsal=rehearsal), measure)
+    return verification.check(name, of_few(FLAGSHIP, rehearsal=rehearsal), measure)
 
 
 @pytest.mark.parametrize(

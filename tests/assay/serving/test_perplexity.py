@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from conftest import of_few
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +28,7 @@ def judge(flagship, base, result):
     """The check of two measurements under the flagship's largest ratio, 1.1."""
     return verification.check(
         "perplexity",
-        flagship,
+        of_few(flagship),
         lambda: perplexity.figures(base, result, text="a text", settings=SETTINGS),
     )
 
