@@ -161,14 +161,13 @@ class Policy(Model):
         Raises:
             ValueError: each of some releases stands for another of them.
         """
-        seen, latest = {digest}, None
-        while (found := self.recall(latest or digest)) is not None:
-            latest = found.superseded_by
-            if latest is None:
-                return None
+        instead = {one.digest: one.superseded_by for one in self.recalled}
+        seen, latest = {digest}, instead.get(digest)
+        while latest in instead:
             if latest in seen:
                 raise ValueError(f"the recalled release {latest} supersedes itself")
             seen.add(latest)
+            latest = instead[latest]
         return latest
 
 
