@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import pytest
 
 from forge.manifest.policy import KNOWN_BUILDERS, Policy
+from forge.release import keys
 
 
 @contextmanager
@@ -45,6 +46,17 @@ def demands(good):
 
     policy = Policy(builders=KNOWN_BUILDERS)
     return steps.Demands(trust=trust.by_key(good.key.with_name("key.pub")), policy=policy)
+
+
+@pytest.fixture
+def new_key(tmp_path):
+    """Makes a key of a name."""
+
+    def make(name):
+        keys.generate(tmp_path / name)
+        return tmp_path / name
+
+    return make
 
 
 @pytest.fixture

@@ -38,17 +38,6 @@ def report(good, tmp_path_factory):
 
 
 @pytest.fixture
-def rebuilder(tmp_path):
-    """Makes the key of one more rebuilder."""
-
-    def make(name):
-        keys.generate(tmp_path / name)
-        return tmp_path / name
-
-    return make
-
-
-@pytest.fixture
 def attested(good, report, tmp_path):
     def sign(key, folder=good.folder):
         return rebuilders.attest_reproduction(folder, report, key, None, tmp_path / "statements")
@@ -71,8 +60,8 @@ def verdict(bench, demands, k, statements, rebuilders):
     return said[-1]
 
 
-def test_statement_says_what_was_compared(good, report, attested, rebuilder):
-    key = rebuilder("one")
+def test_statement_says_what_was_compared(good, report, attested, new_key):
+    key = new_key("one")
     path = attested(key)
     data = path.read_bytes()
     statement = json.loads(bundle.payload(bundle.read(data, "it")))
@@ -88,22 +77,22 @@ def test_statement_says_what_was_compared(good, report, attested, rebuilder):
     assert len(statement["subject"]) == 10
 
 
-def test_two_of_two(good, demands, attested, rebuilder):
-    one, two = rebuilder("one"), rebuilder("two")
+def test_two_of_two(good, demands, attested, new_key):
+    one, two = new_key("one"), new_key("two")
     statements = [attested(one), attested(two)]
     told = verdict(good, demands, 2, statements, [one, two])
     assert told == "17  pass  reproductions: 2 rebuilders, 2 demanded"
 
 
-def test_the_same_key_twice_is_one(good, demands, attested, rebuilder, tmp_path):
-    one = rebuilder("one")
+def test_the_same_key_twice_is_one(good, demands, attested, new_key, tmp_path):
+    one = new_key("one")
     again = shutil.copy(attested(one), tmp_path / "again.sigstore.json")
     with pytest.raises(ReleaseError, match="1 of 2 rebuilders demanded"):
         verdict(good, demands, 2, [attested(one), again], [one, one])
 
 
-def test_stranger_does_not_count(good, demands, attested, rebuilder):
-    one, two = rebuilder("one"), rebuilder("two")
+def test_stranger_does_not_count(good, demands, attested, new_key):
+    one, two = new_key("one"), new_key("two")
     with pytest.raises(ReleaseError, match="1 of 2 .* which is no key of the rebuilders given"):
         verdict(good, demands, 2, [attested(one), attested(two)], [one])
 
@@ -113,8 +102,8 @@ def test_publisher_does_not_count(good, demands, attested):
         verdict(good, demands, 1, [attested(good.key)], [good.key])
 
 
-def test_statement_of_another_release(bench, demands, attested, rebuilder):
-    one = rebuilder("one")
+def test_statement_of_another_release(bench, demands, attested, new_key):
+    one = new_key("one")
     statement = attested(one)
 
     def change(manifest):
@@ -127,9 +116,9 @@ def test_statement_of_another_release(bench, demands, attested, rebuilder):
 
 
 @pytest.fixture
-def bench_of_one(good, demands, attested, rebuilder):
+def bench_of_one(good, demands, attested, new_key):
     """A good release, what is demanded of it, a way to attest it, and a rebuilder."""
-    return good, demands, attested, rebuilder("one")
+    return good, demands, attested, new_key("one")
 
 
 def spoiled(path, key, change):
@@ -203,8 +192,8 @@ def test_a_commit_that_the_policy_names_counts(bench_of_one):
 @pytest.mark.parametrize(
     "ids", [("https://a.org", "https://a.org"), ("https://a.org", "HTTPS://A.org/")]
 )
-def test_two_keys_with_one_id_are_one(good, demands, attested, rebuilder, ids):
-    made = [(name, rebuilder(name)) for name in ("one", "two")]
+def test_two_keys_with_one_id_are_one(good, demands, attested, new_key, ids):
+    made = [(name, new_key(name)) for name in ("one", "two")]
     statements = [
         spoiled(attested(key), key, said(builder={"id": id_}))
         for (_, key), id_ in zip(made, ids, strict=True)
@@ -216,8 +205,8 @@ def test_two_keys_with_one_id_are_one(good, demands, attested, rebuilder, ids):
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_a_key_with_two_ids_is_none(*, good, demands, attested, rebuilder, tmp_path, backwards):
-    one = rebuilder("one")
+def test_a_key_with_two_ids_is_none(*, good, demands, attested, new_key, tmp_path, backwards):
+    one = new_key("one")
     statements = []
     for name in ("a", "b"):
         made = spoiled(attested(one), one, said(builder={"id": f"https://{name}.org"}))
@@ -267,8 +256,8 @@ def revoked(key, **also):
 PAST, FUTURE = "2020-01-01", "2090-01-01"
 
 
-def test_rebuilders_of_a_policy(of_policy, rebuilder):
-    both = [(rebuilder("one"), {}), (rebuilder("two"), {"since": PAST, "until": FUTURE})]
+def test_rebuilders_of_a_policy(of_policy, new_key):
+    both = [(new_key("one"), {}), (new_key("two"), {"since": PAST, "until": FUTURE})]
     told = of_policy(both, reproductions=2, max_rebuild_age_days=1)
     assert told.endswith("reproductions: 2 rebuilders, the last 0 days ago, 2 demanded")
 
@@ -281,16 +270,16 @@ def test_rebuilders_of_a_policy(of_policy, rebuilder):
         ({"id": "https://a.org"}, "states urn:hall.*, the policy has https://a.org for its key"),
     ],
 )
-def test_a_rebuilder_who_does_not_count_by_the_policy(of_policy, rebuilder, entry, reason):
+def test_a_rebuilder_who_does_not_count_by_the_policy(of_policy, new_key, entry, reason):
     with pytest.raises(ReleaseError, match=f"0 of 1 rebuilders demanded; .*{reason}"):
-        of_policy([(rebuilder("one"), entry)], reproductions=1)
+        of_policy([(new_key("one"), entry)], reproductions=1)
 
 
 @pytest.mark.parametrize(
     ("entry", "counts"), [({}, False), ({"since": PAST}, False), ({"since": FUTURE}, True)]
 )
-def test_a_rebuilder_whose_key_is_revoked(of_policy, rebuilder, entry, counts):
-    one = rebuilder("one")
+def test_a_rebuilder_whose_key_is_revoked(of_policy, new_key, entry, counts):
+    one = new_key("one")
     asked = {"reproductions": 1, "revoked": revoked(one, **entry)}
     if counts:
         assert of_policy([(one, {})], **asked).endswith("1 rebuilders, 1 demanded")
@@ -299,8 +288,8 @@ def test_a_rebuilder_whose_key_is_revoked(of_policy, rebuilder, entry, counts):
         of_policy([(one, {})], **asked)
 
 
-def test_a_revoked_key_of_an_option_is_revoked(good, demands, attested, rebuilder):
-    one = rebuilder("one")
+def test_a_revoked_key_of_an_option_is_revoked(good, demands, attested, new_key):
+    one = new_key("one")
     wanted = Policy.model_validate_json(
         json.dumps({"builders": KNOWN_BUILDERS, "reproductions": 1, "revoked": revoked(one)})
     )
@@ -317,9 +306,9 @@ def test_a_revoked_key_of_an_option_is_revoked(good, demands, attested, rebuilde
         )
 
 
-def test_another_key_of_the_publisher_does_not_count(good, attested, rebuilder):
+def test_another_key_of_the_publisher_does_not_count(good, attested, new_key):
     """A publisher's second key, which has not signed this release, is not somebody else's."""
-    other = rebuilder("other")
+    other = new_key("other")
     own = [
         {
             "name": path.name,
@@ -364,8 +353,8 @@ def test_the_newest_statement_may_be_too_old():
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_a_rebuilder_counts_with_the_newest_statement(*, good, attested, rebuilder, backwards):
-    one = rebuilder("one")
+def test_a_rebuilder_counts_with_the_newest_statement(*, good, attested, new_key, backwards):
+    one = new_key("one")
     path = attested(one)
     statement = json.loads(bundle.payload(bundle.read(path.read_bytes(), "it")))
     release = rebuilders.Rebuildable(
@@ -390,7 +379,7 @@ def test_a_rebuilder_counts_with_the_newest_statement(*, good, attested, rebuild
 
 
 def test_what_was_compared_is_signed_whatever_comes_of_the_folder(
-    *, bench, good, report, demands, rebuilder, tmp_path
+    *, bench, good, report, demands, new_key, tmp_path
 ):
     """Files and their list change between the rebuild and the signing."""
     wrong = "0" * 64
@@ -398,7 +387,7 @@ def test_what_was_compared_is_signed_whatever_comes_of_the_folder(
     text = sums.read_text(encoding="utf-8")
     sums.write_text(text.replace(text[:64], wrong), encoding="utf-8")
     bench.flip("config.json", 5)
-    one = rebuilder("one")
+    one = new_key("one")
     path = rebuilders.attest_reproduction(bench.folder, report, one, None, tmp_path / "statements")
     subject = json.loads(bundle.payload(bundle.read(path.read_bytes(), "it")))["subject"]
     found = {each["name"]: each["digest"]["sha256"] for each in subject}
@@ -417,9 +406,9 @@ def test_what_was_compared_is_signed_whatever_comes_of_the_folder(
         (OTHER_ID, "is the id of another key"),
     ],
 )
-def test_no_statement_under_an_id_of_others(*, good, report, rebuilder, tmp_path, builder, reason):
+def test_no_statement_under_an_id_of_others(*, good, report, new_key, tmp_path, builder, reason):
     with pytest.raises(SigningError, match=reason):
-        rebuilders.attest_reproduction(good.folder, report, rebuilder("one"), builder, tmp_path)
+        rebuilders.attest_reproduction(good.folder, report, new_key("one"), builder, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -442,8 +431,8 @@ def test_statement_of_something_else(bench_of_one, change, reason):
         verdict(good, demands, 1, [statement], [one])
 
 
-def test_statement_with_a_forged_signature(good, demands, attested, rebuilder):
-    one = rebuilder("one")
+def test_statement_with_a_forged_signature(good, demands, attested, new_key):
+    one = new_key("one")
     path = attested(one)
     value = json.loads(path.read_bytes())
     value["dsseEnvelope"]["signatures"][0]["sig"] = "AAAA"
@@ -457,26 +446,26 @@ def test_statement_that_is_not_there(good, demands, tmp_path):
         verdict(good, demands, 1, [tmp_path / "none"], [])
 
 
-def test_nothing_is_signed_for_a_rebuild_that_differs(bench, good, rebuilder, tmp_path):
+def test_nothing_is_signed_for_a_rebuild_that_differs(bench, good, new_key, tmp_path):
     """The release's weights were changed: the rebuild says so, and the statement is refused."""
     bench.flip("model-mtp.safetensors", -1)
     found = reproduce.run(bench.folder, Store(tmp_path / "store"), base=good.key.parent / "base")
     document.write(tmp_path / "report.json", found.outcome)
     with pytest.raises(DifferenceError, match="is not reproduced, so nothing is signed"):
         rebuilders.attest_reproduction(
-            bench.folder, tmp_path / "report.json", rebuilder("one"), None, tmp_path / "statements"
+            bench.folder, tmp_path / "report.json", new_key("one"), None, tmp_path / "statements"
         )
     assert not (tmp_path / "statements").exists()
 
 
-def test_report_of_another_release(bench, attested, rebuilder):
+def test_report_of_another_release(bench, attested, new_key):
     bench.restate(
         lambda s: s["predicate"]["runDetails"]["metadata"].update(
             finishedOn="2031-01-01T00:00:00+00:00"
         )
     )
     with pytest.raises(ManifestError, match="is of another release"):
-        attested(rebuilder("one"), bench.folder)
+        attested(new_key("one"), bench.folder)
 
 
 def test_reproduction_needs_a_key(attested):

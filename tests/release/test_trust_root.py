@@ -14,6 +14,7 @@ from forge.core.errors import ReleaseError, SigningError
 from forge.manifest import provenance
 from forge.manifest.policy import KNOWN_BUILDERS
 from forge.manifest.provenance import BUILDERS
+from forge.manifest.trusted import MOST
 from forge.release import keys
 
 DIGEST = "2" * 64
@@ -69,25 +70,14 @@ def demand(write):
     return demanded
 
 
-@pytest.fixture
-def make(tmp_path):
-    """Makes a key."""
-
-    def made(name):
-        keys.generate(tmp_path / name)
-        return tmp_path / name
-
-    return made
-
-
 def digest_of(bench):
     return canonical.sha256_file(bench / "provenance/provenance.json")
 
 
-def test_the_policy_is_enough(good, demands, demand, make):
+def test_the_policy_is_enough(good, demands, demand, new_key):
     """Of several keys, the one that the release names has signed all of it."""
     said = []
-    wanted = demand(demands, keys=[signer(make("other"), "other"), signer(good.key)])
+    wanted = demand(demands, keys=[signer(new_key("other"), "other"), signer(good.key)])
     told = verify.verify(good.folder, wanted, said.append)
     assert "who made it" not in told
     name = keys.public(public(good.key)).keyid
@@ -95,17 +85,17 @@ def test_the_policy_is_enough(good, demands, demand, make):
     assert said[3].endswith("and the list of its release; publisher may sign it")
 
 
-def test_a_key_that_the_policy_does_not_name(good, demands, demand, make):
-    wanted = demand(demands, keys=[signer(make("other"), "other")])
+def test_a_key_that_the_policy_does_not_name(good, demands, demand, new_key):
+    wanted = demand(demands, keys=[signer(new_key("other"), "other")])
     with pytest.raises(
         ReleaseError, match=r"signatures: .*, which is not one of the policy's keys: "
     ):
         verify.verify(good.folder, wanted, lambda _: None)
 
 
-def test_bundles_of_two_keys(bench, demands, demand, make):
+def test_bundles_of_two_keys(bench, demands, demand, new_key):
     """Each of the keys may sign the variant, but not a part of a release each."""
-    other = make("other")
+    other = new_key("other")
     wanted = demand(demands, keys=[signer(bench.key), signer(other, "other")])
     bench.sign("release.json", key=other)
     with pytest.raises(ReleaseError, match="signatures: .*: names key .*, the key given is"):
@@ -170,6 +160,16 @@ def test_recalled_releases(good, demands, demand):
             verify.verify(good.folder, demand(demands, **tables, recalled=recalled), print)
 
 
+def test_the_last_of_many_recalled_releases_is_told():
+    """As many as a policy may name: it took 42 s when each step of a walk searched them all."""
+    recalled = [
+        {"digest": f"{number:064x}", "reason": "so", "superseded_by": f"{number + 1:064x}"}
+        for number in range(MOST)
+    ]
+    found = policy.Policy.model_validate({"recalled": tuple(recalled)})
+    assert found.successor(recalled[0]["digest"]) == recalled[-1]["superseded_by"]
+
+
 def test_a_recall_needs_no_signature(good, demands, write):
     """Nobody vouches for the release, and it is recalled all the same."""
     recalled = [{"digest": digest_of(good), "reason": "so"}]
@@ -185,8 +185,8 @@ def test_a_policy_expires(write):
         policy.demanded(write(expires="2020-01-01"), rehearsal=False)
 
 
-def test_options_choose_and_do_not_add(good, write, make):
-    other, third = make("other"), make("third")
+def test_options_choose_and_do_not_add(good, write, new_key):
+    other, third = new_key("other"), new_key("third")
     found = policy.read(write(keys=[signer(good.key), signer(other, "other")]))
     (chosen,) = trust.publisher(found, key=public(other)).keys
     assert chosen.name == "other"
@@ -218,20 +218,20 @@ def test_without_keys_somebody_is_named(good):
     assert trust.publisher(policy.Policy(), key=public(good.key)).name == ""
 
 
-def test_a_key_has_the_name_beside_it(good, write, make):
+def test_a_key_has_the_name_beside_it(good, write, new_key):
     entry = signer(good.key)
     for wrong, error, reason in (
         ({"sha256": DIGEST}, ReleaseError, f"keys.0: its pem is key .*, its sha256 says {DIGEST}"),
         ({"pem": "nothing"}, SigningError, "the policy's keys.0.pem: is no public key in PEM"),
-        ({"pem": make("x").read_text(encoding="utf-8")}, SigningError, "is no public key in PEM"),
+        ({"pem": new_key("x").read_text("utf-8")}, SigningError, "is no public key in PEM"),
     ):
         with pytest.raises(error, match=reason):
             trust.publisher(policy.read(write(keys=[{**entry, **wrong}])))
 
 
-def test_tables_that_contradict_themselves(good, write, make):
+def test_tables_that_contradict_themselves(good, write, new_key):
     """Each is refused when the file is read."""
-    one, other = signer(good.key), named(make("other"), "other")
+    one, other = signer(good.key), named(new_key("other"), "other")
     revoked = {"sha256": DIGEST, "reason": "so"}
     recalled = {"digest": DIGEST, "reason": "so"}
     again = {**recalled, "digest": LATER, "superseded_by": DIGEST}
@@ -283,14 +283,14 @@ def test_examples_are_read():
     assert found.successor(found.recalled[0].digest) is not None
 
 
-def test_command_line(good, write, make):
+def test_command_line(good, write, new_key):
     """A policy file is all that it needs; what lies in the release is no policy."""
     path = write(keys=[signer(good.key)], expected={})
     command = [sys.executable, "-m", "assay", "verify-release", good.folder, "--policy", path]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     assert " (publisher), over the very bytes" in done.stdout
-    for option in (["--unsigned"], ["--key", public(make("other"))]):
+    for option in (["--unsigned"], ["--key", public(new_key("other"))]):
         done = subprocess.run(
             [*command, *option], capture_output=True, encoding="utf-8", check=False
         )
