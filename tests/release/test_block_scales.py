@@ -77,7 +77,7 @@ def test_zeros_have_the_scale_of_zeros(kind):
     block_scales.check(plan, found, numbers)
     for module in ("a", "b"):
         block_scales.require_zeros(plan.linears[module], found)
-        assert found[f"{module}.weight_scale"] == (kind.stored.zero, kind.stored.zero)
+        assert found[f"{module}.weight_scale"] == (kind.scale_bits.zero, kind.scale_bits.zero)
     with pytest.raises(ReleaseError, match=r"c.weight_scale: holds .* the scale of zeros is"):
         block_scales.require_zeros(plan.linears["c"], found)
 
@@ -88,7 +88,7 @@ def test_scales_that_are_smaller_than_they_can_be(kind):
     found["a.weight_scale"] = 1, 0x7D
     with pytest.raises(ReleaseError, match=r"a.weight_scale: its largest scale is 416.0; of the 1"):
         block_scales.check(plan, found, numbers)
-    found["a.weight_scale"] = kind.stored.zero, kind.stored.zero
+    found["a.weight_scale"] = kind.scale_bits.zero, kind.scale_bits.zero
     with pytest.raises(ReleaseError, match="its largest scale is (1.0|0.125);"):
         block_scales.check(plan, found, numbers)
     numbers[f"a.{kind.global_scales[0]}"] = np.float32(1).tobytes()

@@ -32,7 +32,7 @@ Maxima = Mapping[str, np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
+class ScaleBits:
     """What the scales of blocks or rows can be, as bits, which sort as the scales do.
 
     Attributes:
@@ -60,7 +60,7 @@ class Format:
         block: the columns of a weight are a multiple of it.
         specs: the tensors that stand for a linear of a shape [rows, columns], in their order.
         scales: how the values of the scale tensors are read, by the last part of their name.
-        stored: what the values of the first of them can be.
+        scale_bits: what the values of the first of them can be.
         global_scale: what the other two store, of the weight's largest magnitude and of its
             input's; None if each row and each input is scaled by its own.
         scheme: what compressed-tensors' config says of weights and inputs; empty for modelopt.
@@ -72,7 +72,7 @@ class Format:
     block: int
     specs: Callable[[str, Shape], list[Spec]]
     scales: Mapping[str, Callable[[bytes], Floats]]
-    stored: Stored
+    scale_bits: ScaleBits
     global_scale: Callable[[np.float32], np.float32] | None
     scheme: Mapping[str, Any]
 
@@ -166,14 +166,14 @@ def _bf16_bits(value: float | np.float32) -> int:
     return int(bf16_bits(np.array([value], dtype=np.float32))[0])
 
 
-def _e4m3_blocks(zero: float) -> Stored:
+def _e4m3_blocks(zero: float) -> ScaleBits:
     """The scales of NVFP4's blocks: a global scale is such that the largest one is 448.
 
     What the libraries compute for it is 448 within 3%, however their divisions round, and E4M3
     rounds all from 432 on to 448. What would be zero is replaced or clamped.
     """
     full = _e4m3_bits(E4M3_MAX)
-    return Stored(smallest=1, largest=full, zero=_e4m3_bits(zero), full=full)
+    return ScaleBits(smallest=1, largest=full, zero=_e4m3_bits(zero), full=full)
 
 
 # As llm-compressor 0.14 writes its presets NVFP4 and FP8_DYNAMIC.
@@ -196,7 +196,7 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
         scales={
             "weight_scale": _read_e4m3, "weight_scale_2": _read_f32, "input_scale": _read_f32,
         },
-        stored=_e4m3_blocks(zero=1.0),
+        scale_bits=_e4m3_blocks(zero=1.0),
         global_scale=global_scale,
         scheme={},
     ),
@@ -211,7 +211,7 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
             "weight_global_scale": _read_f32,
             "input_global_scale": _read_f32,
         },
-        stored=_e4m3_blocks(zero=0.125),
+        scale_bits=_e4m3_blocks(zero=0.125),
         global_scale=divisor,
         scheme={
             "weights": {**_FLOAT4, **_WEIGHTS},
@@ -225,7 +225,7 @@ FORMATS: Mapping[tuple[Loader, str], Format] = {
         block=1,
         specs=_fp8_specs,
         scales={"weight_scale": _read_bf16},
-        stored=Stored(  # a row's largest magnitude / 448; engines may take a subnormal for 0
+        scale_bits=ScaleBits(  # a row's largest magnitude / 448; engines may take a subnormal for 0
             smallest=_bf16_bits(SMALLEST_NORMAL),
             largest=_bf16_bits(_LARGEST_BF16 / np.float32(E4M3_MAX)),
             zero=_bf16_bits(2.0**-7),

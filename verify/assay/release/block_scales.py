@@ -5,7 +5,7 @@ values that it never stores, and a global scale is chosen so that one block has 
 of all. `forge.tensors.formats` says which these are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,26 +30,9 @@ def check(plan: Plan, found: Mapping[str, Extremes], numbers: Mapping[str, bytes
     """
     for group in plan.groups:
         linears = [plan.linears[module] for module in group]
-        extremes = [found[_name(linear)] for linear in linears]
-        for linear, ends in zip(linears, extremes, strict=True):
-            _require_possible(linear, ends)
-        stored = linears[0].format.stored
-        if stored.full is None or max(most for _, most in extremes) == stored.full:
-            continue
-        scales = [numbers[f"{one.module}.{one.format.global_scales[0]}"] for one in linears]
-        # Weights that are zero, or so small that their global scale is not representable.
-        nothing = {(stored.zero, stored.zero)}
-        if {*extremes} != nothing or {*scales} != {np.float32(1).tobytes()}:
-            most = max(most for _, most in extremes)
-            linear = next(
-                one for one, (_, its) in zip(linears, extremes, strict=True) if its == most
-            )
-            kind = linear.format
-            raise ReleaseError(
-                f"{_name(linear)}: its largest scale is {_value(kind, most)}; of the "
-                f"{len(group)} linear layer(s) that share this global scale, one has a block with "
-                f"{_value(kind, stored.full)}."
-            )
+        for linear in linears:
+            _require_possible(linear, found[_name(linear)])
+        _require_full(linears, found, numbers)
 
 
 def require_zeros(linear: Linear, found: Mapping[str, Extremes]) -> None:
@@ -58,7 +41,7 @@ def require_zeros(linear: Linear, found: Mapping[str, Extremes]) -> None:
     Raises:
         ReleaseError: naming the tensor and the value.
     """
-    kind, zero = linear.format, linear.format.stored.zero
+    kind, zero = linear.format, linear.format.scale_bits.zero
     for bits in found[_name(linear)]:
         if bits != zero:
             raise ReleaseError(
@@ -68,14 +51,35 @@ def require_zeros(linear: Linear, found: Mapping[str, Extremes]) -> None:
 
 
 def _require_possible(linear: Linear, ends: Extremes) -> None:
-    kind, stored = linear.format, linear.format.stored
+    kind, allowed = linear.format, linear.format.scale_bits
     for bits in ends:
-        if not stored.smallest <= bits <= stored.largest:
+        if not allowed.smallest <= bits <= allowed.largest:
             raise ReleaseError(
                 f"{_name(linear)}: holds {_value(kind, bits)}, which no build stores: scales of "
-                f"{kind.label} are {_value(kind, stored.smallest)} to "
-                f"{_value(kind, stored.largest)}."
+                f"{kind.label} are {_value(kind, allowed.smallest)} to "
+                f"{_value(kind, allowed.largest)}."
             )
+
+
+def _require_full(
+    linears: Sequence[Linear], found: Mapping[str, Extremes], numbers: Mapping[str, bytes]
+) -> None:
+    """Refuses linears that share a global scale, if none of their blocks has the largest scale."""
+    largest = max(linears, key=lambda one: found[_name(one)][1])
+    kind, most = largest.format, found[_name(largest)][1]
+    allowed = kind.scale_bits
+    if allowed.full is None or allowed.full == most:
+        return
+    # Weights that are zero, or so small that their global scale is not representable.
+    nothing = {(allowed.zero, allowed.zero)}
+    scales = {numbers[f"{one.module}.{one.format.global_scales[0]}"] for one in linears}
+    if {found[_name(one)] for one in linears} == nothing and scales == {np.float32(1).tobytes()}:
+        return
+    raise ReleaseError(
+        f"{_name(largest)}: its largest scale is {_value(kind, most)}; of the {len(linears)} "
+        "linear layer(s) that share this global scale, one has a block with "
+        f"{_value(kind, allowed.full)}."
+    )
 
 
 def _name(linear: Linear) -> str:
