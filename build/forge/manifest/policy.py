@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 from forge.core.model import Commit, Maybe, Model, Sha256
 from forge.manifest.provenance import BUILDERS, REHEARSALS
 from forge.manifest.reproduction import same_id
-from forge.manifest.trusted import MOST, Other, Recalled, Revoked, Signer, Time
+from forge.manifest.trusted import MOST, KnownRebuilder, Recalled, Revoked, Signer, Time
 
 KNOWN_BUILDERS = (*BUILDERS.values(), *REHEARSALS.values())
 MOST_REBUILDERS = 1000
@@ -109,7 +109,7 @@ class Policy(Model):
         ),
     ] = ()
     rebuilders: Annotated[
-        tuple[Other, ...],
+        tuple[KnownRebuilder, ...],
         Field(
             min_length=1,
             max_length=MOST,

@@ -73,7 +73,7 @@ class Signer(Holder):
     ]
 
 
-class Other(Holder):
+class KnownRebuilder(Holder):
     """A key of somebody who rebuilds."""
 
     id: Annotated[
