@@ -125,7 +125,7 @@ def made(
     files |= {CONFIG: config, tensorfile.INDEX: tensorfile.index_json(placed)}
     if QUANT_CONFIG in configs.made_files(recipe):
         files[QUANT_CONFIG] = configs.quant_config(recipe, ignore)
-    return {name: written(data) for name, data in files.items()}
+    return {name: _json(data) for name, data in files.items()}
 
 
 def edited(
@@ -210,6 +210,6 @@ def _parse(path: str, data: bytes) -> dict[str, Any]:
     return value
 
 
-def written(data: Mapping[str, Any]) -> bytes:
+def _json(data: Mapping[str, Any]) -> bytes:
     """Two-space JSON in the given key order, as the hub's own files are written."""
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()

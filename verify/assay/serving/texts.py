@@ -21,7 +21,7 @@ CANDIDATES = 20  # the most that vLLM gives by default
 # Of a text that is written across the border of a chunk: so many tokens on either side.
 ASIDE = 64
 
-Kind = TypeVar("Kind", bound=Texts)
+AnyTexts = TypeVar("AnyTexts", bound=Texts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +101,8 @@ class Writer:
 
 
 def compare(
-    kind: type[Kind], others: Sequence[Completion], plain: Sequence[Completion], *, noise: float
-) -> Kind:
+    kind: type[AnyTexts], others: Sequence[Completion], plain: Sequence[Completion], *, noise: float
+) -> AnyTexts:
     """Compares texts that were written otherwise with those that were written plainly.
 
     The gap is that between the two tokens in the plain run, where both texts still have the same
