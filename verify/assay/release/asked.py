@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from assay.release import built_in, source_tree
+from assay.release import images, source_tree
 from forge.checkpoint import dress, layout
 from forge.core import canonical
 from forge.core.errors import ReleaseError
@@ -75,7 +75,7 @@ def check(manifest: Manifest, recipe: Recipe) -> str:
     _require_list(asked)
     _require_text(asked)
     _require_parameters(asked)
-    built_in.check(manifest)
+    images.check(manifest)
     return f"{len(manifest.inputs)} files of {len(sources)} inputs, as the recipe takes them"
 
 
