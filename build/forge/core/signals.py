@@ -6,7 +6,8 @@ interpreter has at hand. From then on there are three times:
 - While modules are imported, there is nothing to clean up: the process ends at once.
 - While the command runs, `Stopped` is raised in the main thread, and what is half made is removed
   on its way. It is raised again every second, since a library may swallow it, or wait for threads
-  that go on. `held` keeps it out of a clean-up.
+  that go on; and at once where Python itself swallows it, in a finalizer. `held` keeps it out of a
+  clean-up.
 - After `SECONDS` the process ends wherever it is, a long call of a library included. Its children
   end with it (:mod:`forge.core.supervisor`), and the next run removes what is left, as after
   SIGKILL.
@@ -21,6 +22,7 @@ import time
 from _thread import get_ident, start_new_thread
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 NAMES = {_signal.SIGINT: "SIGINT", _signal.SIGTERM: "SIGTERM", _signal.SIGHUP: "SIGHUP"}
 # From the signal to the end. A process that another command started has a second less, so that its
@@ -78,6 +80,7 @@ def run(command: Callable[[], int]) -> int:
     os.set_blocking(tell, False)
     before = _signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     start_new_thread(_end_in_time, (told,))  # one that does not keep the process
+    ignored, sys.unraisablehook = sys.unraisablehook, partial(_ignored, sys.unraisablehook)
     _state.running = True
     try:
         return command()
@@ -88,6 +91,7 @@ def run(command: Callable[[], int]) -> int:
                 with suppress(OSError, ValueError):
                     stream.flush()
             os._exit(128 + _first[0][0])  # threads that still work are not waited for
+        sys.unraisablehook = ignored
         _signal.set_wakeup_fd(before)
         os.close(tell)  # with which the thread ends
 
@@ -136,6 +140,23 @@ def _raise() -> None:
     raise Stopped(_first[0][0])
 
 
+def _ignored(
+    tell: Callable[["sys.UnraisableHookArgs"], object], what: "sys.UnraisableHookArgs"
+) -> None:
+    """What a finalizer raises is only printed; `Stopped` is raised again instead, outside of it."""
+    if isinstance(what.exc_value, Stopped):
+        start_new_thread(_repeat, (_first[0][0], 0.01))  # when this has returned
+    else:
+        tell(what)
+
+
+def _repeat(number: int, seconds: float) -> None:
+    """Raises `Stopped` again in the main thread, after so many seconds."""
+    time.sleep(seconds)
+    _state.again = True
+    _signal.pthread_kill(_MAIN, number)
+
+
 def _note(number: int) -> None:
     """Notes a signal, and tells it if it is the first."""
     this = (number, time.monotonic())
@@ -165,9 +186,7 @@ def _end_in_time(told: int) -> None:
         number = came[0]
     _note(number)
     while (left := _end() - time.monotonic()) > 0:
-        time.sleep(min(1.0, left))
-        _state.again = True
-        _signal.pthread_kill(_MAIN, number)
+        _repeat(number, min(1.0, left))
     os._exit(128 + _first[0][0])
 
 

@@ -258,6 +258,15 @@ except BaseException:
     pass
 time.sleep(60)
 """,
+        # A finalizer, whose exceptions Python only prints.
+        """
+class Left:
+    def __del__(self):
+        print("begun", flush=True)
+        time.sleep(60)
+Left()
+time.sleep(60)
+""",
         # A pool whose end waits for a thread that goes on.
         """
 from concurrent.futures import ThreadPoolExecutor
