@@ -8,9 +8,9 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # the folder of the tests, not this one
 
-from gpu import full_size, machines, page, stand_ins
+from gpu import full_size, machines, page, stand_ins  # noqa: E402 - the path is known now
 
 
 def main(words: list[str]) -> int:

@@ -40,7 +40,7 @@ def installed() -> Iterator[None]:
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\n{named}", encoding="utf-8")
         (info / "entry_points.txt").write_text(points, encoding="utf-8")
-        paths = [folder, *(str(ROOT / name) for name in ("build", "verify", "tests"))]
+        paths = [folder, *(str(ROOT / name) for name in ("build", "verify"))]
         sys.path[:0] = paths
         os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *([before] if before else [])])
         try:
