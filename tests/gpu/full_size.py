@@ -113,22 +113,23 @@ def run(
         if with_engine:
             logs = out / "logs" / f"{machine['kind']}-full-size.log"
             todo["engine"] = lambda: _generate(ledger, engine, logs)
+        sizes = ("hidden_size", "num_hidden_layers", "vocab_size")
+        result = {
+            "machine": machine,
+            "variant": VARIANT,
+            "sizes": {name: wanted["text_config"][name] for name in sizes},
+            "parts": parts,
+            "passed": False,
+        }
         for name, work_of in todo.items():
             parts.append(_measured(name, work_of, folder))
             sys.stderr.write(f"{parts[-1]}\n")
+            result["passed"] = len(parts) == len(todo) and not parts[-1]["exit_code"]
+            path = machines.write(out, "full-size", result)  # each time: the next may be killed
             if parts[-1]["exit_code"]:
                 break
-    text = wanted["text_config"]
-    passed = all(part["exit_code"] == 0 for part in parts)
-    result = {
-        "machine": machine,
-        "variant": VARIANT,
-        "sizes": {name: text[name] for name in ("hidden_size", "num_hidden_layers", "vocab_size")},
-        "parts": parts,
-        "passed": passed,
-    }
-    sys.stderr.write(f"{machines.write(out, 'full-size', result)} is written\n")
-    return passed
+    sys.stderr.write(f"{path} is written\n")
+    return bool(result["passed"])
 
 
 def _measured(name: str, work: Callable[[], Any], folder: Path) -> dict[str, Any]:

