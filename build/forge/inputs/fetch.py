@@ -33,6 +33,7 @@ from forge.manifest.tensor_list import TensorLine
 from forge.recipes.recipe import CalibrationSet
 from forge.recipes.sources import Source, Template, Unresolved
 from forge.tensors import admission, tensor_list
+from forge.tensors.configs import CONFIG
 from forge.tensors.tensor_list import Arriving
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 STANDINS = standin.ROOT
 LINKED = ("base", "donor")
-CONFIG = "config.json"
 MOST_JSON = 64 << 20  # bytes of a file of JSON that is looked into
 
 Taken = Mapping[str, Mapping[str, File]]
@@ -122,7 +122,7 @@ def run(work: "Work", out: Path) -> dict[str, str]:
     _require_config(job, linked["base"], texts)
     for file in linked["base"].values():
         if file.path in texts:
-            admission.parse_config(bytes(texts[file.path]), file.path)
+            admission.parse_object(bytes(texts[file.path]), file.path)
     return tensors | _link(linked, out)
 
 

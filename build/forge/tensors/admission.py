@@ -71,7 +71,16 @@ def read_config(path: Path) -> Config:
 
 
 def parse_config(data: bytes, path: Path) -> Config:
-    """As :func:`read_config`, of the bytes of any file of JSON of that path."""
+    """As :func:`read_config`, of the bytes of the file at that path."""
+    return Config(path=path, data=parse_object(data, path))
+
+
+def parse_object(data: bytes, path: Path) -> dict[str, Any]:
+    """The JSON object in the bytes of any file of a checkpoint, with the path that errors name.
+
+    Raises:
+        BaseError: as :func:`read_config`.
+    """
     if data.startswith(_MARK):
         raise BaseError(
             f"{path}: begins with a byte order mark, at which readers of JSON stop. Save it as "
@@ -83,7 +92,7 @@ def parse_config(data: bytes, path: Path) -> Config:
         raise BaseError(f"{path}: is no JSON that all readers agree on: {error}.") from error
     if not isinstance(found, dict):
         raise BaseError(f"{path}: must hold a JSON object.")
-    return Config(path=path, data=found)
+    return found
 
 
 def admit(recipe: Recipe, base: Offer, donor: Offer | None) -> None:
@@ -349,7 +358,7 @@ def require_beside(recipe: Recipe, folder: Path, names: Collection[str]) -> None
     for name in sorted(names):
         path = folder / name
         if name.endswith(".json") and name != tensorfile.INDEX and path.stat().st_size <= SMALL:
-            parse_config(path.read_bytes(), path)
+            parse_object(path.read_bytes(), path)
 
 
 def require_stripped(recipe: Recipe, folder: Path, names: Collection[str]) -> None:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from forge.core import canonical
 from forge.core.errors import BaseError
+from forge.tensors.admission import parse_object
 from forge.tensors.family import Config
 
 GENERATION = "generation_config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER = "tokenizer.json"
+FILES = (GENERATION, TOKENIZER_CONFIG, TOKENIZER)
 KEY = "eos_token_id"
 
 # The bytes of a file of a checkpoint by its name, None if it is not there.
@@ -26,7 +27,7 @@ def require(read: Read, config: Config) -> tuple[int, ...]:
     """Refuses stop tokens that contradict the vocabulary, the tokenizer or the config.
 
     Args:
-        read: gives the files of the checkpoint.
+        read: gives those of `FILES` that the checkpoint has.
         config: its config.json.
 
     Returns:
@@ -52,9 +53,15 @@ def require(read: Read, config: Config) -> tuple[int, ...]:
             f"{where / GENERATION}: {KEY} is {[*stops]}, in {config.path.name} it is {[*named]}: "
             "they have none in common."
         )
-    token = _object(read, TOKENIZER_CONFIG, where).get("eos_token")
+    tokenizer = _object(read, TOKENIZER_CONFIG, where)
+    token = tokenizer.get("eos_token")
     content = token.get("content") if isinstance(token, Mapping) else token
-    if content is not None and (end := _id(read, content, where)) not in {None, *stops}:
+    if content is None:
+        return stops
+    end = _listed(tokenizer.get("added_tokens_decoder"), content)
+    if end is None:  # only then is the large file looked into
+        end = _added(_object(read, TOKENIZER, where).get("added_tokens"), content)
+    if end not in {None, *stops}:
         raise BaseError(
             f"{where / GENERATION}: {KEY} is {[*stops]} and lacks {end}, the tokenizer's "
             f"{content!r}, so that engines would write on where an answer ends."
@@ -75,15 +82,17 @@ def _numbers(value: Any, where: Path) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _id(read: Read, content: Any, where: Path) -> int | None:
-    """The number of a token that a tokenizer was given beside those that it learnt, if it was."""
-    listed = _object(read, TOKENIZER_CONFIG, where).get("added_tokens_decoder")
-    if isinstance(listed, Mapping):
-        for number, token in listed.items():
-            if isinstance(token, Mapping) and token.get("content") == content and number.isdigit():
-                return int(number)
-    added = _object(read, TOKENIZER, where).get("added_tokens")
-    for token in added if isinstance(added, list) else []:
+def _listed(decoder: Any, content: Any) -> int | None:
+    """The number of a token that `tokenizer_config.json` lists, if it does."""
+    for number, token in decoder.items() if isinstance(decoder, Mapping) else ():
+        if isinstance(token, Mapping) and token.get("content") == content and number.isdigit():
+            return int(number)
+    return None
+
+
+def _added(tokens: Any, content: Any) -> int | None:
+    """The number of a token that `tokenizer.json` has beside those that were learnt, if it has."""
+    for token in tokens if isinstance(tokens, list) else ():
         if isinstance(token, Mapping) and token.get("content") == content:
             number = token.get("id")
             return number if type(number) is int else None
@@ -93,14 +102,4 @@ def _id(read: Read, content: Any, where: Path) -> int | None:
 def _object(read: Read, name: str, where: Path) -> Mapping[str, Any]:
     """A JSON object of the checkpoint, an empty one if the file is not there."""
     data = read(name)
-    if data is None:
-        return {}
-    try:
-        found = canonical.loads(data)
-    except ValueError as error:
-        raise BaseError(
-            f"{where / name}: is no JSON that all readers agree on: {error}."
-        ) from error
-    if not isinstance(found, dict):
-        raise BaseError(f"{where / name}: must hold a JSON object.")
-    return found
+    return {} if data is None else parse_object(data, where / name)

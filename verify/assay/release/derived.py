@@ -35,8 +35,6 @@ from forge.tensors.tensorfile import DTYPE_BYTES, SUFFIX, Spec, Tensor
 from forge.tensors.weight_errors import Error
 
 Lines = Mapping[str, TensorLine]
-# The files that say where an answer ends.
-STOPPING = (stop_tokens.GENERATION, stop_tokens.TOKENIZER_CONFIG, stop_tokens.TOKENIZER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +90,7 @@ def check(manifest: Manifest, recipe: Recipe, here: Here) -> Derived:
     _require_files(manifest, recipe, made, here)
     stops: tuple[int, ...] = ()
     if config is not None:
-        of_result = {name: here.data(name) for name in STOPPING if name in here.checkpoint}
+        of_result = {name: here.data(name) for name in stop_tokens.FILES if name in here.checkpoint}
         stops = stop_tokens.require(of_result.get, replace(config, path=Path(CONFIG)))
     told = {name: step.annotations.parameters for name, step in manifest.steps.items()}
     groups = configs.quantization_config(recipe, []).get("config_groups")

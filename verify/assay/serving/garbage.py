@@ -19,6 +19,7 @@ from forge.manifest.probe_figures import (
     Streaming,
 )
 from forge.manifest.verification import UnmeasuredError
+from forge.tensors.stop_tokens import GENERATION, KEY, TOKENIZER
 
 ANSWER_TOKENS = 128
 CANDIDATES = 20  # the most that vLLM gives by default
@@ -61,8 +62,8 @@ def stop(client: Client, *, checkpoint: Path) -> Stop:
         UnmeasuredError: there is no such token, or the template writes none.
         OSError: the system does not let a file be read.
     """
-    ends = _ends(checkpoint / "generation_config.json")
-    special = _special(checkpoint / "tokenizer.json")
+    ends = _ends(checkpoint / GENERATION)
+    special = _special(checkpoint / TOKENIZER)
     turn = client.tokenize_chat([*_user("Say hello."), {"role": "assistant", "content": "Hello."}])
     of_turn = [token for token in turn if token in special]
     if not of_turn:
@@ -133,12 +134,12 @@ def _ends(path: Path) -> list[int]:
     if not path.is_file():
         raise UnmeasuredError(f"{path.name}: is not there, so it has no token that ends a text")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["eos_token_id"]
+        found = json.loads(path.read_text(encoding="utf-8"))[KEY]
     except (KeyError, TypeError, ValueError):
         found = None
     ends = found if isinstance(found, list) else [found]
     if not ends or not all(type(token) is int and token >= 0 for token in ends):
-        raise UnmeasuredError(f"{path.name}: eos_token_id is {found!r}, no token that ends a text")
+        raise UnmeasuredError(f"{path.name}: {KEY} is {found!r}, no token that ends a text")
     return ends
 
 
