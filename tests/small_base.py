@@ -42,3 +42,22 @@ class Base:
             **known,
         )
         return preflight.check(job)
+
+
+def text(**keys):
+    """Sets keys of the part of the config that is the language model's."""
+    return lambda base: base.config["text_config"].update(keys)
+
+
+def top(**keys):
+    """Sets keys of the config."""
+    return lambda base: base.config.update(keys)
+
+
+def spelled(spell):
+    """Writes the config in other bytes, which `spell` makes of its own."""
+
+    def change(base):
+        base.raw = spell(json.dumps(base.config).encode())
+
+    return change

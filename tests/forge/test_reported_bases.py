@@ -10,14 +10,13 @@ and what was done is told. The kinds that need another place than a base have th
 - what the system refuses, and a full disk: `test_full_disk.py`, `test_rechecks.py`
 """
 
-import json
 import re
 
 import numpy as np
 import pytest
 from conftest import FLAGSHIP, MIXED, bf16
 from released import here
-from small_base import Base
+from small_base import Base, spelled, text, top
 
 from forge import driver
 from forge.core.errors import HallmarkError
@@ -72,23 +71,6 @@ def turned(name):
 
 def typed(dtype):
     return lambda base: base.arrays.update({n: a.astype(dtype) for n, a in base.arrays.items()})
-
-
-def text(**keys):
-    return lambda base: base.config["text_config"].update(keys)
-
-
-def top(**keys):
-    return lambda base: base.config.update(keys)
-
-
-def spelled(change):
-    """The config in other bytes."""
-
-    def changed(base):
-        base.raw = change(json.dumps(base.config).encode())
-
-    return changed
 
 
 def beside(**files):

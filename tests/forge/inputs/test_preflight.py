@@ -1,7 +1,6 @@
 """What a base lacks is told before any work: by file, tensor or key, and what would be right."""
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -14,7 +13,7 @@ import pytest
 from conftest import FLAGSHIP, MIXED, bf16
 from hub_server import serve
 from released import local_base
-from small_base import Base
+from small_base import Base, spelled, text, top
 
 from forge import pipeline
 from forge.core import canonical, console
@@ -63,23 +62,8 @@ def typed(base):
     base.arrays[NORM] = base.arrays[NORM].astype(np.float64)
 
 
-def text(**keys):
-    return lambda base: base.config["text_config"].update(keys)
-
-
-def top(**keys):
-    return lambda base: base.config.update(keys)
-
-
-def bytes_of(spell):
-    def write(base):
-        base.raw = spell(json.dumps(base.config).encode())
-
-    return write
-
-
 def whole(data):
-    return bytes_of(lambda _: data)
+    return spelled(lambda _: data)
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
@@ -140,19 +124,19 @@ FAULTS = {
         "text_config.quantization_config says that the base is quantized",
     ),
     "a byte order mark": (
-        bytes_of(lambda data: b"\xef\xbb\xbf" + data),
+        spelled(lambda data: b"\xef\xbb\xbf" + data),
         "begins with a byte order",
     ),
     "an infinity": (
-        bytes_of(lambda data: data[:-1] + b', "time_step_limit": [0.0, Infinity]}'),
+        spelled(lambda data: data[:-1] + b', "time_step_limit": [0.0, Infinity]}'),
         "config.json: .*Infinity is not JSON",
     ),
-    "a NaN": (bytes_of(lambda data: data[:-1] + b', "x": NaN}'), "NaN is not JSON"),
+    "a NaN": (spelled(lambda data: data[:-1] + b', "x": NaN}'), "NaN is not JSON"),
     "a key stands twice": (
-        bytes_of(lambda data: data[:-1] + b', "model_type": "x"}'),
+        spelled(lambda data: data[:-1] + b', "model_type": "x"}'),
         "the key 'model_type' stands twice",
     ),
-    "the config is cut": (bytes_of(lambda data: data[:99]), "config.json: is no JSON"),
+    "the config is cut": (spelled(lambda data: data[:99]), "config.json: is no JSON"),
     "the config is a list": (whole(b"[]"), "config.json: must hold a JSON object"),
     "the config is a pointer": (
         whole(POINTER),
