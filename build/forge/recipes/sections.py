@@ -263,16 +263,21 @@ Reader = Literal["sglang", "transformers"]
 class Gates(Model):
     """What the assay demands beside perplexity and acceptance; no threshold is in its code.
 
-    `max_error` is by format the largest relative error |Q - W| / |W| of a linear, in the Frobenius
-    norm. Rounding explains 0.2 for `nvfp4`: a block's largest magnitude is 5.6 to 6.4 steps, as its
-    scale is off by up to 1/16, and the others lose most, one step, at five, which makes
-    (0.1 + 15 * 1) / (32 + 15 * 25) of the square, 0.193. It explains 0.07 for `fp8`: three bits of
-    mantissa, 1/16 of each weight, and a little for the rounding to BF16 before. Only blocks far
-    smaller than the rest may be off by more. `min_picture_shift` is how far at least a picture of
-    another colour moves the log-probability of a first token. `readers` are those beside vLLM who
-    must read the lists of what is quantized as what is stored. `samples` is how much there must be
-    to judge by. `full_size` is demanded of real
-    builds alone: it is None in the recipe that a rehearsal is judged by.
+    An error is |Q - W| / |W|, in the Frobenius norm. Rounding explains 0.2 for `nvfp4`: a block's
+    largest magnitude is 5.6 to 6.4 steps, as its scale is off by up to 1/16, and the others lose
+    most, one step, at five, which makes (0.1 + 15 * 1) / (32 + 15 * 25) of the square, 0.193. It
+    explains 0.07 for `fp8`: three bits of mantissa, 1/16 of each weight, and a little for the
+    rounding to BF16 before. Only blocks far smaller than the rest may be off by more.
+
+    Attributes:
+        max_error: by format, the largest relative error of a linear.
+        min_picture_shift: how far at least a picture of another colour moves the log-probability
+            of a first token; None unless pictures are served.
+        readers: those beside vLLM who must read the lists of what is quantized as what is stored.
+        samples: how much there must be to judge by.
+        ties: where greedy texts may part.
+        full_size: demanded of real builds alone; None in the recipe that a rehearsal is judged by.
+        mtp: demanded of the drafts; None unless a head is served.
     """
 
     max_error: dict[Literal["nvfp4", "fp8"], Annotated[Finite, Field(gt=0, lt=1)]]
