@@ -1,9 +1,7 @@
 """Limits on what is read of a release into memory, and the check of a folder against them."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from forge.core import foreign
 from forge.core.errors import ReleaseError
 from forge.core.foreign import Folder
 from forge.core.portable import quoted
@@ -46,20 +44,6 @@ def require_bounded(folder: Folder) -> None:
             f"{PROVENANCE}: its files have {total} bytes, too many to be read: at most "
             f"{MOST_PROVENANCE}."
         )
-
-
-def require_folder(path: Path) -> tuple[str, ...]:
-    """Refuses a folder that the first step of verifying a release would refuse.
-
-    Returns:
-        Notes on the folder for the user, a line each.
-
-    Raises:
-        ReleaseError: as for :func:`forge.core.foreign.opened` and :func:`require_bounded`.
-    """
-    with foreign.opened(path) as folder:
-        require_bounded(folder)
-        return folder.notes
 
 
 def _provenance(folder: Folder) -> Mapping[str, int]:
