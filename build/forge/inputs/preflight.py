@@ -47,13 +47,12 @@ def check(job: "Job") -> Offer:
         taken = [name for name in names_in(base.folder) if name not in left]
         admission.require_stripped(job.recipe, base.folder, taken)
         if head_source(job.recipe, base.tensors) != "donor":
-            admission.admit(job.recipe, base, None)
+            config = admission.admit(job.recipe, base, None)
         else:
             with _offered(job, "donor") as (donor, _):
-                admission.admit(job.recipe, base, donor)
+                config = admission.admit(job.recipe, base, donor)
         admission.require_beside(job.recipe, base.folder, taken)
-        if base.config is not None:
-            _require_stops(job.recipe, base.config, base.folder, admission.SMALL)
+        _require_stops(job.recipe, config, base.folder, admission.SMALL)
         if not job.rehearsal:  # of a small stand-in, the report says on how many it fits
             admission.require_devices(job.recipe, base)
     console.say(f"   preflight  {len(base.tensors)} tensors of the base are what the recipe needs")

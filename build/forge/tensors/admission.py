@@ -95,13 +95,16 @@ def parse_object(data: bytes, path: Path) -> dict[str, Any]:
     return found
 
 
-def admit(recipe: Recipe, base: Offer, donor: Offer | None) -> None:
+def admit(recipe: Recipe, base: Offer, donor: Offer | None) -> Config:
     """Refuses a base, and the donor of its head, of which the recipe's checkpoint cannot be made.
 
     Args:
         recipe: says what is made of them.
         base: the base.
         donor: what the head is taken from if not the base; None where the recipe names none.
+
+    Returns:
+        The config of the base.
 
     Raises:
         BaseError: the first fault that is found: its file, key or tensor, what is there and what
@@ -114,6 +117,7 @@ def admit(recipe: Recipe, base: Offer, donor: Offer | None) -> None:
         giver = base if source == "base" or donor is None else donor
         _admit_head(recipe, known, config, giver)
     _require_packable(recipe, base)
+    return config
 
 
 def admit_body(recipe: Recipe, base: Offer) -> tuple[Family, Config]:

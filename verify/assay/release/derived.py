@@ -88,10 +88,8 @@ def check(manifest: Manifest, recipe: Recipe, here: Here) -> Derived:
     placed = [(tensor.file.name, tensor.spec) for tensor in here.tensors.values()]
     made = dress.made(recipe, plan, originals, placed, source)
     _require_files(manifest, recipe, made, here)
-    stops: tuple[int, ...] = ()
-    if config is not None:
-        of_result = {name: here.data(name) for name in stop_tokens.FILES if name in here.checkpoint}
-        stops = stop_tokens.require(of_result.get, replace(config, path=Path(CONFIG)))
+    of_result = {name: here.data(name) for name in stop_tokens.FILES if name in here.checkpoint}
+    stops = stop_tokens.require(of_result.get, replace(config, path=Path(CONFIG)))
     told = {name: step.annotations.parameters for name, step in manifest.steps.items()}
     groups = configs.quantization_config(recipe, []).get("config_groups")
     require_told("calibrate", told["calibrate"], decided.parameters(recipe, plan, groups))
@@ -171,19 +169,14 @@ def _require_fit(
     giver: Lines,
     originals: Mapping[str, bytes],
     source: str | None,
-) -> Config | None:
+) -> Config:
     """Asks of the inputs what a build asks of them before it begins; the base's config."""
-    offer = _offer("base", base, originals)
-    if source == "donor":
-        admission.admit(recipe, offer, _offer("donor", giver, originals))
-    else:
-        admission.admit(recipe, offer, None)
+    donor = _offer("donor", giver, originals) if source == "donor" else None
+    config = admission.admit(recipe, _offer("base", base, originals), donor)
     if source is not None:
         admission.require_head(recipe, giver, Path(source))
-    if offer.config is not None:
-        digests = {name: line.sha256 for name, line in base.items()}
-        admission.require_tied(offer.config, digests)
-    return offer.config
+    admission.require_tied(config, {name: line.sha256 for name, line in base.items()})
+    return config
 
 
 def _offer(role: str, lines: Lines, originals: Mapping[str, bytes]) -> Offer:

@@ -44,7 +44,7 @@ class Derived:
     recipe: Recipe
     plan: Plan
     head: tuple[str, ...]
-    config: Config | None
+    config: Config
     stored: Mapping[str, Tensor]
     built: frozenset[str]
     fetched: frozenset[str]
@@ -145,8 +145,6 @@ def _siblings(made: Derived) -> Figures:
 
 
 def _devices(made: Derived) -> Figures:
-    if made.config is None:
-        raise ReleaseError(f"base/{CONFIG}: is not there, and the sizes are in it.")
     return figures.devices(made.recipe, made.plan, made.config)
 
 
