@@ -53,6 +53,16 @@ def command(package, *arguments, code=0, **env):
     return done.stderr, done.stdout
 
 
+def test_a_folder_that_is_no_store_is_left_alone(tmp_path):
+    for place in ("tmp", "Documents"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "mine").touch()
+    for asked in (("build", FLAGSHIP, "--rehearse"), ("store", "gc", "--confirm")):
+        said, _ = command("forge", *asked, "--store", tmp_path, code=StoreError.code)
+        assert f"{tmp_path}: is not a store: it has 'Documents' and no result" in said
+    assert (tmp_path / "tmp" / "mine").exists()
+
+
 def test_forge_list():
     _, printed = command("forge", "list")
     assert f"{FLAGSHIP}  ready; " in printed

@@ -24,7 +24,7 @@ from forge.manifest import schemas
 from forge.pipeline import Job
 from forge.recipes import catalogue, recipe
 from forge.release.folder import folder_for, job_of
-from forge.storekeeping import fsck, gc, survey
+from forge.storekeeping import contents, fsck, gc, survey
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,7 +43,9 @@ Rehearse = Annotated[
     bool, typer.Option(help="Use the stand-in, or --base, instead of the recipe's base.")
 ]
 Out = Annotated[Path | None, typer.Option(help="The folder to place the result in.")]
-StorePath = Annotated[Path, typer.Option(help="The folder of the store.")]
+StorePath = Annotated[
+    Path, typer.Option(help="The folder of the store.", callback=contents.require_store)
+]
 
 
 store_app = typer.Typer(no_args_is_help=True, epilog=commandline.EPILOG)

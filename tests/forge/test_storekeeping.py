@@ -112,6 +112,25 @@ def there(store):
     return {(folder.parent.name, folder.name) for folder in contents.folders(store)}
 
 
+def test_a_folder_of_the_user_is_no_store(tmp_path):
+    """In `tmp` and `trash` of a store everything is removed."""
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp" / "mine").touch()
+    (tmp_path / "Documents").mkdir()
+    (tmp_path / "Documents" / "letter").touch()
+    with pytest.raises(StoreError, match="is not a store: it has 'Documents' and no result"):
+        contents.require_store(tmp_path)
+    (tmp_path / "Documents" / "letter").unlink()  # as a step's folder that has no result yet
+    assert contents.require_store(tmp_path) == tmp_path
+
+
+def test_a_store_is_new_or_has_results(store):
+    make(store, "quantize", "0", {"shard": b"x"})
+    (store.root / "notes").write_text("mine", encoding="utf-8")
+    assert contents.require_store(store.root) == store.root
+    assert contents.require_store(store.root / "new") == store.root / "new"
+
+
 def test_list(store, tmp_path):
     """A line a result in the order of a build, with the variants that it was made for."""
     line(store, "abcde")

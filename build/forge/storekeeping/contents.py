@@ -6,11 +6,45 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from forge.core import filesystem, locks
+from forge.core.errors import StoreError
 from forge.core.results import USED
 from forge.core.store import Store
 from forge.core.store_folders import APART, EMPTIED, MADE, OWNER
 
 _KEY = re.compile("[0-9a-f]{64}")
+_MOUNTED = frozenset({"lost+found"})  # in a folder where a disk is mounted
+
+
+def require_store(root: Path) -> Path:
+    """Refuses a user's folder as a store, since what lies in its `tmp` or `trash` would be removed.
+
+    A store is new, or has results, beside which others may keep what they like. Before its first
+    result it has nothing but empty folders beside its own.
+
+    Args:
+        root: the folder that is named as the store.
+
+    Returns:
+        It.
+
+    Raises:
+        StoreError: it has no result, but something that no store has.
+        OSError: the system does not let it be read.
+    """
+    store = Store(root)
+    foreign = [
+        one.name
+        for one in store.entries()
+        if one.name not in _MOUNTED | APART
+        and not one.name.startswith(".")
+        and not (one.is_dir() and not any(one.iterdir()))
+    ]
+    if foreign and not folders(store, []):
+        raise StoreError(
+            f"{root}: is not a store: it has {foreign[0]!r} and no result. A store removes what "
+            "lies in its folders tmp and trash. Name an empty folder or a new one."
+        )
+    return root
 
 
 def folders(store: Store, refused: list[OSError] | None = None) -> list[Path]:
