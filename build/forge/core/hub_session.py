@@ -5,7 +5,7 @@ not, and waits as long as a server says. Every call of the library goes through 
 the rule is here, and applies to fetching and publishing alike:
 
 - Every connection, read and write has a timeout. An answer that is no download also has one as a
-  whole, and a size.
+  whole, and a size. A download is no longer than its caller expects.
 - 408, 425, 429, 5xx and broken connections are tried again, after a wait that doubles and varies.
   `Retry-After` is waited for, up to a bound. All else is for the caller at once.
 - What cannot be sent twice without harm is tried again only where the hub says that it did nothing.
@@ -70,24 +70,33 @@ class UntrustedError(GaveUpError):
     """The hub's certificate is not signed by an authority that this machine trusts."""
 
 
+class TooLongError(GaveUpError):
+    """The hub sent more than it may, or than it lists."""
+
+
 @dataclass(frozen=True)
 class _Allowance:
     tries: int
     ends: float
+    most: float  # bytes of a download
 
 
-_USUAL = _Allowance(TRIES, math.inf)
+_USUAL = _Allowance(TRIES, math.inf, math.inf)
 _allowance = ContextVar("_allowance", default=_USUAL)
 
 
 @contextmanager
-def within(seconds: float, *, tries: int = TRIES) -> Iterator[None]:
+def within(
+    seconds: float = math.inf, *, tries: int = TRIES, most: float = math.inf
+) -> Iterator[None]:
     """All that is asked inside ends within these seconds, waits included; for this thread.
 
-    Inside another, the tighter of both counts.
+    A download has so many bytes at most. Inside another, the tighter of both counts.
     """
     outer = _allowance.get()
-    inner = _Allowance(min(tries, outer.tries), min(monotonic() + seconds, outer.ends))
+    inner = _Allowance(
+        min(tries, outer.tries), min(monotonic() + seconds, outer.ends), min(most, outer.most)
+    )
     token = _allowance.set(inner)
     try:
         yield
@@ -108,8 +117,8 @@ class Client(httpx.Client):  # type: ignore[misc]
         """Sends a request until there is an answer that another try would not change.
 
         Raises:
-            GaveUpError: there was none in the tries and the time allowed, or the answer is too
-                long.
+            GaveUpError: there was none in the tries and the time allowed.
+            TooLongError: the answer is too long.
             UntrustedError: the certificate is not trusted.
             httpx.HTTPError: the connection broke, and the request may have been carried out.
         """
@@ -117,7 +126,7 @@ class Client(httpx.Client):  # type: ignore[misc]
         while True:
             tries += 1
             _limit(request, allowed.ends)
-            answer = self._try(request, stream, allowed.ends, options)
+            answer = self._try(request, stream, allowed, options)
             if isinstance(answer, Exception):
                 if not _is_repeatable(request, undone=isinstance(answer, _UNSENT)):
                     raise answer
@@ -141,17 +150,19 @@ class Client(httpx.Client):  # type: ignore[misc]
             sleep(wait)
 
     def _try(
-        self, request: "httpx.Request", stream: bool, ends: float, options: dict[str, Any]
+        self, request: "httpx.Request", stream: bool, allowed: _Allowance, options: dict[str, Any]
     ) -> "httpx.Response | Exception":
         """One answer, read if it is no download; or how the connection broke."""
         try:
             response = super().send(request, stream=True, **options)
             if stream and not response.is_error:
                 response.stream = _Download(response.stream)
+                response.iter_bytes = partial(_bounded, response.iter_bytes, allowed.most)
                 return response
-            response.stream = _Bounded(response.stream, min(ends, monotonic() + ANSWER_SECONDS))
+            ends = min(allowed.ends, monotonic() + ANSWER_SECONDS)
+            response.stream = _Bounded(response.stream, ends)
             # Some megabytes on the wire can be gigabytes once they are decoded.
-            response.iter_bytes = partial(_bounded, response.iter_bytes)
+            response.iter_bytes = partial(_bounded, response.iter_bytes, ANSWER_BYTES)
             try:
                 response.read()
             finally:
@@ -199,25 +210,27 @@ class _Bounded(httpx.SyncByteStream):  # type: ignore[misc]
             if monotonic() > self._ends:
                 raise GaveUpError(_UNENDING)
             if size > ANSWER_BYTES:
-                raise _too_long()
+                raise _too_long(ANSWER_BYTES)
             yield chunk
 
     def close(self) -> None:
         self._stream.close()
 
 
-def _bounded(decoded: Callable[..., Iterator[bytes]], *sizes: int) -> Iterator[bytes]:
-    """The bytes of an answer once they are decoded, up to the same size."""
+def _bounded(
+    decoded: Callable[..., Iterator[bytes]], most: float, *sizes: int, **sizes_by_name: int
+) -> Iterator[bytes]:
+    """The bytes of an answer once they are decoded, up to a size."""
     size = 0
-    for chunk in decoded(*sizes):
+    for chunk in decoded(*sizes, **sizes_by_name):
         size += len(chunk)
-        if size > ANSWER_BYTES:
-            raise _too_long()
+        if size > most:
+            raise _too_long(most)
         yield chunk
 
 
-def _too_long() -> GaveUpError:
-    return GaveUpError(f"the answer is longer than {ANSWER_BYTES >> 20} MiB")
+def _too_long(most: float) -> TooLongError:
+    return TooLongError(f"sends an answer longer than {most:,.0f} bytes")
 
 
 def _limit(request: "httpx.Request", ends: float) -> None:

@@ -14,7 +14,7 @@ from functools import cache as once
 from functools import partial
 from pathlib import Path
 
-from huggingface_hub import errors, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import HfApi, errors, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import get_session, hf_raise_for_status
@@ -35,7 +35,7 @@ from forge.core.hub_client import (
     shown,
     tree,
 )
-from forge.core.hub_session import GaveUpError, UntrustedError, within
+from forge.core.hub_session import GaveUpError, TooLongError, UntrustedError, within
 from forge.core.libraries import library
 from forge.core.store_folders import StoreFolders
 from forge.inputs.mirror import title
@@ -201,13 +201,7 @@ def outline(
             path.write_bytes(_header(source, name, size, path))
             os.truncate(path, size)
         elif name == tensorfile.INDEX or (name.endswith(".json") and size <= SMALL):
-            path.symlink_to(
-                Path(
-                    client.hf_hub_download(
-                        source.repo, name, repo_type=source.kind, revision=commit, cache_dir=cache
-                    )
-                ).absolute()
-            )
+            path.symlink_to(_get(client, source, name, size, cache).absolute())
         else:
             path.touch()
             os.truncate(path, size)
@@ -306,7 +300,7 @@ def _explain(  # noqa: PLR0911 - one a cause
             )
         case GaveUpError(status=int()):
             return FetchError(f"{repo}: {at} answers {error}.", remedy="busy")
-        case MalformedError():
+        case MalformedError() | TooLongError():
             return FetchError(f"{repo}: {at} {error}.", remedy="no-hub")
         case errors.FileMetadataError():
             return FetchError(f"{repo}: {at} does not answer as a hub does.", remedy="no-hub")
@@ -378,7 +372,6 @@ def _is_there(source: Source, name: str, cache: Path) -> bool:
 
 def _download(source: Source, entries: Mapping[str, RepoFile], cache: Path) -> dict[str, Path]:
     """Brings the files into the cache, several at a time; the hub is not asked for those there."""
-    commit = str(source.revision)
     missing = {name for name in entries if not _is_there(source, name, cache)}
     total = sum(entries[name].size for name in missing)
     cache.mkdir(parents=True, exist_ok=True)
@@ -390,15 +383,21 @@ def _download(source: Source, entries: Mapping[str, RepoFile], cache: Path) -> d
     ):
 
         def get(name: str) -> Path:
-            size = entries[name].size if name in missing else 0
-            path = client.hf_hub_download(
-                source.repo, name, repo_type=source.kind, revision=commit, cache_dir=cache
-            )
-            advance(size)
-            return Path(path)
+            path = _get(client, source, name, entries[name].size, cache)
+            advance(entries[name].size if name in missing else 0)
+            return path
 
         with ThreadPoolExecutor(max_workers=PARALLEL) as pool:
             return dict(zip(entries, pool.map(get, entries), strict=True))
+
+
+def _get(client: HfApi, source: Source, name: str, size: int, cache: Path) -> Path:
+    """Downloads a file, of which no more is written than the hub lists."""
+    with within(most=size):
+        path = client.hf_hub_download(
+            source.repo, name, repo_type=source.kind, revision=str(source.revision), cache_dir=cache
+        )
+    return Path(path)
 
 
 def _check(source: Source, entry: RepoFile, file: File) -> None:

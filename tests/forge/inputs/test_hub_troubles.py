@@ -216,8 +216,8 @@ def test_a_listing_that_is_none(server, fetch, listing):
 
 def test_a_name_that_no_request_can_have(server, fetch):
     """huggingface_hub raises an error of Python's own, of which nobody has heard before."""
-    names = ("config.json", "\ud800.safetensors")
-    server.listing = json.dumps([entry(path=name) for name in names]).encode()
+    listed = [entry(path="config.json", size=1000), entry(path="\ud800.safetensors")]
+    server.listing = json.dumps(listed).encode()
     error = refused(fetch)
     assert "huggingface_hub says: UnicodeEncodeError: 'utf-8' codec can't encode" in str(error)
     assert str(error).startswith(f"model {REPO} at ")
@@ -246,7 +246,7 @@ def test_files_without_end(server, fetch, monkeypatch):
 def test_a_page_beyond_the_bound(server, fetch, monkeypatch):
     monkeypatch.setattr(hub_session, "ANSWER_BYTES", 1 << 20)
     server.listing = json.dumps([entry()] * 20_000).encode()
-    assert "the answer is longer than 1 MiB" in str(refused(fetch))
+    assert "sends an answer longer than 1,048,576 bytes" in str(refused(fetch))
 
 
 def test_a_small_answer_that_is_large_once_decoded(server, fetch, monkeypatch):
@@ -256,7 +256,7 @@ def test_a_small_answer_that_is_large_once_decoded(server, fetch, monkeypatch):
     assert len(encoded) < 10_000
     server.listing = encoded
     server.listing_encoding = "gzip"
-    assert "the answer is longer than 1 MiB" in str(refused(fetch))
+    assert "sends an answer longer than 1,048,576 bytes" in str(refused(fetch))
     server.listing = gzip.compress(b"[]")
     assert "has no file '*.safetensors'" in str(refused(fetch))
 
@@ -264,13 +264,24 @@ def test_a_small_answer_that_is_large_once_decoded(server, fetch, monkeypatch):
 # Downloads
 
 
-@pytest.mark.parametrize("sent", [b"weig", WEIGHTS + b"more"])
-def test_another_length_than_the_listed(server, fetch, sent):
+def test_a_shorter_file_than_the_listed(server, fetch):
     """It is one line, in which huggingface_hub's advice on its own functions is left out."""
-    server.forged["model.safetensors"] = sent
+    server.forged["model.safetensors"] = b"weig"
     message = str(refused(fetch))
-    assert f"should be of size {len(WEIGHTS)} but has size {len(sent)}" in message
+    assert f"should be of size {len(WEIGHTS)} but has size 4" in message
     assert "force_download" not in message
+
+
+def test_a_longer_file_than_the_listed(server, fetch, tmp_path):
+    """Of which no more than that is written, however much comes."""
+    server.forged["model.safetensors"] = WEIGHTS + bytes(40 << 20)
+    assert f"sends an answer longer than {len(WEIGHTS):,} bytes" in str(refused(fetch))
+    assert max(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= len(
+        WEIGHTS
+    )
+
+    server.forged.clear()
+    assert fetch() == FILES
 
 
 def test_a_forged_second_part_is_refused(server, fetch, monkeypatch, tmp_path):
