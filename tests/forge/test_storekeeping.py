@@ -526,6 +526,27 @@ def test_files_of_strangers(store, said):
     assert link.is_symlink()
 
 
+@pytest.mark.parametrize("kind", ["notes", "folder", "link", "pipe"])
+def test_what_is_no_lock_file_is_named(store, said, kind):
+    """Each build stops at it, so it is neither left over nor removed."""
+    make(store, "quantize", "a", {"shard": b"x"})
+    foreign = store.root / "locks" / "mine"
+    if kind == "notes":
+        foreign.write_text("mine", encoding="utf-8")
+    elif kind == "folder":
+        foreign.mkdir()
+    elif kind == "link":
+        foreign.symlink_to(store.root / "nowhere")
+    else:
+        os.mkfifo(foreign)
+    with pytest.raises(StoreError, match="until these are moved away: locks/mine"):
+        fsck.fsck(store)
+    assert "locks/mine: is no lock file, and the store needs one" in said
+    assert not any("left over" in line for line in said)
+    assert gc.gc(store).leftovers == 0
+    assert os.path.lexists(foreign)
+
+
 @pytest.mark.parametrize("name", ["dress", "locks", "tmp", "trash"])
 @pytest.mark.parametrize("kind", ["file", "link"])
 def test_no_folder_in_the_place_of_one(store, said, name, kind):

@@ -190,6 +190,20 @@ def is_held(path: Path) -> bool:
         return True  # it is another user's, who removes it
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether what is in the place of a lock file is none, so that :func:`attempt` refuses it."""
+    try:
+        descriptor = _open_regular(path, os.O_RDONLY)
+    except NoLockFileError:
+        return True
+    except OSError:
+        return False  # it is gone, or another user's
+    try:
+        return not _is_a_lock(_read(descriptor))
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def alone(path: Path) -> Iterator[bool]:
     """Keeps others from the lock of a file that is there; False if somebody has it.

@@ -70,13 +70,16 @@ def strangers(store: Store) -> list[Path]:
 
 
 def blocked(store: Store, steps: Iterable[str]) -> list[Path]:
-    """What is no folder in a place where the store, or one of these steps, needs one.
+    """What each build stops at: no folder where the store or a step needs one, or no lock file.
 
     What is emptied may not be a link to one.
     """
     needed = [store.root / name for name in (*sorted(APART), *steps)]
     links = [one for one in needed if one.name in EMPTIED and one.is_symlink()]
-    return [one for one in needed if one in links or (os.path.lexists(one) and not one.is_dir())]
+    found = [one for one in needed if one in links or (os.path.lexists(one) and not one.is_dir())]
+    if store.root / "locks" not in found:
+        found += (one for one in store.entries("locks") if locks.is_foreign(one))
+    return found
 
 
 def leftovers(store: Store) -> list[Path]:
@@ -84,7 +87,11 @@ def leftovers(store: Store) -> list[Path]:
     return [
         *(one for one in store.entries("tmp") if not locks.is_held(one / OWNER)),
         *store.entries("trash"),
-        *(one for one in store.entries("locks") if not locks.is_held(one)),
+        *(
+            one
+            for one in store.entries("locks")
+            if not locks.is_held(one) and not locks.is_foreign(one)
+        ),
         *(
             one
             for one in store.entries("reproduce")

@@ -39,7 +39,8 @@ def fsck(store: Store) -> None:
             unchecked += 1
             text = system_errors.told(error) if isinstance(error, OSError) else str(error)
             console.say(f"{folder.parent.name} {folder.name[:SHORT]}: {text}")
-    blocked = contents.blocked(store, (step.name for step in STEPS))
+    there = contents.blocked(store, (step.name for step in STEPS))
+    blocked = [path.relative_to(store.root) for path in there]
     _tell_others(store, blocked)
     if wrong or blocked:
         raise StoreError(f"{store.root}: {_outcome(wrong, len(folders), unchecked, blocked)}")
@@ -64,7 +65,7 @@ def _outcome(wrong: Counter[str], total: int, unchecked: int, blocked: list[Path
     if unchecked:
         said.append(f"{unchecked} of {total} could not be checked, which are named above.")
     if blocked:
-        names = ", ".join(path.name for path in blocked)
+        names = ", ".join(map(str, blocked))
         said.append(f"No build can use the store until these are moved away: {names}.")
     return " ".join(said)
 
@@ -72,13 +73,14 @@ def _outcome(wrong: Counter[str], total: int, unchecked: int, blocked: list[Path
 def _tell_others(store: Store, blocked: list[Path]) -> None:
     """Says what else lies there: of killed processes, set aside, or of somebody else."""
     for path in blocked:
-        console.say(f"{path.relative_to(store.root)}: is no folder, and the store needs one")
+        what = "folder" if path.parent == Path() else "lock file"
+        console.say(f"{path}: is no {what}, and the store needs one")
     for path in contents.leftovers(store):
         console.say(f"{path.relative_to(store.root)}: is left over")
     for path in contents.set_aside(store):
         console.say(f"{path.relative_to(store.root)}: was set aside")
     for path in contents.strangers(store):
-        if path not in blocked:
+        if path.relative_to(store.root) not in blocked:
             console.say(f"{path.relative_to(store.root)}: is no result; it is left as it is")
 
 
