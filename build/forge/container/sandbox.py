@@ -147,7 +147,9 @@ class Sandbox:
 def sweep(client: DockerClient, store: Path) -> None:
     """Removes what runs on this store left behind when the engine itself failed."""
     with asking("the container engine cannot be asked for what earlier runs left"):
-        for old in client.containers.list(all=True, filters={"label": f"{_LABEL}={store}"}):
+        here = {"label": f"{_LABEL}={store}"}
+        # One that is listed may be gone when it is asked about.
+        for old in client.containers.list(all=True, ignore_removed=True, filters=here):
             lifecycle.remove(client, old.id)
 
 

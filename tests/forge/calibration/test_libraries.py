@@ -129,7 +129,7 @@ def test_the_log_has_what_an_error_leaves_out(spoilt, tmp_path):
 def test_a_failed_build_says_where_the_log_is(tmp_path):
     """It is kept outside of the step, whose folder is gone."""
     base = shutil.copytree(standin.ROOT / "qwen36-dense" / "checkpoint", tmp_path / "base")
-    (base / "tokenizer.json").write_text("[]", encoding="utf-8")
+    (base / "tokenizer.json").write_text("{}", encoding="utf-8")
     wanted = recipe.find(FLAGSHIP)
     origins = {**dict.fromkeys(wanted.sources, "standin"), "base": "local"}
     store = Store(tmp_path / "store")

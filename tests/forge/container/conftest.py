@@ -26,7 +26,7 @@ def found(client: docker.DockerClient) -> image.Image:
 def left(client: docker.DockerClient) -> Callable[[Path], list[Any]]:
     """The containers that runs on a store have left behind, or have still."""
     return lambda store: client.containers.list(
-        all=True, filters={"label": f"hallmark.run={store}"}
+        all=True, ignore_removed=True, filters={"label": f"hallmark.run={store}"}
     )
 
 
