@@ -347,6 +347,6 @@ def test_a_library_that_fails_in_a_process_of_a_build(tmp_path, debug):
     assert done.returncode == CalibrationError.code
     assert last(done) == "hallmark: exit 7"
     (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-    assert "transformers says: Exception: Model missing" in error
+    assert "the tokenizer cannot be loaded: transformers says: Model missing" in error
     assert ("Traceback" in done.stderr) == debug
     assert not (tmp_path / "out").exists()
