@@ -83,7 +83,7 @@ class Policy(Model):
         ),
     ] = ()
     min_mtp_speedup: Annotated[
-        Maybe[Annotated[float, Field(gt=0)]],
+        Maybe[Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]],
         Field(description="How many times as fast as without its MTP head it must write."),
     ] = None
     reproductions: Annotated[
